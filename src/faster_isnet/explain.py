@@ -1,0 +1,276 @@
+"""Explaining a model: which input elements speak for what it says, by LRP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from faster_isnet.checks import check_choice, check_explainable, check_images, check_logits
+from faster_isnet.quantities import Target, build_quantity
+from faster_isnet.relevance import (
+    Composite,
+    InputRule,
+    Interception,
+    RelevancePass,
+    build_composite,
+    check_layers,
+    hidden_outputs,
+)
+
+INPUT_RULES = ("zb",)
+
+Bound = float | Sequence[float] | Tensor
+"""A bound of the pixel values: one for all channels, or one for each."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a model said about a batch, and why.
+
+    Attributes
+    ----------
+    logits
+        ``[B, C]``, the model's output.
+    heatmap
+        ``[B, K, *images.shape[1:]]``: the relevance of each input element, K heatmaps a sample.
+        Positive where it speaks for the explained quantity, in that quantity's units.
+    layers
+        For each hidden layer asked for, its relevance ``[B, K, *output.shape[1:]]``.
+    quantity
+        ``[B, K]``, what was explained. Its sum is the relevance that went in; with ε → 0 and no
+        biases each heatmap sums to it.
+    """
+
+    logits: Tensor
+    heatmap: Tensor
+    layers: Mapping[str, Tensor]
+    quantity: Tensor
+
+
+class Explainer:
+    """Explains any differentiable image model by layer-wise relevance propagation.
+
+    The model is not changed: while it runs, its functions are intercepted, and one modified
+    backward pass carries the relevance (LRP-Flex; Bassi et al., IEEE Access 12, 2024). It is
+    explained in the mode it is in, so call ``model.eval()`` first unless you mean otherwise.
+
+    Parameters
+    ----------
+    model
+        Maps images ``[B, ...]`` to logits ``[B, C]``.
+    composite
+        Which rule each function gets: a name or a :class:`~faster_isnet.relevance.Composite`.
+    epsilon
+        The stabiliser ε ≥ 0. Larger values make smoother heatmaps and lose more relevance; 1e-2
+        is the papers' choice.
+    input_rule
+        ``None``, or ``"zb"`` for the zB rule at every layer that reads the image.
+    layers
+        Names of modules (as in ``model.named_modules()``) whose outputs' relevance is wanted.
+    input_low, input_high
+        For zB, the bounds of the image values: scalars, or one for each channel. For an image in
+        [0, 1] that is normalised with mean and std outside of the model they are ``-mean/std``
+        and ``(1-mean)/std``; a normalisation inside of the model is followed.
+
+    Raises
+    ------
+    TypeError
+        If the model is not a module, or of a kind whose functions cannot be intercepted
+        (TorchScript, DataParallel).
+    ValueError
+        If a name is unknown, ε is negative or not finite, or a lower bound is not below its upper.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> explanation = Explainer(model)(torch.rand(5, 1, 2, 2), target="all-classes")
+    >>> explanation.heatmap.shape  # five samples, three heatmaps each
+    torch.Size([5, 3, 1, 2, 2])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        composite: str | Composite = "flex",
+        epsilon: float = 1e-2,
+        input_rule: str | None = None,
+        layers: Sequence[str] = (),
+        input_low: Bound = 0.0,
+        input_high: Bound = 1.0,
+    ) -> None:
+        check_explainable(model)
+        if not 0 <= epsilon < float("inf"):
+            raise ValueError(f"epsilon must be finite and at least 0, got {epsilon!r}")
+        if input_rule is not None:
+            check_choice("input_rule", input_rule, INPUT_RULES)
+        self.model = model
+        self.composite = build_composite(composite, epsilon)
+        self.epsilon = epsilon
+        self.input_rule = input_rule
+        self.layers = check_layers(model, layers)
+        self.input_low = torch.as_tensor(input_low).flatten()
+        self.input_high = torch.as_tensor(input_high).flatten()
+        if not bool((self.input_low < self.input_high).all()):
+            raise ValueError(
+                f"input_low must be below input_high in every channel, got {input_low!r} and "
+                f"{input_high!r}"
+            )
+
+    def __call__(
+        self, images: Tensor, target: Target = None, *, differentiable: bool = False
+    ) -> Explanation:
+        """Explain what the model says of ``images``.
+
+        Parameters
+        ----------
+        images
+            ``[B, ...]``, float32 or float64, finite.
+        target
+            What to explain: ``None`` for the highest logit, a class, classes ``[B]``,
+            ``"lowest-eta"``, ``"random-logit"``, ``"all-classes"``, ``"all-logits"``, or a
+            function from logits to scalars ``[B, K]``.
+        differentiable
+            Record the relevance pass, so that a loss of the heatmap can be differentiated. The
+            default gives detached tensors and frees the graph.
+
+        Returns
+        -------
+        Explanation
+            Logits, heatmaps, relevance of hidden layers, and the quantity explained.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If images, target or the model's output are not as described above; the message
+            names the value and the cure.
+        RuntimeError
+            If no relevance reaches the images or a layer.
+        """
+        check_images(images)
+        quantity_of = build_quantity(target)
+        with torch.inference_mode(False), torch.enable_grad():
+            pixels = _as_pixels(images, differentiable)
+            relevance_pass = RelevancePass()
+            logits, sources, hidden = self._forward(pixels, relevance_pass)
+            check_logits(logits, len(images))
+            quantity = quantity_of(logits)
+            tensors = [*sources, *hidden.values()]
+            with relevance_pass.running():
+                gs = _propagate(quantity, tensors, differentiable)
+            names = ["image"] * len(sources) + list(hidden)
+            relevances = [
+                t.unsqueeze(1) * g for t, g in zip(tensors, _arrived(gs, names), strict=True)
+            ]
+        heatmap = sum(relevances[1 : len(sources)], relevances[0])
+        layers = dict(zip(hidden, relevances[len(sources) :], strict=True))
+        explanation = Explanation(logits, heatmap, layers, quantity)
+        return explanation if differentiable else _detached(explanation)
+
+    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
+        """Return one heatmap a sample, shaped like ``inputs``: captum's spelling of a call.
+
+        Metrics made for captum's attributions, and Quantus, take it as it is.
+
+        Raises
+        ------
+        ValueError
+            If the target gives more than one heatmap a sample.
+        """
+        heatmap = self(inputs, target).heatmap
+        if heatmap.shape[1] != 1:
+            raise ValueError(
+                f"target {target!r} gives {heatmap.shape[1]} heatmaps a sample; attribute() "
+                "returns one: call the explainer itself, or name one class"
+            )
+        return heatmap.squeeze(1)
+
+    def _forward(
+        self, pixels: Tensor, relevance_pass: RelevancePass
+    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+        """Run the model; return logits, what the heatmap is summed over, and hidden outputs."""
+        image = pixels.clone()  # the model may work in place
+        sources = [pixels]
+        with ExitStack() as stack:
+            hidden = stack.enter_context(hidden_outputs(self.model, self.layers))
+            stack.enter_context(Interception(self.composite, relevance_pass))
+            if self.input_rule is not None:
+                sources += [_corner(b, pixels) for b in (self.input_low, self.input_high)]
+                rule = InputRule(relevance_pass, self.epsilon, image, *sources[1:])
+                stack.enter_context(rule)
+            logits = self.model(image)
+        if self.input_rule is not None and not rule.layers_found:
+            raise RuntimeError(
+                f"input_rule={self.input_rule!r}: no convolution or linear layer reads the image, "
+                "or what is done to it before is not affine; use input_rule=None"
+            )
+        missing = [name for name in self.layers if name not in hidden]
+        if missing:
+            raise RuntimeError(f"layers {missing} did not run in the model's forward pass")
+        return logits, sources, hidden
+
+
+def _as_pixels(images: Tensor, differentiable: bool) -> Tensor:
+    """Return ``images`` as a tensor that relevance can be asked of."""
+    if images.is_inference():
+        images = images.clone()
+    if differentiable and images.requires_grad:
+        return images
+    return images.detach().requires_grad_()
+
+
+def _corner(bound: Tensor, pixels: Tensor) -> Tensor:
+    if len(bound) not in (1, pixels.shape[1]):
+        raise ValueError(
+            f"input_low and input_high must be scalars or have one value for each of the "
+            f"{pixels.shape[1]} channels, got {len(bound)}"
+        )
+    bound = bound.to(pixels).reshape(1, -1, *(1,) * (pixels.dim() - 2))
+    return bound.expand_as(pixels).clone().requires_grad_()
+
+
+def _propagate(
+    quantity: Tensor, tensors: Sequence[Tensor], differentiable: bool
+) -> list[Tensor | None]:
+    """Return G ``[B, K, ...]`` of each tensor, all K in one pass."""
+    batch, k = quantity.shape
+    if not quantity.requires_grad:
+        return [None] * len(tensors)
+    if k == 1:
+        gs = torch.autograd.grad(
+            quantity.sum(), tensors, create_graph=differentiable, allow_unused=True
+        )
+        return [g if g is None else g.unsqueeze(1) for g in gs]
+    one_each = torch.eye(k, dtype=quantity.dtype, device=quantity.device)
+    gs = torch.autograd.grad(
+        quantity,
+        tensors,
+        one_each.unsqueeze(1).expand(k, batch, k),
+        create_graph=differentiable,
+        allow_unused=True,
+        is_grads_batched=True,
+    )
+    return [g if g is None else g.transpose(0, 1) for g in gs]
+
+
+def _arrived(gs: Sequence[Tensor | None], names: Sequence[str]) -> list[Tensor]:
+    missing = sorted({name for g, name in zip(gs, names, strict=True) if g is None})
+    if missing:
+        raise RuntimeError(
+            f"no relevance reaches {missing}: nothing that the model returns depends on it "
+            "differentiably. Return logits and not what a sigmoid or softmax makes of them, and "
+            "do not detach or use torch.no_grad() between the two"
+        )
+    return [g for g in gs if g is not None]
+
+
+def _detached(explanation: Explanation) -> Explanation:
+    return Explanation(
+        explanation.logits.detach(),
+        explanation.heatmap.detach(),
+        {name: relevance.detach() for name, relevance in explanation.layers.items()},
+        explanation.quantity.detach(),
+    )

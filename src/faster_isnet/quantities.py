@@ -1,0 +1,138 @@
+"""What is explained: scalars of the logits, one for each heatmap of a sample (method §3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from faster_isnet.checks import check_choice
+
+Quantity = Callable[[Tensor], Tensor]
+"""Maps logits ``[B, C]`` to the explained scalars ``[B, K]``, differentiably."""
+
+Target = None | int | Tensor | str | Quantity
+"""What a user may ask for: see :func:`build_quantity`."""
+
+
+def highest_logit(logits: Tensor) -> Tensor:
+    """The logit of the predicted class, ``[B, 1]``."""
+    return logits.amax(dim=1, keepdim=True)
+
+
+def all_classes(logits: Tensor) -> Tensor:
+    """Every logit for itself, ``[B, C]``: the original ISNet's C heatmaps."""
+    return logits
+
+
+def all_logits(logits: Tensor) -> Tensor:
+    """The sum of the logits, ``[B, 1]``: all of them in one heatmap, as the dual ISNet has it."""
+    return logits.sum(dim=1, keepdim=True)
+
+
+def random_logit(logits: Tensor) -> Tensor:
+    """The stochastic ISNet's logit, ``[B, 1]``, drawn per sample from torch's global generator.
+
+    The highest logit with probability 1/2, else one of the others, all with the same probability.
+    """
+    batch, classes = logits.shape
+    device = logits.device
+    other = torch.randint(1, classes, (batch,), device=device)
+    step = torch.where(torch.rand(batch, device=device) < 0.5, 0, other)
+    drawn = (logits.argmax(dim=1) + step) % classes
+    return logits.gather(1, drawn[:, None])
+
+
+def lowest_eta(logits: Tensor, delta: float = 1e-2) -> Tensor:
+    """η of the lowest class, ``[B, 1]``: what the selective ISNet explains.
+
+    η_c = log(p_c + δ) − log(1 − p_c + δ), p = softmax(logits), for c = argmin logits (Bassi et
+    al., IEEE Access 12, 2024). Since η grows only if all the other logits fall, one heatmap speaks
+    of all classes.
+
+    Parameters
+    ----------
+    logits
+        ``[B, C]``, C ≥ 2.
+    delta
+        δ ≥ 0: bounds η and its gradient where a probability nears 0.
+
+    Examples
+    --------
+    >>> lowest_eta(torch.tensor([[2.0, 2.0]]))  # p = 1/2
+    tensor([[0.]])
+    """
+    lowest = logits.argmin(dim=1, keepdim=True)
+    total = logits.logsumexp(dim=1, keepdim=True)
+    log_p = logits.gather(1, lowest) - total
+    # 1 − p as the sum of the others, which no saturated logit can cancel.
+    others = logits.scatter(1, lowest, -math.inf).logsumexp(dim=1, keepdim=True)
+    log_delta = torch.full_like(log_p, math.log(delta) if delta > 0 else -math.inf)
+    return torch.logaddexp(log_p, log_delta) - torch.logaddexp(others - total, log_delta)
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "all-classes": all_classes,
+    "all-logits": all_logits,
+    "highest-logit": highest_logit,
+    "lowest-eta": lowest_eta,
+    "random-logit": random_logit,
+}
+
+
+def build_quantity(target: Target) -> Quantity:
+    """Return the quantity that a target asks for.
+
+    Parameters
+    ----------
+    target
+        ``None`` for the highest logit; a class for all samples; an integer tensor ``[B]`` with a
+        class for each; a name of :data:`QUANTITIES`; or a function from logits ``[B, C]`` to
+        scalars ``[B, K]``.
+
+    Raises
+    ------
+    TypeError
+        If the target is something else, or a tensor that does not hold integers.
+    ValueError
+        If the name is unknown; when called, if a class is out of range or the tensor's shape is
+        not ``[B]``.
+    """
+    if target is None:
+        return highest_logit
+    if isinstance(target, str):
+        return QUANTITIES[check_choice("target", target, QUANTITIES)]
+    if isinstance(target, Tensor) or (isinstance(target, int) and not isinstance(target, bool)):
+        return _label(target)
+    if callable(target):
+        return target
+    raise TypeError(
+        f"target must be None, a class index, an integer tensor [B], one of {sorted(QUANTITIES)} "
+        f"or a function of the logits; got {type(target).__name__}: {target!r}"
+    )
+
+
+def _label(target: int | Tensor) -> Quantity:
+    if isinstance(target, Tensor) and (target.is_floating_point() or target.dtype == torch.bool):
+        raise TypeError(f"target must hold class indices (torch.int64), got dtype {target.dtype}")
+
+    def logit_of_label(logits: Tensor) -> Tensor:
+        batch, classes = logits.shape
+        labels = torch.as_tensor(target, device=logits.device)
+        if labels.dim() == 0:
+            labels = labels.expand(batch)
+        if labels.shape != (batch,):
+            raise ValueError(
+                f"target must have one class a sample, shape [{batch}], got {list(labels.shape)}"
+            )
+        outside = labels[(labels < 0) | (labels >= classes)]
+        if outside.numel():
+            raise ValueError(
+                f"target {int(outside[0])} is out of range: the model has {classes} classes, "
+                f"0 to {classes - 1}"
+            )
+        return logits.gather(1, labels.long()[:, None])
+
+    return logit_of_label

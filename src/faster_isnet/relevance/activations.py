@@ -1,0 +1,187 @@
+"""Relevance of the activations: the only place where LRP-Flex differs from a gradient."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faster_isnet.relevance.functions import Detour, Overwrite, RelevancePass, ReLU
+
+TorchFunction = Callable[..., Any]
+
+
+def spellings(names: Iterable[str]) -> tuple[TorchFunction, ...]:
+    """Every way to call the functions of these names: functional, method, in place."""
+    spaces = (F, torch, torch.Tensor, torch._C._nn)
+    found = (getattr(space, n, None) for n in names for space in spaces)
+    return tuple(dict.fromkeys(f for f in found if f is not None))
+
+
+def _with_inplace(*names: str) -> tuple[TorchFunction, ...]:
+    return spellings([*names, *(f"{name}_" for name in names)])
+
+
+RELUS = _with_inplace("relu")
+CLAMPS = _with_inplace("clamp", "clip", "clamp_min")
+# φ(0) = 0, so that φ(z) / z is the share of φ in its input.
+ACTIVATIONS = _with_inplace(
+    *("relu6", "hardtanh", "leaky_relu", "prelu", "elu", "celu", "selu", "gelu", "silu", "mish"),
+    *("hardswish", "tanh", "softsign", "tanhshrink", "hardshrink", "softshrink"),
+)
+# φ(0) ≠ 0: these weigh features and are no features themselves.
+GATES = _with_inplace("sigmoid", "hardsigmoid", "softmax")
+
+
+@cache
+def _inplace_position(func: TorchFunction) -> int | None:
+    """Where ``func`` takes its argument ``inplace``, if it takes one."""
+    if not inspect.isfunction(func):
+        return None
+    parameters = list(inspect.signature(func).parameters)
+    return parameters.index("inplace") if "inplace" in parameters else None
+
+
+def out_of_place(
+    func: TorchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[TorchFunction, Tensor, tuple[Any, ...], dict[str, Any], bool]:
+    """Take a call apart into a function that leaves its input alone, input, rest, and ``inplace``.
+
+    Returns
+    -------
+    tuple
+        ``(function, z, rest, kwargs, inplace)``: ``function(z, *rest, **kwargs)`` computes the
+        same without writing into ``z``; ``inplace`` says whether the call would have.
+    """
+    kwargs = dict(kwargs)
+    inplace = bool(kwargs.pop("inplace", False))
+    position = _inplace_position(func)
+    if position is not None and len(args) > position:
+        inplace = inplace or bool(args[position])
+        args = (*args[:position], *args[position + 1 :])
+    name = func.__name__
+    if name.endswith("_") and not name.startswith("__"):
+        inplace = True
+        space = next(s for s in (torch, F, torch.Tensor) if hasattr(s, name[:-1]))
+        func = getattr(space, name[:-1])
+    z, rest = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
+    return func, z, rest, kwargs, inplace
+
+
+def write_back(z: Tensor, y: Tensor, inplace: bool) -> Tensor:
+    """Return ``y``, through ``z`` if the call was made to write there."""
+    return Overwrite.apply(z, y) if inplace else y
+
+
+def stabilise(z: Tensor, epsilon: float) -> Tensor:
+    """z + ε·sign(z) with sign(0) = +1, so that a division by it is safe.
+
+    With ε = 0 zeros become ones: what is divided by them is zero as well, and 0/0 shall be 0.
+
+    Examples
+    --------
+    >>> stabilise(torch.tensor([-1.0, 0.0, 1.0]), 0.5)
+    tensor([-1.5000,  0.5000,  1.5000])
+    """
+    if epsilon == 0:
+        return z.masked_fill(z == 0, 1)
+    return z + torch.where(z < 0, -epsilon, epsilon).to(z.dtype)
+
+
+@dataclass(frozen=True)
+class ReLURule:
+    """G_z = G_a · a / (a + ε) for ReLU in every spelling (method §1)."""
+
+    epsilon: float
+
+    def __call__(
+        self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
+    ) -> Tensor:
+        """Compute ReLU, through the engine's own."""
+        _, z, _, _, inplace = out_of_place(func, args, kwargs)
+        return ReLU.apply(relevance_pass, self.epsilon, z, inplace)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class ActivationRule:
+    """G_z = G_a · φ(z) / (z + ε·sign z) for an activation with φ(0) = 0 (method §1).
+
+    φ(z) is computed again in the relevance pass rather than kept: a later in-place operation may
+    change the output, never the input that φ keeps for its own gradient.
+    """
+
+    epsilon: float
+
+    def __call__(
+        self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
+    ) -> Tensor:
+        """Compute the activation and give its relevance the detour."""
+        phi, z, rest, kwargs, inplace = out_of_place(func, args, kwargs)
+        if not z.requires_grad:
+            return func(*args, **kwargs)  # type: ignore[no-any-return]
+
+        def rule(g: Tensor, z: Tensor) -> tuple[Tensor]:
+            return (g * (phi(z, *rest, **kwargs) / stabilise(z, self.epsilon)),)
+
+        source = z.clone() if inplace else z
+        y = phi(source, *rest, **kwargs)
+        if phi.__name__ == "tanh":  # the only one that keeps its output, which Detour touches
+            y = y.clone()
+        return write_back(z, Detour.apply(relevance_pass, rule, y, source), inplace)
+
+
+@dataclass(frozen=True)
+class GateRule:
+    """No relevance for a gate: what it multiplies receives all of it.
+
+    The product's ordinary gradient gives the features x ⊙ gate ⊙ G; the way through the gate
+    ends here (the "signal-take-all" rule; Arras et al., 2019, and method §1).
+    """
+
+    def __call__(
+        self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
+    ) -> Tensor:
+        """Compute the gate and end its relevance."""
+        gate, z, rest, kwargs, inplace = out_of_place(func, args, kwargs)
+        if not z.requires_grad:
+            return func(*args, **kwargs)  # type: ignore[no-any-return]
+        source = z.clone() if inplace else z
+        # The gates keep their output for their gradient, and Detour marks what it gets as changed.
+        y = gate(source, *rest, **kwargs).clone()
+        return write_back(z, Detour.apply(relevance_pass, _stop, y, source), inplace)
+
+
+def _stop(g: Tensor, z: Tensor) -> tuple[None]:
+    return (None,)
+
+
+@dataclass(frozen=True)
+class ClampRule:
+    """ReLU where a clamp is one, the activation's rule where 0 stays 0, a gradient elsewhere."""
+
+    epsilon: float
+
+    def __call__(
+        self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
+    ) -> Tensor:
+        """Compute the clamp with the rule that fits its bounds."""
+        low, high = _bounds(*args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
+        if any(isinstance(bound, Tensor) for bound in (low, high)):
+            return func(*args, **kwargs)  # type: ignore[no-any-return]
+        if low == 0 and high is None:
+            inplace = func.__name__.endswith("_")
+            z = args[0] if args else kwargs["input"]
+            return ReLU.apply(relevance_pass, self.epsilon, z, inplace)  # type: ignore[no-any-return]
+        if (low is None or low <= 0) and (high is None or high >= 0):
+            return ActivationRule(self.epsilon)(relevance_pass, func, args, kwargs)
+        return func(*args, **kwargs)  # type: ignore[no-any-return]
+
+
+def _bounds(min: Any = None, max: Any = None) -> tuple[Any, Any]:  # noqa: A002 - torch's names
+    return min, max

@@ -1,0 +1,123 @@
+"""The autograd functions of the engine, and the flag that switches them.
+
+They compute in the forward pass what PyTorch computes. Backward they look at one flag: in an
+ordinary backward they are PyTorch's gradient, in a relevance pass they carry relevance in the
+G convention, R = a ⊙ G (LRP as one modified backward pass; Bassi et al., IEEE Access 12, 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import Function
+
+Rule = Callable[..., tuple[Tensor | None, ...]]
+"""``rule(G, *operands)`` returns the G of each operand, ``None`` where none arrives.
+
+It is made of differentiable torch functions, so that training can differentiate the heatmap.
+"""
+
+
+class RelevancePass:
+    """Says whether the backward that runs now carries relevance.
+
+    An object that all functions of one forward pass share, and not a thread-local: on CUDA the
+    backward runs in other threads than the one that asked for it.
+    """
+
+    def __init__(self) -> None:
+        self.active = False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Carry relevance in every backward until the block ends."""
+        self.active = True
+        try:
+            yield
+        finally:
+            self.active = False
+
+
+class Detour(Function):
+    """A value that passes unchanged, and whose relevance takes another way back than its gradient.
+
+    ``Detour.apply(relevance_pass, rule, output, *operands)`` returns ``output``. In an ordinary
+    backward the gradient goes on to ``output``'s own history; in a relevance pass it goes to
+    ``operands`` by ``rule``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, relevance_pass: RelevancePass, rule: Rule, output: Tensor, *operands: Tensor
+    ) -> Tensor:
+        """Return ``output`` itself, with this node put on top of its history."""
+        ctx.relevance_pass, ctx.rule = relevance_pass, rule
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*operands)
+        # Handing an input on as it is would make it a view, which in-place activations refuse.
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Send the gradient down its own way, or relevance down the detour."""
+        nowhere = (None,) * (len(ctx.needs_input_grad) - 3)
+        if not ctx.relevance_pass.active:
+            return None, None, grad, *nowhere
+        if grad is None:
+            return None, None, None, *nowhere
+        return None, None, None, *ctx.rule(grad, *ctx.saved_tensors)
+
+
+class ReLU(Function):
+    """ReLU whose relevance backward is G · a / (a + ε).
+
+    Apart from :class:`Detour`, since it is the one activation that most networks have, works in
+    place, and needs nothing but its own output for both ways back.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, relevance_pass: RelevancePass, epsilon: float, z: Tensor, inplace: bool
+    ) -> Tensor:
+        """Return ``relu(z)``, written into ``z`` if ``inplace``."""
+        ctx.relevance_pass, ctx.epsilon = relevance_pass, epsilon
+        ctx.set_materialize_grads(False)
+        if inplace:
+            ctx.mark_dirty(z)
+        a = z.relu_() if inplace else z.relu()
+        ctx.save_for_backward(a)
+        return a
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Gate the gradient, or scale G by the stabilised ratio of output and input."""
+        if grad is None:
+            return None, None, None, None
+        (a,) = ctx.saved_tensors
+        if not ctx.relevance_pass.active or ctx.epsilon == 0:
+            return None, None, torch.ops.aten.threshold_backward(grad, a, 0), None
+        return None, None, grad * (a / (a + ctx.epsilon)), None
+
+
+class Overwrite(Function):
+    """``z.copy_(y)`` whose gradient is y's alone.
+
+    For in-place activations, which are computed out of place and written back. PyTorch's copy
+    sends zeros to what ``z`` was before, which would then be propagated for nothing.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, y: Tensor) -> Tensor:
+        """Return ``z``, holding the values of ``y``."""
+        ctx.mark_dirty(z)
+        return z.copy_(y)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+        """Pass everything to ``y``."""
+        return None, grad

@@ -1,0 +1,79 @@
+"""Reaching the outputs of hidden layers during one forward pass."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from faster_isnet.checks import check_choice
+
+
+def check_layers(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of hidden layers as a tuple, if the model has them all.
+
+    Raises
+    ------
+    TypeError
+        If ``names`` is a single string, or holds something else than strings.
+    ValueError
+        If the model has no module of that name, or a name comes twice.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"layers must be a sequence of module names, got the string {names!r}")
+    modules = dict(model.named_modules())
+    del modules[""]
+    checked = tuple(check_choice("layer", name, modules) for name in names)
+    if len(set(checked)) < len(checked):
+        raise ValueError(f"layers has a name twice: {list(checked)}")
+    return checked
+
+
+@contextmanager
+def hidden_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect the outputs of the named modules while the model runs inside the block.
+
+    Yields
+    ------
+    dict of str to Tensor
+        Filled by the forward pass. Each is the tensor that goes on through the model, as it was
+        when its module returned it, whatever is done in place to it later.
+
+    Raises
+    ------
+    ValueError
+        In the forward pass, if a module runs more than once (there is no one output then).
+    TypeError
+        In the forward pass, if a module returns something else than a tensor.
+    """
+    outputs: dict[str, Tensor] = {}
+    owner = threading.get_ident()
+
+    def collect(name: str) -> Callable[..., Tensor | None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> Tensor | None:
+            if threading.get_ident() != owner:  # another thread runs the same model
+                return None
+            if name in outputs:
+                raise ValueError(
+                    f"layer {name!r} runs more than once in a forward pass, so that its output "
+                    "is not one tensor; name a module that runs once"
+                )
+            if not isinstance(output, Tensor):
+                raise TypeError(
+                    f"layer {name!r} returns {type(output).__name__}, expected a tensor; "
+                    "name a module that returns one"
+                )
+            outputs[name] = output
+            return output.clone()
+
+        return hook
+
+    modules = dict(model.named_modules())
+    with ExitStack() as hooks:
+        for name in names:
+            handle = modules[name].register_forward_hook(collect(name))
+            hooks.callback(handle.remove)
+        yield outputs

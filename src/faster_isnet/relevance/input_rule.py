@@ -1,0 +1,250 @@
+"""The zB rule for the layer that reads the pixels, found by following the image forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves, tree_map
+
+from faster_isnet.relevance.activations import RELUS, out_of_place, spellings, stabilise, write_back
+from faster_isnet.relevance.functions import Detour, RelevancePass, Rule
+from faster_isnet.relevance.linear_maps import LINEAR_CALLS, LinearCall
+from faster_isnet.relevance.normalisations import batch_statistics
+
+# What may stand between the image and the first layer: each output is an affine function of the
+# image, so the corners of the box of pixel values are sent through the same function.
+AFFINE = frozenset(
+    spellings(
+        (
+            *("add", "sub", "mul", "div", "true_divide", "neg", "rsub", "subtract", "multiply"),
+            *("__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__neg__"),
+            *("__truediv__", "__getitem__", "clone", "contiguous", "to", "float", "double"),
+            *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute"),
+            *("transpose", "movedim", "expand", "expand_as", "repeat", "narrow", "select"),
+            *("index_select", "chunk", "split", "unbind", "cat", "concat", "stack", "flip"),
+            *("pad", "interpolate", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d"),
+            *("pixel_unshuffle", "unfold", "add_", "sub_", "mul_", "div_", "__iadd__", "__isub__"),
+            *("__imul__", "__itruediv__"),
+        )
+    )
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Box:
+    """A tensor of pixels with the two corners of the box its values lie in, of its shape."""
+
+    pixels: Tensor
+    low: Tensor
+    high: Tensor
+
+
+@dataclass(frozen=True)
+class _FirstLayer:
+    """A layer that reads pixels, and the batch norm that follows it, if one does.
+
+    The layer computes ``z = scale · (output − bias) + shift``, per channel.
+    """
+
+    call: LinearCall
+    box: _Box
+    output: Tensor
+    scale: Tensor | None
+    shift: Tensor | None
+
+
+class _Notes(Generic[T]):
+    """Notes about tensors, void as soon as a tensor is changed in place."""
+
+    def __init__(self) -> None:
+        self._notes: dict[int, tuple[Tensor, int, T]] = {}
+
+    def put(self, tensor: Tensor, note: T) -> None:
+        self._notes[id(tensor)] = (tensor, tensor._version, note)
+
+    def get(self, tensor: Any) -> T | None:
+        kept, version, note = self._notes.get(id(tensor), (None, None, None))
+        return note if kept is not None and kept._version == version else None
+
+
+class InputRule(TorchFunctionMode):
+    """Gives every layer that reads the image the zB rule (method §2).
+
+    Follows the image through the model's affine preprocessing (normalisation, padding, slicing)
+    to the layers that read it, and on through the batch norm and ReLU behind each. It stands
+    inside an :class:`~faster_isnet.relevance.interception.Interception`, whose rules it leaves
+    to all other functions.
+
+    Parameters
+    ----------
+    relevance_pass
+        The flag of this forward pass.
+    epsilon
+        The stabiliser ε of the rule's denominator.
+    image, low, high
+        The image that the model is called with, ``[B, C, ...]``, and the corners of the box of
+        its values, of the same shape. After a relevance pass the image's relevance is the sum of
+        ``t ⊙ G_t`` over these three.
+
+    Attributes
+    ----------
+    layers_found
+        How many layers have been seen to read the image.
+    """
+
+    def __init__(
+        self,
+        relevance_pass: RelevancePass,
+        epsilon: float,
+        image: Tensor,
+        low: Tensor,
+        high: Tensor,
+    ) -> None:
+        super().__init__()
+        self._relevance_pass, self._epsilon = relevance_pass, epsilon
+        self._boxes = _Notes[_Box]()
+        self._boxes.put(image, _Box(image, low, high))
+        self._first_layers = _Notes[_FirstLayer]()
+        self.layers_found = 0
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call ``func``, and give its output the rule if it reads pixels."""
+        kwargs = kwargs or {}
+        if func in AFFINE:
+            return self._preprocess(func, args, kwargs)
+        subject = args[0] if args else kwargs.get("input")
+        if func in LINEAR_CALLS and (box := self._boxes.get(subject)):
+            return self._linear(func, args, kwargs, box)
+        if layer := self._first_layers.get(subject):
+            if func is F.batch_norm and layer.scale is None:
+                return self._batch_norm(func, args, kwargs, layer)
+            if func in RELUS:
+                relu, z, _, _, inplace = out_of_place(func, args, kwargs)
+                # ReLU keeps its output for its gradient, and Detour marks what it gets as changed.
+                return write_back(z, self._detour(relu(z).clone(), layer), inplace)
+        return func(*args, **kwargs)
+
+    def _preprocess(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Send the corners of the box through the function that the pixels go through."""
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        boxes = {id(t): box for t in tensors if (box := self._boxes.get(t))}
+        depends_otherwise = any(t.grad_fn is not None for t in tensors if id(t) not in boxes)
+        if not boxes or depends_otherwise:
+            return func(*args, **kwargs)
+        # Before the function runs, since it may work in place.
+        corners = [_corner(func, args, kwargs, boxes, name) for name in ("low", "high")]
+        output = func(*args, **kwargs)
+        for pixels, low, high in zip(*map(tree_leaves, (output, *corners)), strict=True):
+            # A negative factor turns the box round.
+            box = _Box(pixels, torch.minimum(low, high), torch.maximum(low, high))
+            self._boxes.put(pixels, box)
+        return output
+
+    def _linear(self, func: Callable[..., Any], args: Any, kwargs: Any, box: _Box) -> Tensor:
+        self.layers_found += 1
+        # Read three times, since reading may pad what it reads.
+        call, low, high = (
+            _read(func, args, kwargs, t) for t in (box.pixels, box.low, box.high)
+        )
+        output = func(*args, **kwargs)
+        box = _Box(call.input, low.input, high.input)
+        return self._detour(output, _FirstLayer(call, box, output, None, call.bias))
+
+    def _batch_norm(
+        self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer
+    ) -> Tensor:
+        mean, scale, beta = _batch_norm_map(*args, **kwargs)
+        shift = scale * ((0 if layer.call.bias is None else layer.call.bias) - mean)
+        shift = shift if beta is None else shift + beta
+        return self._detour(func(*args, **kwargs), replace(layer, scale=scale, shift=shift))
+
+    def _detour(self, output: Tensor, layer: _FirstLayer) -> Tensor:
+        box, call = layer.box, layer.call
+        operands = (box.pixels, box.low, box.high, call.weight, layer.output, output)
+        rule = _zb_rule(layer, self._epsilon)
+        output = Detour.apply(self._relevance_pass, rule, output, *operands)
+        self._first_layers.put(output, layer)
+        return output
+
+
+def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
+    """zB for a layer and the batch norm fused with it, biases and statistics constant.
+
+    With R = output ⊙ G at the layer's output, its batch norm's or its ReLU's (method §2):
+    R_i = Σ_k (x_i w_ik − l_i w⁺_ik − h_i w⁻_ik) / (z_k + ε·sign z_k) R_k, split into the G of x, l
+    and h.
+    """
+    linear, bias, scale, shift = layer.call.map, layer.call.bias, layer.scale, layer.shift
+
+    def rule(
+        g: Tensor, x: Tensor, low: Tensor, high: Tensor, weight: Tensor, z: Tensor, output: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        if bias is not None:
+            z = z - linear.per_output(bias)
+        if scale is not None:
+            weight, z = linear.scale_outputs(weight, scale), z * linear.per_output(scale)
+        positive, negative = weight.clamp(min=0), weight.clamp(max=0)
+        # The box is the same for all samples.
+        z = z - linear.forward(low[:1], positive) - linear.forward(high[:1], negative)
+        if shift is not None:
+            b = shift.detach()
+            # A bias has no channel, so it gets the mean of the bounds of the channels.
+            b = b - low.mean() * b.clamp(min=0) - high.mean() * b.clamp(max=0)
+            z = z + linear.per_output(b)
+        s = g * output / stabilise(z, epsilon)
+        up, down = linear.adjoint(s, positive, x), linear.adjoint(s, negative, x)
+        return up + down, -up, -down, None, None, None
+
+    return rule
+
+
+def _read(func: Callable[..., Any], args: Any, kwargs: Any, x: Tensor) -> LinearCall:
+    if args:
+        return LINEAR_CALLS[func](x, *args[1:], **kwargs)
+    return LINEAR_CALLS[func](**{**kwargs, "input": x})
+
+
+def _corner(
+    func: Callable[..., Any], args: Any, kwargs: Any, boxes: dict[int, _Box], corner: str
+) -> Any:
+    """Call ``func`` with a corner of the box in the place of the pixels."""
+
+    def swap(value: Any) -> Any:
+        return getattr(boxes[id(value)], corner) if id(value) in boxes else value
+
+    args, kwargs = tree_map(swap, (args, kwargs))
+    return func(*args, **kwargs)
+
+
+def _batch_norm_map(
+    input: Tensor,  # noqa: A002 - torch's names
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return μ, γ/σ and β of ``F.batch_norm`` with these arguments."""
+    if training:
+        mean, rstd = batch_statistics(input, eps)
+    else:
+        assert running_mean is not None  # or F.batch_norm raises
+        assert running_var is not None
+        mean, rstd = running_mean, (running_var + eps).rsqrt()
+    return mean, rstd if weight is None else rstd * weight, bias

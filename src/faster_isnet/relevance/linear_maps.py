@@ -1,0 +1,201 @@
+"""The linear layers as maps with an adjoint: what every relevance rule is written with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faster_isnet.relevance.functions import Detour, RelevancePass
+
+
+class LinearMap(Protocol):
+    """A map x ↦ W x, and the way back Wᵀ g."""
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return W x, without a bias."""
+
+    def adjoint(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+        """Return Wᵀ g, of the shape of the map's input ``x``."""
+
+    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Return the weight of the map whose outputs are multiplied by ``scale`` ``[C_out]``."""
+
+    def per_output(self, values: Tensor) -> Tensor:
+        """Shape ``values`` ``[C_out]`` so that they broadcast over the map's output."""
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution or transposed convolution of 1, 2 or 3 dimensions.
+
+    The adjoint is a convolution too, and not PyTorch's convolution backward: it is itself
+    differentiated in training, and the double backward of convolutions is slow.
+    """
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    output_padding: tuple[int, ...]
+    groups: int
+    transposed: bool
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return the convolution of ``x`` ``[B, C_in, ...]`` without a bias."""
+        return self._convolve(x, weight, self.transposed, self.output_padding)
+
+    def adjoint(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+        """Return what ``g`` ``[B, C_out, ...]`` sends to each element of ``x``."""
+        size = x.shape[2:]
+        if self.transposed:
+            back = self._convolve(g, weight, False, (0,) * len(size))
+            # An output padding larger than the stride leaves room for windows that x has not.
+            for dim, n in enumerate(size, start=2):
+                back = back.narrow(dim, 0, n)
+            return back
+        kernel = weight.shape[2:]
+        spans = zip(self.stride, self.padding, self.dilation, kernel, g.shape[2:], strict=True)
+        shortest = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for s, p, d, k, n in spans]
+        missing = tuple(n - m for n, m in zip(size, shortest, strict=True))
+        return self._convolve(g, weight, True, missing)
+
+    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Multiply each output channel's kernels."""
+        if not self.transposed:
+            return weight * scale.reshape(-1, *(1,) * (weight.dim() - 1))
+        # The weight is [C_in, C_out / groups, ...] here, its rows ordered by group.
+        by_group = weight.unflatten(0, (self.groups, -1))
+        each = scale.reshape(self.groups, 1, -1, *(1,) * (weight.dim() - 2))
+        return (by_group * each).flatten(0, 1)
+
+    def per_output(self, values: Tensor) -> Tensor:
+        """Shape ``values`` to ``[C_out, 1, ...]``."""
+        return values.reshape(-1, *(1,) * len(self.stride))
+
+    def _convolve(
+        self, x: Tensor, weight: Tensor, transposed: bool, output_padding: Sequence[int]
+    ) -> Tensor:
+        return torch.convolution(
+            x,
+            weight.to(x.dtype),
+            None,
+            self.stride,
+            self.padding,
+            self.dilation,
+            transposed,
+            output_padding,
+            self.groups,
+        )
+
+
+@dataclass(frozen=True)
+class Dense:
+    """A linear layer on the last dimension."""
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Return ``x`` ``[..., in]`` times ``weight`` ``[out, in]``, without a bias."""
+        return F.linear(x, weight)
+
+    def adjoint(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+        """Return what ``g`` ``[..., out]`` sends to each element of ``x``."""
+        return g @ weight.to(g.dtype)
+
+    def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Multiply each output's row of weights."""
+        return weight * scale[:, None]
+
+    def per_output(self, values: Tensor) -> Tensor:
+        """Return ``values``: the outputs are the last dimension."""
+        return values
+
+
+@dataclass(frozen=True)
+class LinearCall:
+    """A call of a linear layer, taken apart: ``output = map(input) + bias``."""
+
+    map: LinearMap
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+def convolution_call(
+    input: Tensor,  # noqa: A002 - torch's name, by which it may be passed
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> LinearCall:
+    """Read the arguments of ``torch.conv1d``, ``conv2d``, ``conv3d``."""
+    n = weight.dim() - 2
+    stride, dilation = _each(stride, n), _each(dilation, n)
+    if padding == "valid":
+        padding = 0
+    elif padding == "same":
+        totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        padding = [total // 2 for total in totals]
+        if any(total % 2 for total in totals):  # an even kernel: one more on the right
+            pads = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
+            input, padding = F.pad(input, pads), 0  # noqa: A001
+    padding = _each(padding, n)
+    return LinearCall(
+        Convolution(stride, padding, dilation, (0,) * n, groups, False), input, weight, bias
+    )
+
+
+def transposed_convolution_call(
+    input: Tensor,  # noqa: A002
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> LinearCall:
+    """Read the arguments of ``torch.conv_transpose1d``, ``conv_transpose2d``, ``…3d``."""
+    n = weight.dim() - 2
+    each = (_each(v, n) for v in (stride, padding, dilation, output_padding))
+    return LinearCall(Convolution(*each, groups, True), input, weight, bias)
+
+
+def dense_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> LinearCall:  # noqa: A002
+    """Read the arguments of ``F.linear``."""
+    return LinearCall(Dense(), input, weight, bias)
+
+
+LINEAR_CALLS = {
+    **{f: convolution_call for f in (torch.conv1d, torch.conv2d, torch.conv3d)},
+    torch.conv_transpose1d: transposed_convolution_call,
+    torch.conv_transpose2d: transposed_convolution_call,
+    torch.conv_transpose3d: transposed_convolution_call,
+    F.linear: dense_call,
+}
+"""How to read each linear layer's arguments."""
+
+
+def convolution(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Convolve; relevance takes the adjoint (linear layers pass G by their gradient)."""
+    call = LINEAR_CALLS[func](*args, **kwargs)
+    batched = call.input.dim() == call.weight.dim()
+    if not (batched and call.input.requires_grad):
+        return func(*args, **kwargs)  # type: ignore[no-any-return]
+
+    linear_map = call.map
+
+    def rule(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
+        return linear_map.adjoint(g, weight, x), None
+
+    y = func(*args, **kwargs)
+    return Detour.apply(relevance_pass, rule, y, call.input, call.weight)  # type: ignore[no-any-return]
+
+
+def _each(value: Any, n: int) -> tuple[int, ...]:
+    values = (value,) if isinstance(value, int) else tuple(value)
+    return values * n if len(values) == 1 else values

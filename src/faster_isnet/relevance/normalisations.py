@@ -1,0 +1,169 @@
+"""Relevance of the normalisations: affine maps with constant statistics (method §1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faster_isnet.relevance.functions import Detour, RelevancePass, Rule
+
+
+def per_channel(values: Tensor, like: Tensor) -> Tensor:
+    """Shape ``[C]`` or ``[B, C]`` so that it multiplies ``like`` ``[B, C, ...]`` by channel."""
+    return values.reshape(*values.shape, *(1,) * (like.dim() - 2))
+
+
+def batch_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / standard deviation of every channel of ``x`` ``[B, C, ...]``, as constants."""
+    dims = [0, *range(2, x.dim())]
+    variance, mean = torch.var_mean(x.detach(), dims, correction=0)
+    return mean, (variance + eps).rsqrt()
+
+
+def batch_norm(
+    relevance_pass: RelevancePass,
+    input: Tensor,  # noqa: A002 - torch's name, by which it may be passed
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch norm; relevance is scaled by γ/σ, σ being the batch's or the running one."""
+    if training:
+        if input.numel() == input.shape[1]:
+            raise ValueError(
+                f"batch norm in training mode needs more than one value per channel, got input of "
+                f"shape {tuple(input.shape)}; use larger batches or put the model in eval mode"
+            )
+        # The native function hands out the statistics it has computed; F.batch_norm keeps them.
+        y, _, rstd = torch.native_batch_norm(
+            input, weight, bias, running_mean, running_var, True, momentum, eps
+        )
+    else:
+        y = F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+        assert running_var is not None  # or F.batch_norm would have raised
+        rstd = (running_var + eps).rsqrt()
+    if not y.requires_grad:
+        return y
+    return _detour(relevance_pass, _scale_by_channel, y, input, rstd.detach(), weight)
+
+
+def layer_norm(
+    relevance_pass: RelevancePass,
+    input: Tensor,  # noqa: A002
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Tensor:
+    """Layer norm; relevance is scaled by γ/σ, σ being the sample's own, held constant."""
+    y = F.layer_norm(input, normalized_shape, weight, bias, eps)
+    if not y.requires_grad:
+        return y
+
+    def rule(g: Tensor, x: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
+        rstd = torch.native_layer_norm(x.detach(), normalized_shape, None, None, eps)[2]
+        return _scale(g, rstd, *weight)
+
+    return _detour(relevance_pass, rule, y, input, weight)
+
+
+def group_norm(
+    relevance_pass: RelevancePass,
+    input: Tensor,  # noqa: A002
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Tensor:
+    """Group norm; relevance is scaled by γ/σ, σ being the group's own, held constant."""
+    y = F.group_norm(input, num_groups, weight, bias, eps)
+    if not y.requires_grad:
+        return y
+    return _detour(relevance_pass, _group_rule(num_groups, eps), y, input, weight)
+
+
+def instance_norm(
+    relevance_pass: RelevancePass,
+    input: Tensor,  # noqa: A002
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *_: Any,
+) -> Tensor:
+    """Instance norm; relevance is scaled by γ/σ, σ being the instance's or the running one."""
+    y = F.instance_norm(
+        input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
+    )
+    if not y.requires_grad:
+        return y
+    # F.instance_norm returns a view of what it works on; an in-place Detour wants its own tensor.
+    y = y.clone()
+    if use_input_stats:
+        return _detour(relevance_pass, _group_rule(input.shape[1], eps), y, input, weight)
+    assert running_var is not None  # or F.instance_norm would have raised
+    rstd = (running_var + eps).rsqrt().detach()
+    return _detour(relevance_pass, _scale_by_channel, y, input, rstd, weight)
+
+
+def rms_norm(
+    relevance_pass: RelevancePass,
+    input: Tensor,  # noqa: A002
+    normalized_shape: Sequence[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    """RMS norm; relevance is scaled by γ / root mean square, held constant."""
+    y = F.rms_norm(input, normalized_shape, weight, eps)
+    if not y.requires_grad:
+        return y
+
+    def rule(g: Tensor, x: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
+        floor = torch.finfo(x.dtype).eps if eps is None else eps
+        dims = tuple(range(-len(normalized_shape), 0))
+        rms = (x.detach().square().mean(dims, keepdim=True) + floor).sqrt()
+        return _scale(g, 1 / rms, *weight)
+
+    return _detour(relevance_pass, rule, y.clone(), input, weight)
+
+
+def _detour(
+    relevance_pass: RelevancePass, rule: Rule, output: Tensor, *operands: Tensor | None
+) -> Tensor:
+    given = (o for o in operands if o is not None)
+    return Detour.apply(relevance_pass, rule, output, *given)  # type: ignore[no-any-return]
+
+
+def _scale(g: Tensor, rstd: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
+    scale = rstd * weight[0] if weight else rstd
+    return g * scale.to(g.dtype), *(None for _ in weight)
+
+
+def _scale_by_channel(
+    g: Tensor, x: Tensor, rstd: Tensor, *weight: Tensor
+) -> tuple[Tensor | None, ...]:
+    scale = rstd * weight[0] if weight else rstd
+    return g * per_channel(scale, x).to(g.dtype), None, *(None for _ in weight)
+
+
+def _group_rule(num_groups: int, eps: float) -> Rule:
+    def rule(g: Tensor, x: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
+        groups = x.detach().reshape(x.shape[0], num_groups, -1)
+        rstd = torch.native_layer_norm(groups, groups.shape[2:], None, None, eps)[2].squeeze(-1)
+        rstd = rstd.repeat_interleave(x.shape[1] // num_groups, 1)
+        return _scale(g, per_channel(rstd, x), *(per_channel(w, x) for w in weight))
+
+    return rule
