@@ -121,3 +121,122 @@ def check_logits(logits: object, batch: int) -> None:
             "the model returns a single logit; give it one for each class (for a yes/no question "
             "two outputs), since what is explained compares classes"
         )
+
+
+def check_range(
+    name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False
+) -> float:
+    """Return ``value`` if it is a finite number from ``low`` to ``high``.
+
+    Raises
+    ------
+    ValueError
+        If it is not, or equals ``low`` where that is excluded by ``open_low``.
+    """
+    above = low < value if open_low else low <= value
+    if not (above and value <= high and value < float("inf")):
+        interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if high > 1e308 else ']'}"
+        raise ValueError(f"{name} must be a number in {interval}, got {value!r}")
+    return value
+
+
+def check_labels(labels: object, logits: Tensor, task: str) -> None:
+    """Check labels against logits ``[B, C]``: ``[B]`` int64, or ``[B, C]`` in {0, 1}.
+
+    Raises
+    ------
+    TypeError
+        If labels are not a tensor of the task's type.
+    ValueError
+        If their shape is another one, or a value is out of range.
+    """
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a torch.Tensor, got {type(labels).__name__}")
+    batch, classes = logits.shape
+    if task == "multilabel":
+        if labels.shape != logits.shape:
+            raise ValueError(
+                f"multi-label labels must have one 0 or 1 for each class, shape "
+                f"{[batch, classes]}, got {list(labels.shape)}"
+            )
+        if not bool(((labels == 0) | (labels == 1)).all()):
+            raise ValueError("multi-label labels must be 0 or 1 everywhere")
+        return
+    if labels.dtype != torch.int64:
+        raise TypeError(
+            f"labels must be class indices of dtype torch.int64, got {labels.dtype}; use "
+            "labels.long() (for several labels a sample: task='multilabel')"
+        )
+    if labels.shape != (batch,):
+        raise ValueError(
+            f"labels must have one class a sample, shape [{batch}], got {list(labels.shape)}; "
+            "turn one-hot labels into indices with labels.argmax(1)"
+        )
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if outside.numel():
+        raise ValueError(
+            f"label {int(outside[0])} is out of range: the model has {classes} classes, 0 to "
+            f"{classes - 1}"
+        )
+
+
+def check_masks(
+    masks: object, heatmap: Tensor, no_mask: float
+) -> tuple[Tensor | None, Tensor]:
+    """Check masks against heatmaps ``[B, K, C, ...]``.
+
+    Returns
+    -------
+    tuple
+        The masks as ``[B, 1, ...]``, ``None`` if no sample has one, and ``[B]`` which samples do.
+
+    Raises
+    ------
+    TypeError
+        If masks are not a tensor.
+    ValueError
+        If their shape is not that of the images, or a mask is not binary or has no foreground.
+    """
+    batch, size = len(heatmap), heatmap.shape[3:]
+    if masks is None:
+        return None, torch.zeros(batch, dtype=torch.bool, device=heatmap.device)
+    if not isinstance(masks, Tensor):
+        raise TypeError(f"masks must be a torch.Tensor or None, got {type(masks).__name__}")
+    if masks.shape == (batch, *size):
+        masks = masks.unsqueeze(1)
+    if masks.shape != (batch, 1, *size):
+        raise ValueError(
+            f"masks must have the images' size, shape {[batch, 1, *size]}, got "
+            f"{list(masks.shape)}; resize masks with nearest-neighbour interpolation"
+        )
+    has_mask = (masks != no_mask).flatten(1).any(1)
+    binary = ((masks == 0) | (masks == 1)).flatten(1).all(1)
+    empty = ~(masks == 1).flatten(1).any(1)
+    if bad := (has_mask & ~binary).nonzero().flatten().tolist():
+        values = masks[bad[0]].unique()[:5].tolist()
+        raise ValueError(
+            f"masks must hold 0 and 1 only (or {no_mask:g} everywhere for no mask); samples "
+            f"{bad[:10]} do not, the first has {values}; binarise with (mask > threshold).float()"
+        )
+    if bad := (has_mask & empty).nonzero().flatten().tolist():
+        raise ValueError(
+            f"the masks of samples {bad[:10]} have no foreground; fill them with {no_mask:g} if "
+            "these samples have no mask, or leave them out"
+        )
+    return (masks if bool(has_mask.any()) else None), has_mask
+
+
+def check_finite_heatmap(heatmap: Tensor) -> None:
+    """Check that every heatmap ``[B, K, ...]`` is finite.
+
+    Raises
+    ------
+    ValueError
+        If one is not; the message names the samples.
+    """
+    finite = heatmap.isfinite().flatten(1).all(1)
+    if bad := (~finite).nonzero().flatten().tolist():
+        raise ValueError(
+            f"the heatmaps of samples {bad[:10]} hold NaN or infinite values; look for logits or "
+            "weights that have grown without bound (lower the learning rate, raise epsilon)"
+        )

@@ -168,8 +168,8 @@ class InputRule(TorchFunctionMode):
         self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer
     ) -> Tensor:
         mean, scale, beta = _batch_norm_map(*args, **kwargs)
-        shift = scale * ((0 if layer.call.bias is None else layer.call.bias) - mean)
-        shift = shift if beta is None else shift + beta
+        shift = scale * ((0 if layer.call.bias is None else layer.call.bias.detach()) - mean)
+        shift = shift if beta is None else shift + beta.detach()
         return self._detour(func(*args, **kwargs), replace(layer, scale=scale, shift=shift))
 
     def _detour(self, output: Tensor, layer: _FirstLayer) -> Tensor:
@@ -201,7 +201,7 @@ def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
         # The box is the same for all samples.
         z = z - linear.forward(low[:1], positive) - linear.forward(high[:1], negative)
         if shift is not None:
-            b = shift.detach()
+            b = shift
             # A bias has no channel, so it gets the mean of the bounds of the channels.
             b = b - low.mean() * b.clamp(min=0) - high.mean() * b.clamp(max=0)
             z = z + linear.per_output(b)
