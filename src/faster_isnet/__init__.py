@@ -1,1 +1,12 @@
 """Faster ISNet: classifiers trained so that their decisions do not rest on the background."""
+
+from importlib.metadata import version
+
+from faster_isnet.explain import Explainer, Explanation
+from faster_isnet.isnet import ISNet
+from faster_isnet.lightning_module import LitISNet
+from faster_isnet.loss import NO_MASK, ISNetLoss, LossParts
+
+__version__ = version("faster-isnet")
+
+__all__ = ["NO_MASK", "Explainer", "Explanation", "ISNet", "ISNetLoss", "LitISNet", "LossParts"]

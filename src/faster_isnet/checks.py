@@ -180,9 +180,7 @@ def check_labels(labels: object, logits: Tensor, task: str) -> None:
         )
 
 
-def check_masks(
-    masks: object, heatmap: Tensor, no_mask: float
-) -> tuple[Tensor | None, Tensor]:
+def check_masks(masks: object, heatmap: Tensor, no_mask: float) -> tuple[Tensor | None, Tensor]:
     """Check masks against heatmaps ``[B, K, C, ...]``.
 
     Returns
@@ -213,7 +211,7 @@ def check_masks(
     binary = ((masks == 0) | (masks == 1)).flatten(1).all(1)
     empty = ~(masks == 1).flatten(1).any(1)
     if bad := (has_mask & ~binary).nonzero().flatten().tolist():
-        values = masks[bad[0]].unique()[:5].tolist()
+        values = sorted(set(masks[bad[0]].flatten().tolist()))[:5]
         raise ValueError(
             f"masks must hold 0 and 1 only (or {no_mask:g} everywhere for no mask); samples "
             f"{bad[:10]} do not, the first has {values}; binarise with (mask > threshold).float()"
@@ -231,12 +229,12 @@ def check_finite_heatmap(heatmap: Tensor) -> None:
 
     Raises
     ------
-    ValueError
+    FloatingPointError
         If one is not; the message names the samples.
     """
     finite = heatmap.isfinite().flatten(1).all(1)
     if bad := (~finite).nonzero().flatten().tolist():
-        raise ValueError(
+        raise FloatingPointError(
             f"the heatmaps of samples {bad[:10]} hold NaN or infinite values; look for logits or "
             "weights that have grown without bound (lower the learning rate, raise epsilon)"
         )

@@ -1,4 +1,4 @@
-"""The loss of an ISNet: classification, and a penalty on relevance in the background (method §5)."""
+"""The loss of an ISNet: classification, and a penalty on relevance in the background."""
 
 from __future__ import annotations
 
@@ -91,13 +91,12 @@ class ISNetLoss(nn.Module):
 
     Examples
     --------
-    >>> explanation = Explanation(
-    ...     torch.zeros(1, 2), torch.ones(1, 1, 3, 4, 4), {}, torch.zeros(1, 1)
-    ... )
-    >>> mask = torch.ones(1, 1, 4, 4)
+    >>> heatmap, mask = torch.zeros(1, 1, 3, 4, 4), torch.zeros(1, 1, 4, 4)
+    >>> mask[..., :2], heatmap[..., :2] = 1.0, 0.1  # relevance in the foreground only
+    >>> explanation = Explanation(torch.zeros(1, 2), heatmap, {}, torch.zeros(1, 1))
     >>> parts = ISNetLoss()(explanation, torch.tensor([0]), mask)
-    >>> parts.heatmap.item()  # no background, and a foreground between C1 = 1 and C2 = 25 … 48
-    2.0
+    >>> parts.heatmap.item()  # 24 · 0.1 lies between C1 = 1 and C2 = 25
+    0.0
     """
 
     def __init__(
@@ -131,9 +130,7 @@ class ISNetLoss(nn.Module):
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
 
-    def forward(
-        self, explanation: Explanation, labels: Tensor, masks: Tensor | None
-    ) -> LossParts:
+    def forward(self, explanation: Explanation, labels: Tensor, masks: Tensor | None) -> LossParts:
         """Compute the loss of a batch.
 
         Parameters
@@ -153,7 +150,9 @@ class ISNetLoss(nn.Module):
             If labels or masks are of the wrong type.
         ValueError
             If labels are out of range; if a mask is not binary, has no foreground, or has another
-            size than the images; or if a heatmap with a mask is not finite.
+            size than the images.
+        FloatingPointError
+            If a heatmap with a mask is not finite.
         """
         classification = self.classify(explanation.logits, labels)
         masks, has_mask = check_masks(masks, explanation.heatmap, NO_MASK)
@@ -200,9 +199,7 @@ class ISNetLoss(nn.Module):
             losses = losses + self.foreground_weight * self._foreground(inside)
         return losses.mean(1)
 
-    def _heatmap_loss(
-        self, explanation: Explanation, masks: Tensor, has_mask: Tensor
-    ) -> Tensor:
+    def _heatmap_loss(self, explanation: Explanation, masks: Tensor, has_mask: Tensor) -> Tensor:
         by_layer = [
             self.heatmap_losses(relevance[has_mask], shrink_mask(masks[has_mask], relevance))
             for relevance in (explanation.heatmap, *explanation.layers.values())

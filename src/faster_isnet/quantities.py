@@ -18,24 +18,24 @@ Target = None | int | Tensor | str | Quantity
 
 
 def highest_logit(logits: Tensor) -> Tensor:
-    """The logit of the predicted class, ``[B, 1]``."""
+    """Return the logit of the predicted class, ``[B, 1]``."""
     return logits.amax(dim=1, keepdim=True)
 
 
 def all_classes(logits: Tensor) -> Tensor:
-    """Every logit for itself, ``[B, C]``: the original ISNet's C heatmaps."""
+    """Return every logit for itself, ``[B, C]``: the original ISNet's C heatmaps."""
     return logits
 
 
 def all_logits(logits: Tensor) -> Tensor:
-    """The sum of the logits, ``[B, 1]``: all of them in one heatmap, as the dual ISNet has it."""
+    """Return the sum of the logits, ``[B, 1]``: all in one heatmap, as for the dual ISNet."""
     return logits.sum(dim=1, keepdim=True)
 
 
 def random_logit(logits: Tensor) -> Tensor:
-    """The stochastic ISNet's logit, ``[B, 1]``, drawn per sample from torch's global generator.
+    """Draw the stochastic ISNet's logit, ``[B, 1]``, from torch's global generator.
 
-    The highest logit with probability 1/2, else one of the others, all with the same probability.
+    For each sample the highest logit with probability 1/2, else one of the others, all with the same probability.
     """
     batch, classes = logits.shape
     device = logits.device
@@ -46,7 +46,7 @@ def random_logit(logits: Tensor) -> Tensor:
 
 
 def lowest_eta(logits: Tensor, delta: float = 1e-2) -> Tensor:
-    """η of the lowest class, ``[B, 1]``: what the selective ISNet explains.
+    """Return η of the lowest class, ``[B, 1]``: what the selective ISNet explains.
 
     η_c = log(p_c + δ) − log(1 − p_c + δ), p = softmax(logits), for c = argmin logits (Bassi et
     al., IEEE Access 12, 2024). Since η grows only if all the other logits fall, one heatmap speaks

@@ -80,7 +80,7 @@ def write_back(z: Tensor, y: Tensor, inplace: bool) -> Tensor:
 
 
 def stabilise(z: Tensor, epsilon: float) -> Tensor:
-    """z + ε·sign(z) with sign(0) = +1, so that a division by it is safe.
+    """Return z + ε·sign(z) with sign(0) = +1, so that a division by it is safe.
 
     With ε = 0 zeros become ones: what is divided by them is zero as well, and 0/0 shall be 0.
 

@@ -63,7 +63,7 @@ class Detour(Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         """Send the gradient down its own way, or relevance down the detour."""
         nowhere = (None,) * (len(ctx.needs_input_grad) - 3)
         if not ctx.relevance_pass.active:
@@ -94,7 +94,7 @@ class ReLU(Function):
         return a
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gate the gradient, or scale G by the stabilised ratio of output and input."""
         if grad is None:
             return None, None, None, None
@@ -118,6 +118,6 @@ class Overwrite(Function):
         return z.copy_(y)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         """Pass everything to ``y``."""
         return None, grad

@@ -28,7 +28,14 @@ AFFINE = frozenset(
             *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute"),
             *("transpose", "movedim", "expand", "expand_as", "repeat", "narrow", "select"),
             *("index_select", "chunk", "split", "unbind", "cat", "concat", "stack", "flip"),
-            *("pad", "interpolate", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool2d"),
+            *(
+                "pad",
+                "interpolate",
+                "avg_pool1d",
+                "avg_pool2d",
+                "avg_pool3d",
+                "adaptive_avg_pool2d",
+            ),
             *("pixel_unshuffle", "unfold", "add_", "sub_", "mul_", "div_", "__iadd__", "__isub__"),
             *("__imul__", "__itruediv__"),
         )
@@ -157,9 +164,7 @@ class InputRule(TorchFunctionMode):
     def _linear(self, func: Callable[..., Any], args: Any, kwargs: Any, box: _Box) -> Tensor:
         self.layers_found += 1
         # Read three times, since reading may pad what it reads.
-        call, low, high = (
-            _read(func, args, kwargs, t) for t in (box.pixels, box.low, box.high)
-        )
+        call, low, high = (_read(func, args, kwargs, t) for t in (box.pixels, box.low, box.high))
         output = func(*args, **kwargs)
         box = _Box(call.input, low.input, high.input)
         return self._detour(output, _FirstLayer(call, box, output, None, call.bias))
@@ -182,7 +187,7 @@ class InputRule(TorchFunctionMode):
 
 
 def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
-    """zB for a layer and the batch norm fused with it, biases and statistics constant.
+    """Give zB for a layer and the batch norm fused with it, biases and statistics constant.
 
     With R = output ⊙ G at the layer's output, its batch norm's or its ReLU's (method §2):
     R_i = Σ_k (x_i w_ik − l_i w⁺_ik − h_i w⁻_ik) / (z_k + ε·sign z_k) R_k, split into the G of x, l

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -68,9 +68,9 @@ class Convolution:
         if not self.transposed:
             return weight * scale.reshape(-1, *(1,) * (weight.dim() - 1))
         # The weight is [C_in, C_out / groups, ...] here, its rows ordered by group.
-        by_group = weight.unflatten(0, (self.groups, -1))
+        by_group = weight.reshape(self.groups, -1, *weight.shape[1:])
         each = scale.reshape(self.groups, 1, -1, *(1,) * (weight.dim() - 2))
-        return (by_group * each).flatten(0, 1)
+        return (by_group * each).reshape(weight.shape)
 
     def per_output(self, values: Tensor) -> Tensor:
         """Shape ``values`` to ``[C_out, 1, ...]``."""
@@ -161,8 +161,9 @@ def transposed_convolution_call(
 ) -> LinearCall:
     """Read the arguments of ``torch.conv_transpose1d``, ``conv_transpose2d``, ``…3d``."""
     n = weight.dim() - 2
-    each = (_each(v, n) for v in (stride, padding, dilation, output_padding))
-    return LinearCall(Convolution(*each, groups, True), input, weight, bias)
+    stride, padding, dilation = _each(stride, n), _each(padding, n), _each(dilation, n)
+    convolution = Convolution(stride, padding, dilation, _each(output_padding, n), groups, True)
+    return LinearCall(convolution, input, weight, bias)
 
 
 def dense_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> LinearCall:  # noqa: A002
@@ -170,8 +171,10 @@ def dense_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Lin
     return LinearCall(Dense(), input, weight, bias)
 
 
-LINEAR_CALLS = {
-    **{f: convolution_call for f in (torch.conv1d, torch.conv2d, torch.conv3d)},
+LINEAR_CALLS: dict[Callable[..., Tensor], Callable[..., LinearCall]] = {
+    torch.conv1d: convolution_call,
+    torch.conv2d: convolution_call,
+    torch.conv3d: convolution_call,
     torch.conv_transpose1d: transposed_convolution_call,
     torch.conv_transpose2d: transposed_convolution_call,
     torch.conv_transpose3d: transposed_convolution_call,

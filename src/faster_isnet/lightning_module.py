@@ -1,0 +1,255 @@
+"""Training an ISNet, or the plain classifier beside it, with Lightning."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy, multilabel_accuracy
+
+from faster_isnet.checks import check_choice, check_range
+from faster_isnet.isnet import ISNet
+from faster_isnet.loss import ISNetLoss, LossParts
+
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+
+Batch = Sequence[Tensor]
+"""``(images, labels)`` or ``(images, labels, masks)``."""
+
+
+class LitISNet(lightning.LightningModule):
+    """An ISNet as a Lightning module.
+
+    Batches are ``(images, labels, masks)``, or ``(images, labels)`` where no sample has a mask.
+    With ``criterion.heatmap_weight == 0`` it trains the plain classifier, and no relevance is
+    computed at all.
+
+    Logs ``train/loss``, ``train/classification``, ``train/heatmap`` and ``train/accuracy``, and
+    the same under ``val/``; with several validation loaders under ``val/NAME/``, NAME being the
+    loader's key if they are given as a dict, its number if as a list. Checkpoints hold the state
+    of the random number generators, so that a resumed run goes on as if it had not stopped.
+
+    Parameters
+    ----------
+    net
+        What to train.
+    criterion
+        The loss; ``None`` for :class:`~faster_isnet.ISNetLoss` with its defaults.
+    optimizer
+        ``"sgd"``, ``"adam"`` or ``"adamw"``.
+    learning_rate
+        The learning rate of the first epoch, > 0.
+    momentum
+        Of SGD, in [0, 1].
+    weight_decay
+        ≥ 0.
+    milestones, gamma
+        The epochs after which the learning rate is multiplied by ``gamma``.
+    gradient_clip
+        The largest norm of the gradient; ``None`` for no clipping. Lightning's own
+        ``Trainer(gradient_clip_val=…)`` goes before it.
+    heatmap_weight_schedule
+        P by epoch, as ``{epoch: P}``: linear between the epochs named, constant outside of them.
+        ``None`` keeps the criterion's weight.
+
+    Raises
+    ------
+    TypeError
+        If ``net`` is not an :class:`~faster_isnet.ISNet`.
+    ValueError
+        If a name is unknown or a number is out of range.
+    FloatingPointError
+        In training, if a loss is not finite: names the batch and the part. Checkpoints that were
+        written before are left as they are.
+
+    Examples
+    --------
+    >>> from torchvision.models import resnet18
+    >>> lit = LitISNet(ISNet(resnet18(num_classes=3)), optimizer="adamw", learning_rate=1e-3)
+    >>> lit.criterion.heatmap_weight
+    0.7
+    """
+
+    def __init__(
+        self,
+        net: ISNet,
+        criterion: ISNetLoss | None = None,
+        *,
+        optimizer: str = "sgd",
+        learning_rate: float = 1e-2,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        milestones: Sequence[int] = (),
+        gamma: float = 0.1,
+        gradient_clip: float | None = 1.0,
+        heatmap_weight_schedule: Mapping[int, float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(net, ISNet):
+            raise TypeError(
+                f"net must be an ISNet, got {type(net).__name__}; wrap your model: ISNet(model)"
+            )
+        self.net = net
+        self.criterion = ISNetLoss() if criterion is None else criterion
+        self.optimizer_name = check_choice("optimizer", optimizer, OPTIMIZERS)
+        self.learning_rate = check_range("learning_rate", learning_rate, 0, open_low=True)
+        self.momentum = check_range("momentum", momentum, 0, 1)
+        self.weight_decay = check_range("weight_decay", weight_decay, 0)
+        self.milestones = list(milestones)
+        self.gamma = check_range("gamma", gamma, 0, 1, open_low=True)
+        if gradient_clip is not None:
+            check_range("gradient_clip", gradient_clip, 0, open_low=True)
+        self.gradient_clip = gradient_clip
+        self.heatmap_weight_schedule = dict(heatmap_weight_schedule or {})
+        for epoch, weight in self.heatmap_weight_schedule.items():
+            check_range(f"heatmap_weight_schedule[{epoch}]", weight, 0, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``[B, C]`` of ``images``."""
+        return self.net(images)  # type: ignore[no-any-return]
+
+    def on_train_epoch_start(self) -> None:
+        """Set P by its schedule."""
+        if schedule := self.heatmap_weight_schedule:
+            epochs = sorted(schedule)
+            weights = [schedule[epoch] for epoch in epochs]
+            self.criterion.heatmap_weight = float(np.interp(self.current_epoch, epochs, weights))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch."""
+        where = f"batch {batch_idx} of epoch {self.current_epoch}"
+        try:
+            parts, logits = self._losses(batch)
+        except FloatingPointError as error:
+            raise FloatingPointError(f"{where}: {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+        _check_finite(parts, where)
+        self._log_parts("train", parts, logits, batch[1])
+        return parts.total
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Log the losses and the accuracy of a batch."""
+        parts, logits = self._losses(batch)
+        self._log_parts(self._stage(dataloader_idx), parts, logits, batch[1])
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser, with its learning rate's milestones if there are any."""
+        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if self.optimizer_name == "sgd":
+            options["momentum"] = self.momentum
+        optimizer = OPTIMIZERS[self.optimizer_name](self.net.parameters(), **options)
+        if not self.milestones:
+            return optimizer
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, self.milestones, self.gamma)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the trainer says, or else at the norm of this module."""
+        if gradient_clip_val is not None:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif self.gradient_clip is not None:
+            self.clip_gradients(optimizer, self.gradient_clip, "norm")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the state of the random number generators."""
+        checkpoint["random_states"] = _random_states()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the state of the random number generators."""
+        if "random_states" in checkpoint:
+            _set_random_states(checkpoint["random_states"])
+
+    def _losses(self, batch: Batch) -> tuple[LossParts, Tensor]:
+        images, labels, *rest = batch
+        if self.criterion.heatmap_weight == 0:
+            logits = self.net(images)
+            classification = self.criterion.classify(logits, labels)
+            return LossParts(
+                classification, classification, torch.zeros_like(classification)
+            ), logits
+        explanation = self.net.explain(images)
+        parts = self.criterion(explanation, labels, rest[0] if rest else None)
+        return parts, explanation.logits
+
+    def _log_parts(self, stage: str, parts: LossParts, logits: Tensor, labels: Tensor) -> None:
+        classes = logits.shape[1]
+        if self.criterion.task == "multilabel":
+            accuracy = multilabel_accuracy(logits, labels, num_labels=classes, average="micro")
+        else:
+            accuracy = multiclass_accuracy(logits, labels, num_classes=classes, average="micro")
+        values = {
+            "loss": parts.total,
+            "classification": parts.classification,
+            "heatmap": parts.heatmap,
+            "accuracy": accuracy,
+        }
+        self.log_dict(
+            {f"{stage}/{name}": value.detach() for name, value in values.items()},
+            on_step=False,
+            on_epoch=True,
+            prog_bar=True,
+            batch_size=len(logits),
+            add_dataloader_idx=False,
+        )
+
+    def _stage(self, dataloader_idx: int) -> str:
+        loaders = self.trainer.val_dataloaders
+        if isinstance(loaders, Mapping):
+            return f"val/{list(loaders)[dataloader_idx]}"
+        several = isinstance(loaders, Sequence) and len(loaders) > 1
+        return f"val/{dataloader_idx}" if several else "val"
+
+
+def _check_finite(parts: LossParts, where: str) -> None:
+    values = {"classification": parts.classification.item(), "heatmap": parts.heatmap.item()}
+    bad = [f"{name} loss is {v}" for name, v in values.items() if not math.isfinite(v)]
+    if bad:
+        raise FloatingPointError(
+            f"{where}: the {' and the '.join(bad)}. Training stops before this batch touches the "
+            "weights; lower the learning rate or the heatmap weight and resume from the last "
+            "checkpoint"
+        )
+
+
+def _random_states() -> dict[str, Any]:
+    """Collect the generators' states in types that ``torch.load(weights_only=True)`` reads."""
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [
+            name,
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
+        "python": random.getstate(),
+    }
+
+
+def _set_random_states(states: Mapping[str, Any]) -> None:
+    torch.set_rng_state(states["torch"].cpu())
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))

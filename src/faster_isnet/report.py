@@ -1,0 +1,309 @@
+"""One self-contained HTML page that shows what a demo run found."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from io import BytesIO
+from math import isfinite
+from numbers import Real
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup, escape
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from faster_isnet.figures import (
+    QUANTILE,
+    TEST_SETS,
+    accuracy_bars,
+    background_bars,
+    check_image,
+    check_mask,
+    check_tensor,
+    class_name,
+    display_name,
+    heatmap_figure,
+    image_figure,
+    models_of,
+    overview_figure,
+    percent,
+)
+
+_SUBJECTS = {"standard": "the standard classifier", "isnet": "the ISNet"}
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: comparing tensors gives no single truth value
+class Example:
+    """One test image with what the models made of it.
+
+    Parameters
+    ----------
+    image
+        Picture, shape ``[3, H, W]`` or ``[1, H, W]``, values in [0, 1].
+    mask
+        Foreground, shape ``[1, H, W]``, values in {0, 1}.
+    label
+        True class.
+    caption
+        What the picture shows, e.g. ``"deceiving: mark of class 7"``.
+    heatmaps
+        Relevance by model name, each of shape ``[C, H, W]``; summed over channels when drawn.
+    predictions
+        Predicted class by model name; the same names as ``heatmaps``.
+
+    Raises
+    ------
+    ValueError
+        If a tensor has the wrong shape or values, if sizes differ, or if ``heatmaps`` and
+        ``predictions`` name different models.
+    """
+
+    image: Tensor
+    mask: Tensor
+    label: int
+    caption: str
+    heatmaps: Mapping[str, Tensor]
+    predictions: Mapping[str, int]
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be drawn while the caller still knows where it came from."""
+        check_image(self.image)
+        size = self.image.shape[1:]
+        check_mask(self.mask, size)
+        for model, heatmap in self.heatmaps.items():
+            check_tensor(f"heatmap of {model!r}", heatmap, size=size)
+        if set(self.heatmaps) != set(self.predictions):
+            raise ValueError(
+                f"heatmaps are of the models {sorted(self.heatmaps)}, "
+                f"predictions of {sorted(self.predictions)}"
+            )
+
+
+def write_report(
+    path: str | Path,
+    metrics: Mapping[str, Any],
+    examples: Sequence[Example],
+    *,
+    class_names: Sequence[str],
+) -> Path:
+    """Write the report; an older one at ``path`` stays whole if anything fails.
+
+    Parameters
+    ----------
+    path
+        The HTML file to write; missing folders are made.
+    metrics
+        The content of ``metrics.json``: scores of each model (:func:`model_scores`),
+        ``settings`` (name: value) and ``seconds`` (name: run time).
+    examples
+        Test images to show, each with heatmaps of exactly the models in ``metrics``; may be empty.
+    class_names
+        Name of each class, by index.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Raises
+    ------
+    TypeError
+        If an entry of ``metrics`` is of the wrong type.
+    ValueError
+        If something is missing from ``metrics`` or out of range, if an example lacks a model, or
+        if a class has no name.
+    """
+    page = render_report(metrics, examples, class_names=class_names)
+    return _write_atomically(path, page.encode())
+
+
+def write_overview(
+    path: str | Path,
+    metrics: Mapping[str, Any],
+    examples: Sequence[Example],
+    class_names: Sequence[str],
+) -> Path:
+    """Write the PNG of :func:`~faster_isnet.figures.overview_figure`, e.g. for a README.
+
+    Parameters, result and errors are those of :func:`write_report`, but ``settings`` and
+    ``seconds`` are not needed, and only the first four examples are shown.
+    """
+    scores = model_scores(metrics)
+    _check_models(examples, scores)
+    return _write_atomically(path, _png(overview_figure(scores, examples, class_names)))
+
+
+def render_report(
+    metrics: Mapping[str, Any], examples: Sequence[Example], *, class_names: Sequence[str]
+) -> str:
+    """Return the page of :func:`write_report`, which has the parameters and errors."""
+    scores = model_scores(metrics)
+    _check_models(examples, scores)
+    settings = _checked_table(metrics, "settings")
+    seconds = _checked_table(metrics, "seconds")
+    for name, value in seconds.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+            raise ValueError(f"metrics['seconds'][{name!r}] must be a finite number, got {value!r}")
+    # The template is ours, its values are not: escape all of them, and stumble over any missing.
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(percent=percent, display_name=display_name, stress=_stress_numbers)
+    template = files("faster_isnet").joinpath("report.html.jinja").read_text(encoding="utf-8")
+    return environment.from_string(template).render(
+        headline=headline(scores),
+        scores=scores,
+        test_sets=TEST_SETS,
+        quantile=QUANTILE,
+        gaps={model: _largest_gap(score) for model, score in scores.items()},
+        accuracy_picture=_data_uri(accuracy_bars(scores)),
+        background_picture=_data_uri(background_bars(scores)),
+        rows=[_example_row(n, e, list(scores), class_names) for n, e in enumerate(examples, 1)],
+        settings=settings,
+        seconds=seconds,
+    )
+
+
+def model_scores(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the scores of each model in ``metrics``, checked.
+
+    ``metrics`` is the content of ``metrics.json``: under each model's name the accuracies
+    ``biased``, ``unbiased``, ``deceiving`` and the ``background_share``, fractions in [0, 1].
+    ``settings`` and ``seconds`` are passed over.
+
+    Raises
+    ------
+    TypeError
+        If a model's entry is not a mapping, or a score not a number.
+    ValueError
+        If there is no model, a score is missing, or outside [0, 1] (NaN included).
+
+    Examples
+    --------
+    >>> model_scores({"isnet": {"biased": 1, "unbiased": 1, "deceiving": 0.9}})
+    Traceback (most recent call last):
+    ...
+    ValueError: metrics['isnet'] lacks 'background_share'
+    """
+    models = models_of(metrics)
+    if not models:
+        raise ValueError(f"metrics names no model; its keys: {list(metrics)}")
+    return {name: _checked_scores(f"metrics[{name!r}]", entry) for name, entry in models.items()}
+
+
+def _checked_scores(where: str, entry: object) -> dict[str, float]:
+    if not isinstance(entry, Mapping):
+        raise TypeError(f"{where} must be a mapping of scores, got {entry!r}")
+    keys = (*TEST_SETS, "background_share")
+    missing = [repr(key) for key in keys if key not in entry]
+    if missing:
+        raise ValueError(f"{where} lacks {', '.join(missing)}")
+    for key in keys:
+        if isinstance(entry[key], bool) or not isinstance(entry[key], Real):
+            raise TypeError(f"{where}[{key!r}] must be a number, got {entry[key]!r}")
+        if not 0 <= entry[key] <= 1:  # written so that NaN fails too
+            raise ValueError(f"{where}[{key!r}] must be a fraction in [0, 1], got {entry[key]!r}")
+    return {key: float(entry[key]) for key in keys}
+
+
+def headline(scores: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the finding in one sentence.
+
+    Examples
+    --------
+    >>> headline({"standard": {"deceiving": 0.03}, "isnet": {"deceiving": 0.98}})
+    'With the mark moved to a wrong class, the standard classifier is right on 3.0 % of images, \
+the ISNet on 98.0 %.'
+    """
+    (first, score), *others = scores.items()
+    parts = [f"{_subject(first)} is right on {percent(score['deceiving'])} of images"]
+    parts += [f"{_subject(model)} on {percent(score['deceiving'])}" for model, score in others]
+    return f"With the mark moved to a wrong class, {', '.join(parts)}."
+
+
+def _subject(model: str) -> str:
+    return _SUBJECTS.get(model, model)
+
+
+def _largest_gap(score: Mapping[str, float]) -> float:
+    accuracies = [score[name] for name in TEST_SETS]
+    return max(accuracies) - min(accuracies)
+
+
+def _stress_numbers(sentence: str) -> Markup:
+    """Make the percentages of a sentence bold and unbreakable."""
+    return Markup(re.sub(r"[\d.]+ %", r"<strong>\g<0></strong>", str(escape(sentence))))
+
+
+def _checked_table(metrics: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    if key not in metrics:
+        raise ValueError(f"metrics lacks {key!r}; its keys: {list(metrics)}")
+    if not isinstance(metrics[key], Mapping):
+        raise TypeError(f"metrics[{key!r}] must be a mapping, got {metrics[key]!r}")
+    return dict(metrics[key])
+
+
+def _check_models(examples: Sequence[Example], models: Collection[str]) -> None:
+    for number, example in enumerate(examples, 1):
+        if set(example.heatmaps) != set(models):
+            raise ValueError(
+                f"example {number} has heatmaps of {sorted(example.heatmaps)}, "
+                f"metrics has the models {sorted(models)}"
+            )
+
+
+def _example_row(
+    number: int, example: Example, models: Sequence[str], class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Return what the page says and shows of one example."""
+    return {
+        "number": number,
+        "caption": example.caption,
+        "truth": class_name(class_names, example.label),
+        "picture": _data_uri(image_figure(example.image, example.mask)),
+        "verdicts": [
+            {
+                "model": model,
+                "predicted": class_name(class_names, example.predictions[model]),
+                "right": example.predictions[model] == example.label,
+                "picture": _data_uri(
+                    heatmap_figure(
+                        example.image, example.heatmaps[model], example.mask, colorbar=False
+                    )
+                ),
+            }
+            for model in models
+        ],
+    }
+
+
+def _data_uri(figure: Figure) -> str:
+    return "data:image/png;base64," + base64.b64encode(_png(figure)).decode("ascii")
+
+
+def _png(figure: Figure) -> bytes:
+    """Return the figure as the bytes of a PNG file."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _write_atomically(path: str | Path, content: bytes) -> Path:
+    """Write a whole file or, if that fails, leave what was at ``path``; return the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, since a rename is atomic only within one file system.
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
