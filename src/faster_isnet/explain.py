@@ -199,7 +199,8 @@ class Explainer:
             stack.enter_context(Interception(self.composite, relevance_pass))
             if self.input_rule is not None:
                 sources += [_corner(b, pixels) for b in (self.input_low, self.input_high)]
-                rule = InputRule(relevance_pass, self.epsilon, image, *sources[1:])
+                corners = (corner.clone() for corner in sources[1:])
+                rule = InputRule(relevance_pass, self.epsilon, image, *corners)
                 stack.enter_context(rule)
             logits = self.model(image)
         if self.input_rule is not None and not rule.layers_found:

@@ -49,7 +49,7 @@ def build_backbone(name: str, classes: int) -> nn.Module:
     )
 
 
-def convnet(classes: int, channels: tuple[int, ...] = (32, 64, 96, 128, 128)) -> nn.Sequential:
+def convnet(classes: int, channels: tuple[int, ...] = (16, 32, 64, 64, 64)) -> nn.Sequential:
     """Return five convolutions with batch norm and ReLU, three max pools and a linear layer.
 
     Parameters

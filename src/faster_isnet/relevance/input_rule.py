@@ -58,11 +58,13 @@ class _Box:
 class _FirstLayer:
     """A layer that reads pixels, and the batch norm that follows it, if one does.
 
-    The layer computes ``z = scale · (output − bias) + shift``, per channel.
+    Together they compute ``z = scale · (output − bias) + shift`` per channel. The scale is part of
+    the weights; the shift, made of biases and statistics, is a constant (method §2).
     """
 
     call: LinearCall
     box: _Box
+    bias_bounds: tuple[Tensor, Tensor]
     output: Tensor
     scale: Tensor | None
     shift: Tensor | None
@@ -166,8 +168,11 @@ class InputRule(TorchFunctionMode):
         # Read three times, since reading may pad what it reads.
         call, low, high = (_read(func, args, kwargs, t) for t in (box.pixels, box.low, box.high))
         output = func(*args, **kwargs)
+        # A bias has no channel, so it gets the mean of the bounds of the channels.
+        bias_bounds = (box.low.mean().detach(), box.high.mean().detach())
         box = _Box(call.input, low.input, high.input)
-        return self._detour(output, _FirstLayer(call, box, output, None, call.bias))
+        shift = None if call.bias is None else call.bias.detach()
+        return self._detour(output, _FirstLayer(call, box, bias_bounds, output, None, shift))
 
     def _batch_norm(
         self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer
@@ -194,6 +199,7 @@ def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
     and h.
     """
     linear, bias, scale, shift = layer.call.map, layer.call.bias, layer.scale, layer.shift
+    bias_low, bias_high = layer.bias_bounds
 
     def rule(
         g: Tensor, x: Tensor, low: Tensor, high: Tensor, weight: Tensor, z: Tensor, output: Tensor
@@ -206,10 +212,8 @@ def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
         # The box is the same for all samples.
         z = z - linear.forward(low[:1], positive) - linear.forward(high[:1], negative)
         if shift is not None:
-            b = shift
-            # A bias has no channel, so it gets the mean of the bounds of the channels.
-            b = b - low.mean() * b.clamp(min=0) - high.mean() * b.clamp(max=0)
-            z = z + linear.per_output(b)
+            up, down = shift.clamp(min=0), shift.clamp(max=0)
+            z = z + linear.per_output(shift - bias_low * up - bias_high * down)
         s = g * output / stabilise(z, epsilon)
         up, down = linear.adjoint(s, positive, x), linear.adjoint(s, negative, x)
         return up + down, -up, -down, None, None, None
