@@ -35,7 +35,8 @@ def all_logits(logits: Tensor) -> Tensor:
 def random_logit(logits: Tensor) -> Tensor:
     """Draw the stochastic ISNet's logit, ``[B, 1]``, from torch's global generator.
 
-    For each sample the highest logit with probability 1/2, else one of the others, all with the same probability.
+    For each sample the highest logit with probability 1/2, else one of the others, all with the
+    same probability.
     """
     batch, classes = logits.shape
     device = logits.device

@@ -12,7 +12,6 @@ from math import isfinite
 from numbers import Real
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
@@ -35,6 +34,7 @@ from faster_isnet.figures import (
     overview_figure,
     percent,
 )
+from faster_isnet.files import write_atomically
 
 _SUBJECTS = {"standard": "the standard classifier", "isnet": "the ISNet"}
 
@@ -121,7 +121,7 @@ def write_report(
         if a class has no name.
     """
     page = render_report(metrics, examples, class_names=class_names)
-    return _write_atomically(path, page.encode())
+    return write_atomically(path, page.encode())
 
 
 def write_overview(
@@ -137,7 +137,7 @@ def write_overview(
     """
     scores = model_scores(metrics)
     _check_models(examples, scores)
-    return _write_atomically(path, _png(overview_figure(scores, examples, class_names)))
+    return write_atomically(path, _png(overview_figure(scores, examples, class_names)))
 
 
 def render_report(
@@ -293,17 +293,3 @@ def _png(figure: Figure) -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
-
-
-def _write_atomically(path: str | Path, content: bytes) -> Path:
-    """Write a whole file or, if that fails, leave what was at ``path``; return the path."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, since a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

@@ -1,5 +1,5 @@
 """Datasets and masks."""
 
-from faster_isnet.data.digits import BIASES, BiasedDigits, BiasedDigitsData
+from faster_isnet.data.digits import BIASES, SOURCES, BiasedDigits, BiasedDigitsData
 
-__all__ = ["BIASES", "BiasedDigits", "BiasedDigitsData"]
+__all__ = ["BIASES", "SOURCES", "BiasedDigits", "BiasedDigitsData"]

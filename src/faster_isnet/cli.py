@@ -1,0 +1,82 @@
+"""The command ``faster-isnet``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from faster_isnet import __version__
+from faster_isnet.data import SOURCES
+from faster_isnet.demo import DemoSettings, run_demo
+from faster_isnet.isnet import VARIANTS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Parameters
+    ----------
+    arguments
+        The words after ``faster-isnet``; those of the command line by default.
+    """
+    options = _parser().parse_args(arguments)
+    return _demo(options.demo)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="faster-isnet",
+        description="Train classifiers that do not read the background.",
+        version=__version__,
+    )
+    commands = parser.add_subcommands(required=True)
+    commands.add_subcommand("demo", _demo_parser(), help="see it work on digits, in six minutes")
+    return parser
+
+
+def _demo_parser() -> ArgumentParser:
+    defaults = DemoSettings()
+    parser = ArgumentParser(
+        description="Train an ordinary classifier and an ISNet on handwritten digits with a "
+        "planted background bias, and write a report of what each of them learnt."
+    )
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("demo"), help="folder for the report (default: demo)")
+    add("--quick", action="store_true", help="train for a minute only, for a less clear result")
+    add(
+        "--backbone",
+        default=defaults.backbone,
+        help=f"{defaults.backbone} or the name of a torchvision classifier",
+    )
+    add("--variant", default=defaults.variant, help=f"of the ISNet: {', '.join(VARIANTS)}")
+    add("--seed", type=int, default=defaults.seed, help="of weights, data and order (default: 0)")
+    add(
+        "--source",
+        default=defaults.source,
+        help=f"of the digits: {' or '.join(SOURCES)} (the latter is downloaded)",
+    )
+    return parser
+
+
+def _demo(options: Namespace) -> int:
+    try:
+        settings = DemoSettings(options.source, options.backbone, options.variant, options.seed)
+    except (TypeError, ValueError) as error:
+        print(f"faster-isnet demo: {error}", file=sys.stderr)
+        return 2
+    metrics = run_demo(settings.quick() if options.quick else settings, options.out)
+    print(_table(metrics))
+    print(f"\nThe report: {(options.out / 'report.html').resolve()}")
+    return 0
+
+
+def _table(metrics: dict[str, dict[str, float]]) -> str:
+    columns = ("biased", "unbiased", "deceiving", "background_share")
+    lines = [f"{'':10}" + "".join(f"{name:>18}" for name in columns)]
+    for model in ("standard", "isnet"):
+        cells = (f"{metrics[model][name]:>17.1%} " for name in columns)
+        lines.append(f"{model:10}" + "".join(cells).rstrip())
+    return "\n".join(lines)

