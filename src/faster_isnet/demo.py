@@ -19,7 +19,7 @@ from torch import nn
 
 from faster_isnet.checks import check_choice, check_range
 from faster_isnet.data import SOURCES, BiasedDigitsData
-from faster_isnet.evaluation import accuracy, mean_background_share
+from faster_isnet.evaluation import PREDICTION, accuracy, mean_background_share
 from faster_isnet.explain import Explainer
 from faster_isnet.files import write_atomically
 from faster_isnet.isnet import VARIANTS, ISNet
@@ -172,23 +172,24 @@ def train(
 def judge(model: nn.Module, data: BiasedDigitsData) -> dict[str, float]:
     """Return the accuracy on each test set, and the share of relevance in the background.
 
-    The share is the mean over the three test sets, of heatmaps of the predicted class.
+    The share is the mean over the three test sets, of heatmaps of the predicted class's log-odds.
     """
     loaders = data.test_dataloader()
     scores = {name: accuracy(model, loader) for name, loader in loaders.items()}
     shares = [mean_background_share(_explainer(model), loader) for loader in loaders.values()]
-    return {**scores, "background_share": sum(shares) / len(shares)}
+    scores["background_share"] = sum(shares) / len(shares)
+    return {name: round(score, 6) for name, score in scores.items()}
 
 
 def choose_examples(models: Mapping[str, nn.Module], data: BiasedDigitsData) -> list[Example]:
     """Return test images of different classes, as the models see them."""
     examples = []
-    for bias, caption in (("deceiving", "mark of another class"), ("biased", "mark of its class")):
+    for bias, caption in (("deceiving", "wrong mark"), ("biased", "true mark")):
         dataset = data.test_sets[bias]
         for label in range(EXAMPLES_PER_SET):
             index = int((dataset.labels == label).nonzero()[0])
             image, _, mask = dataset[index]
-            said = {name: _explainer(model)(image[None]) for name, model in models.items()}
+            said = {name: _explainer(model)(image[None], PREDICTION) for name, model in models.items()}
             examples.append(
                 Example(
                     image,

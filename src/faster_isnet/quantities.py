@@ -22,6 +22,16 @@ def highest_logit(logits: Tensor) -> Tensor:
     return logits.amax(dim=1, keepdim=True)
 
 
+def highest_log_odds(logits: Tensor) -> Tensor:
+    """Return the log-odds of the predicted class against all others, ``[B, 1]``.
+
+    log p/(1 − p) = y_c − log Σ_{c' ≠ c} exp y_c'. Unlike a logit, it does not change when all logits
+    are shifted, as training with cross-entropy leaves them free to be.
+    """
+    highest = logits.argmax(dim=1, keepdim=True)
+    return logits.gather(1, highest) - _log_sum_of_others(logits, highest)
+
+
 def all_classes(logits: Tensor) -> Tensor:
     """Return every logit for itself, ``[B, C]``: the original ISNet's C heatmaps."""
     return logits
@@ -69,14 +79,19 @@ def lowest_eta(logits: Tensor, delta: float = 1e-2) -> Tensor:
     total = logits.logsumexp(dim=1, keepdim=True)
     log_p = logits.gather(1, lowest) - total
     # 1 − p as the sum of the others, which no saturated logit can cancel.
-    others = logits.scatter(1, lowest, -math.inf).logsumexp(dim=1, keepdim=True)
+    others = _log_sum_of_others(logits, lowest)
     log_delta = torch.full_like(log_p, math.log(delta) if delta > 0 else -math.inf)
     return torch.logaddexp(log_p, log_delta) - torch.logaddexp(others - total, log_delta)
+
+
+def _log_sum_of_others(logits: Tensor, index: Tensor) -> Tensor:
+    return logits.scatter(1, index, -math.inf).logsumexp(dim=1, keepdim=True)
 
 
 QUANTITIES: dict[str, Quantity] = {
     "all-classes": all_classes,
     "all-logits": all_logits,
+    "highest-log-odds": highest_log_odds,
     "highest-logit": highest_logit,
     "lowest-eta": lowest_eta,
     "random-logit": random_logit,

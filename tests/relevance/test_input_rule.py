@@ -71,6 +71,14 @@ def test_convolution_batch_norm_relu_are_one_layer(bias: bool, inplace: bool) ->
     torch.testing.assert_close(heatmap(model, x).flatten(1), expected)
 
 
+def test_in_place_relu_right_behind_the_convolution() -> None:
+    model, x = network(), images()
+    model[1] = nn.Identity()
+    expected = heatmap(model, x)
+    model[2] = nn.ReLU(inplace=True)
+    torch.testing.assert_close(heatmap(model, x), expected)
+
+
 def test_training_mode_fuses_the_batch_statistics() -> None:
     model, x = network(), images()
     model[1].train()

@@ -10,6 +10,10 @@ from torchmetrics import MeanMetric
 
 from faster_isnet.explain import Explainer
 
+PREDICTION = "highest-log-odds"
+"""What is explained when a model is judged: the odds of the predicted class, not its logit, which
+training leaves free to shift."""
+
 
 def background_share(heatmaps: Tensor, masks: Tensor) -> Tensor:
     """Return the share of the absolute relevance that lies in the background.
@@ -51,7 +55,7 @@ def background_share(heatmaps: Tensor, masks: Tensor) -> Tensor:
 
 
 def mean_background_share(explainer: Explainer, batches: Iterable[tuple[Tensor, ...]]) -> float:
-    """Return the mean :func:`background_share` of the predicted classes' heatmaps.
+    """Return the mean :func:`background_share` of heatmaps of the predicted class's log-odds.
 
     Parameters
     ----------
@@ -62,5 +66,5 @@ def mean_background_share(explainer: Explainer, batches: Iterable[tuple[Tensor, 
     """
     mean = MeanMetric()
     for images, _, masks in batches:
-        mean.update(background_share(explainer(images).heatmap, masks))
+        mean.update(background_share(explainer(images, PREDICTION).heatmap, masks))
     return float(mean.compute())

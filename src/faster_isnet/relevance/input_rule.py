@@ -143,6 +143,8 @@ class InputRule(TorchFunctionMode):
                 return self._batch_norm(func, args, kwargs, layer)
             if func in RELUS:
                 relu, z, _, _, inplace = out_of_place(func, args, kwargs)
+                if inplace and z is layer.output:
+                    layer = replace(layer, output=z.clone())
                 # ReLU keeps its output for its gradient, and Detour marks what it gets as changed.
                 return write_back(z, self._detour(relu(z).clone(), layer), inplace)
         return func(*args, **kwargs)

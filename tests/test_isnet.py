@@ -1,0 +1,189 @@
+"""The ISNet: variants, supervised layers, gradients, and that training lowers the loss."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from faster_isnet import NO_MASK, Explainer, ISNet, ISNetLoss
+from faster_isnet.isnet import VARIANTS, published_layers
+from golden_networks import Golden
+
+
+def network(classes: int = 4) -> nn.Sequential:
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)),
+        *(nn.MaxPool2d(2), nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(32, classes)),
+    )
+
+
+def batch(size: int = 8, classes: int = 4, n: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    masks = torch.zeros(n, 1, size, size)
+    masks[..., size // 4 : -size // 4, size // 4 : -size // 4] = 1
+    return torch.rand(n, 3, size, size), torch.randint(classes, (n,)), masks
+
+
+@pytest.mark.parametrize("input_rule", ["zb", None])
+def test_published_losses_and_gradients(golden: Golden, input_rule: str | None) -> None:
+    net = ISNet(golden.model, input_rule=input_rule)
+    criterion = ISNetLoss(cut_low=0.1, cut_high=2.5, foreground="l2")
+    parts = criterion(net.explain(golden["input"]), golden["labels"], golden["mask"])
+    parts.total.backward()
+    key = f"loss_selective_{input_rule or 'nozb'}"
+    for name in ("classification", "heatmap", "total"):
+        torch.testing.assert_close(getattr(parts, name), golden[f"{key}/{name}"].reshape(()))
+    differences, sizes = [], []
+    for name, parameter in golden.model.named_parameters():
+        expected = golden[f"{key}/grad/{name}"]
+        difference = (parameter.grad - expected).norm()
+        # The published numbers are float32: some are 2e-5 from what float64 gives.
+        assert difference < 2e-5 * expected.norm(), name
+        differences.append(difference)
+        sizes.append(expected.norm())
+    assert torch.stack(differences).norm() < 1e-5 * torch.stack(sizes).norm()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_explains_its_quantity(variant: str) -> None:
+    net, (x, _, _) = ISNet(network(), variant).eval(), batch()
+    torch.manual_seed(1)
+    explanation = net.explain(x)
+    torch.manual_seed(1)
+    expected = Explainer(net.backbone, input_rule="zb")(x, VARIANTS[variant])
+    torch.testing.assert_close(explanation.heatmap, expected.heatmap)
+    assert explanation.heatmap.shape == (4, 4 if variant == "original" else 1, 3, 8, 8)
+    assert explanation.heatmap.requires_grad
+
+
+def test_called_it_is_the_plain_model() -> None:
+    model, (x, _, _) = network().eval(), batch()
+    keys, logits = list(model.state_dict()), model(x)
+    net = ISNet(model)
+    assert net.backbone is model
+    assert list(net.state_dict()) == [f"backbone.{key}" for key in keys]
+    assert torch.equal(net(x), logits)
+    assert len(list(net.parameters())) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_detached_where_gradients_are_off(mode: type) -> None:
+    net, (x, y, masks) = ISNet(network(), deep_supervision=["4"]).eval(), batch()
+    expected = ISNetLoss()(net.explain(x), y, masks).total
+    with mode():
+        explanation = net.explain(x)
+        parts = ISNetLoss()(explanation, y, masks)
+    assert not explanation.heatmap.requires_grad
+    torch.testing.assert_close(parts.total, expected.detach())
+
+
+PUBLISHED = {
+    "resnet18": ["layer1", "layer2", "layer3", "layer4"],
+    "densenet121": [
+        *(f"features.transition{i}.relu" for i in (1, 2, 3)),
+        "features.norm5",
+    ],
+    "vgg11": ["features.2", "features.5", "features.10", "features.15", "features.20"],
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_layers(name: str) -> None:
+    model = torchvision.models.get_model(name, weights=None, num_classes=3)
+    assert published_layers(model) == PUBLISHED[name]
+    net, (x, y, masks) = ISNet(model, deep_supervision=True), batch(64, 3, 2)
+    explanation = net.explain(x)
+    assert list(explanation.layers) == PUBLISHED[name]
+    plain, deep = ISNetLoss(1.0), ISNetLoss(1.0, layer_decay=0.5)
+    losses = [plain.heatmap_losses(explanation.heatmap, masks)]
+    assert deep(explanation, y, masks).heatmap >= plain(explanation, y, masks).heatmap - 1e-5
+    assert losses[0].isfinite().all()
+    deep(explanation, y, masks).total.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_published_layers_of_an_unknown_model() -> None:
+    with pytest.raises(ValueError, match="not of Sequential; give a list of module names"):
+        ISNet(network(), deep_supervision=True)
+
+
+def test_supervising_a_layer_is_supervising_its_relevance() -> None:
+    x, y, masks = batch()
+    net = ISNet(network(), deep_supervision=["3"]).eval()
+    explanation = net.explain(x)
+    criterion = ISNetLoss(1.0)
+    halves = torch.nn.functional.adaptive_avg_pool2d(masks, 4).gt(0).float()
+    image = criterion.heatmap_losses(explanation.heatmap, masks).mean()
+    layer = criterion.heatmap_losses(explanation.layers["3"], halves).mean()
+    torch.testing.assert_close(criterion(explanation, y, masks).heatmap, (image + layer) / 2)
+
+
+def test_samples_without_a_mask_may_be_mixed_in() -> None:
+    x, y, masks = batch()
+    masks[1] = NO_MASK
+    net = ISNet(network()).eval()
+    mixed = ISNetLoss()(net.explain(x), y, masks)
+    rest = [0, 2, 3]
+    masked = ISNetLoss()(net.explain(x[rest]), y[rest], masks[rest])
+    torch.testing.assert_close(mixed.heatmap, masked.heatmap * 3 / 4)
+
+
+TRAINABLE = [
+    ("resnet18", 64),
+    ("densenet121", 64),
+    ("vgg11_bn", 64),
+    ("mobilenet_v3_small", 64),
+    ("efficientnet_b0", 64),
+    ("convnext_tiny", 64),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", ["selective", "stochastic", "original"])
+@pytest.mark.parametrize(("name", "size"), TRAINABLE)
+def test_one_step_lowers_the_heatmap_loss(name: str, size: int, variant: str) -> None:
+    """In training mode, with batch norm, dropout and stochastic depth as they are."""
+    model = torchvision.models.get_model(name, weights=None, num_classes=3)
+    net, (x, y, masks) = ISNet(model, variant).train(), batch(size, 3)
+    criterion = ISNetLoss(1.0, cut_low=0.1, cut_high=2.5)
+
+    def heatmap_loss(net: ISNet) -> Tensor:
+        torch.manual_seed(3)  # the same dropout, paths and drawn logits
+        return criterion(net.explain(x), y, masks).heatmap
+
+    before = heatmap_loss(net)
+    before.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    norm = torch.stack([g.norm() for g in gradients]).norm()
+    assert norm.isfinite()
+    assert norm > 0
+    torch.optim.SGD(model.parameters(), lr=0.01 * before.item() / norm.item() ** 2).step()
+    assert heatmap_loss(net) < before
+
+
+def test_frozen_layers_stay_and_the_rest_learns() -> None:
+    net, (x, y, masks) = ISNet(network()), batch()
+    net.backbone[0].requires_grad_(False)
+    ISNetLoss()(net.explain(x), y, masks).total.backward()
+    assert net.backbone[0].weight.grad is None
+    assert net.backbone[4].weight.grad.abs().sum() > 0
+
+
+def test_gradients_of_the_classification_are_the_plain_models() -> None:
+    model, (x, y, masks) = network(), batch()
+    plain = copy.deepcopy(model)
+    ISNetLoss(0.0)(ISNet(model).explain(x), y, masks).total.backward()
+    nn.functional.cross_entropy(plain(x), y).backward()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_names_are_checked() -> None:
+    with pytest.raises(ValueError, match="unknown variant 'selectiv'; did you mean 'selective'"):
+        ISNet(network(), "selectiv")
+    with pytest.raises(ValueError, match="unknown layer 'layer5'"):
+        ISNet(torchvision.models.resnet18(), deep_supervision=["layer5"])
