@@ -93,9 +93,9 @@ def test_relevance_is_conserved(name: str) -> None:
     """Σ relevance = q with ε → 0 and no biases, on models as torchvision makes them."""
     if name == "regnet_y_128gf":
         pytest.skip("needs 10 GiB; its blocks are those of the other eight regnet_y")
-    with torch.device("meta"):
-        model = torchvision.models.get_model(name, weights=None, num_classes=5)
-    model = model.to_empty(device="cpu").double().eval()
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    model = torchvision.models.get_model(name, weights=None, num_classes=5, **options)
+    model.double().eval()
     _conserving_parameters(model)
     size = next((s for family, s in SIZES.items() if name.startswith(family)), 64)
     x = torch.rand(1, 3, size, size, dtype=torch.float64)
@@ -307,6 +307,13 @@ def test_arguments_are_checked() -> None:
         Explainer(network(), epsilon=-1)
     with pytest.raises(TypeError, match="DataParallel"):
         Explainer(nn.DataParallel(network()))
+    with pytest.raises(TypeError, match="is compiled by"):
+        Explainer(torch.compile(network()))
+    with (
+        pytest.raises(RuntimeError, match="autocast is on for cpu"),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
+        Explainer(network())(images())
     with pytest.raises(TypeError, match="TorchScript"):
         Explainer(torch.jit.trace(network().eval(), images()))
     with pytest.raises(ValueError, match="target 4 is out of range: the model has 4 classes"):

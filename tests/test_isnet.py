@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -180,6 +181,16 @@ def test_gradients_of_the_classification_are_the_plain_models() -> None:
     nn.functional.cross_entropy(plain(x), y).backward()
     for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_explains_itself(duplicate: object) -> None:
+    net, (x, _, _) = ISNet(network()).eval(), batch()
+    other = duplicate(net)
+    torch.testing.assert_close(other.explain(x).heatmap, net.explain(x).heatmap)
+    nn.init.zeros_(other.backbone[-1].weight)
+    assert other.explain(x).heatmap.abs().sum() == 0
+    assert net.explain(x).heatmap.abs().sum() > 0
 
 
 def test_names_are_checked() -> None:

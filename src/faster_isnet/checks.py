@@ -41,8 +41,9 @@ def check_choice(kind: str, name: object, known: Iterable[str]) -> str:
     if not isinstance(name, str):
         raise TypeError(f"{kind} must be a string, got {type(name).__name__}: {name!r}")
     if name not in names:
-        near = get_close_matches(name, names, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        by_lower_case = {known.lower(): known for known in names}
+        near = get_close_matches(name.lower(), by_lower_case, n=1)
+        hint = f"did you mean {by_lower_case[near[0]]!r}? " if near else ""
         listed = ", ".join(map(repr, names[:40])) + (", …" if len(names) > 40 else "")
         raise ValueError(f"unknown {kind} {name!r}; {hint}Known: {listed}")
     return name
@@ -54,7 +55,7 @@ def check_explainable(model: object) -> None:
     Raises
     ------
     TypeError
-        If it is not a module, or holds TorchScript or DataParallel modules.
+        If it is not a module, or holds TorchScript, DataParallel or compiled modules.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -68,6 +69,11 @@ def check_explainable(model: object) -> None:
             raise TypeError(
                 f"module {name!r} is a DataParallel, which runs the model in other threads; "
                 "explain its .module, or train with DistributedDataParallel"
+            )
+        if type(module).__name__ == "OptimizedModule":  # importing its class takes seconds
+            raise TypeError(
+                f"module {name!r} is compiled by torch.compile, whose functions cannot be "
+                "intercepted; explain the module it was made from, its ._orig_mod"
             )
 
 
@@ -95,6 +101,23 @@ def check_images(images: object) -> None:
     if not bool(images.isfinite().all()):
         bad = [i for i, image in enumerate(images) if not bool(image.isfinite().all())]
         raise ValueError(f"images hold NaN or infinite values, in samples {bad[:10]} of the batch")
+
+
+def check_precision(images: Tensor) -> None:
+    """Check that no autocast computes in half precision on the images' device.
+
+    Raises
+    ------
+    RuntimeError
+        If one does.
+    """
+    device = images.device.type
+    if torch.is_autocast_enabled(device):
+        raise RuntimeError(
+            f"autocast is on for {device}, but relevance needs full precision; explain outside of "
+            "torch.autocast, or inside of torch.autocast(..., enabled=False); train with "
+            "precision='32-true'"
+        )
 
 
 def check_logits(logits: object, batch: int) -> None:

@@ -28,7 +28,7 @@ from faster_isnet.loss import ISNetLoss
 from faster_isnet.models import backbone_names, build_backbone
 from faster_isnet.report import Example, write_overview, write_report
 
-EXAMPLES_PER_SET = 3
+EXAMPLE_CLASSES = (0, 3, 6)
 
 
 @dataclass(frozen=True)
@@ -186,10 +186,12 @@ def choose_examples(models: Mapping[str, nn.Module], data: BiasedDigitsData) -> 
     examples = []
     for bias, caption in (("deceiving", "wrong mark"), ("biased", "true mark")):
         dataset = data.test_sets[bias]
-        for label in range(EXAMPLES_PER_SET):
+        for label in EXAMPLE_CLASSES:
             index = int((dataset.labels == label).nonzero()[0])
             image, _, mask = dataset[index]
-            said = {name: _explainer(model)(image[None], PREDICTION) for name, model in models.items()}
+            said = {
+                name: _explainer(model)(image[None], PREDICTION) for name, model in models.items()
+            }
             examples.append(
                 Example(
                     image,

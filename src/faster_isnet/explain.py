@@ -9,7 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from faster_isnet.checks import check_choice, check_explainable, check_images, check_logits
+from faster_isnet.checks import (
+    check_choice,
+    check_explainable,
+    check_images,
+    check_logits,
+    check_precision,
+)
 from faster_isnet.quantities import Target, build_quantity
 from faster_isnet.relevance import (
     Composite,
@@ -80,7 +86,7 @@ class Explainer:
     ------
     TypeError
         If the model is not a module, or of a kind whose functions cannot be intercepted
-        (TorchScript, DataParallel).
+        (TorchScript, DataParallel, torch.compile).
     ValueError
         If a name is unknown, ε is negative or not finite, or a lower bound is not below its upper.
 
@@ -148,9 +154,11 @@ class Explainer:
             If images, target or the model's output are not as described above; the message
             names the value and the cure.
         RuntimeError
-            If no relevance reaches the images or a layer.
+            If no relevance reaches the images or a layer, or under autocast, whose half
+            precision has too few digits for the stabiliser.
         """
         check_images(images)
+        check_precision(images)
         quantity_of = build_quantity(target)
         with torch.inference_mode(False), torch.enable_grad():
             pixels = _as_pixels(images, differentiable)

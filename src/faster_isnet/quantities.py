@@ -25,8 +25,8 @@ def highest_logit(logits: Tensor) -> Tensor:
 def highest_log_odds(logits: Tensor) -> Tensor:
     """Return the log-odds of the predicted class against all others, ``[B, 1]``.
 
-    log p/(1 − p) = y_c − log Σ_{c' ≠ c} exp y_c'. Unlike a logit, it does not change when all logits
-    are shifted, as training with cross-entropy leaves them free to be.
+    log p/(1 − p) = y_c − log Σ_{c' ≠ c} exp y_c'. Unlike a logit, it does not change when all
+    logits are shifted, as training with cross-entropy leaves them free to be.
     """
     highest = logits.argmax(dim=1, keepdim=True)
     return logits.gather(1, highest) - _log_sum_of_others(logits, highest)

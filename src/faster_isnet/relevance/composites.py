@@ -89,13 +89,16 @@ def build_composite(composite: str | Composite, epsilon: float) -> Composite:
 COMPOSITES: dict[str, Callable[[float], Composite]] = {"flex": flex}
 
 
-def _normalisation(compute: Callable[..., Tensor]) -> Handler:
-    def handle(
-        relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
-    ) -> Tensor:
-        return compute(relevance_pass, *args, **kwargs)
+@dataclass(frozen=True)
+class _Normalisation:
+    """Calls a function of :mod:`~faster_isnet.relevance.normalisations` as a handler."""
 
-    return handle
+    compute: Callable[..., Tensor]
+
+    def __call__(
+        self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
+    ) -> Tensor:
+        return self.compute(relevance_pass, *args, **kwargs)
 
 
 def _torch_batch_norm(
@@ -117,13 +120,13 @@ def _torch_batch_norm(
 
 
 _NORMALISATIONS: dict[TorchFunction, Handler] = {
-    F.batch_norm: _normalisation(normalisations.batch_norm),
-    torch.batch_norm: _normalisation(_torch_batch_norm),
-    F.layer_norm: _normalisation(normalisations.layer_norm),
-    torch.layer_norm: _normalisation(normalisations.layer_norm),
-    F.group_norm: _normalisation(normalisations.group_norm),
-    torch.group_norm: _normalisation(normalisations.group_norm),
-    F.instance_norm: _normalisation(normalisations.instance_norm),
-    F.rms_norm: _normalisation(normalisations.rms_norm),
-    torch.rms_norm: _normalisation(normalisations.rms_norm),
+    F.batch_norm: _Normalisation(normalisations.batch_norm),
+    torch.batch_norm: _Normalisation(_torch_batch_norm),
+    F.layer_norm: _Normalisation(normalisations.layer_norm),
+    torch.layer_norm: _Normalisation(normalisations.layer_norm),
+    F.group_norm: _Normalisation(normalisations.group_norm),
+    torch.group_norm: _Normalisation(normalisations.group_norm),
+    F.instance_norm: _Normalisation(normalisations.instance_norm),
+    F.rms_norm: _Normalisation(normalisations.rms_norm),
+    torch.rms_norm: _Normalisation(normalisations.rms_norm),
 }

@@ -1,0 +1,96 @@
+"""The command line, and the demo that it runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from faster_isnet import cli
+from faster_isnet.demo import DemoSettings, run_demo
+
+TINY = DemoSettings(standard_epochs=1, isnet_epochs=1, train_size=128)
+
+
+def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["demo", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--out", "--quick", "--backbone", "--variant", "--seed", "--source"):
+        assert option in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--backbone", "resnet19"], "unknown backbone 'resnet19'; did you mean 'resnet1"),
+        (["--variant", "selectve"], "unknown variant 'selectve'; did you mean 'selective'?"),
+        (["--source", "cifar"], "unknown source 'cifar'"),
+        (["--seed", "-1"], "seed must be a number in [0, "),
+    ],
+)
+def test_bad_arguments_are_told_before_anything_is_written(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["demo", "--out", str(out), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_options_reach_the_demo(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = {}
+    scores = {"biased": 1.0, "unbiased": 0.5, "deceiving": 0.25, "background_share": 0.125}
+
+    def run(settings: DemoSettings, out: Path) -> dict[str, dict[str, float]]:
+        seen.update(settings=settings, out=out)
+        return {"standard": scores, "isnet": scores}
+
+    monkeypatch.setattr(cli, "run_demo", run)
+    options = [
+        "--quick",
+        "--backbone",
+        "resnet18",
+        "--variant",
+        "original",
+        "--seed",
+        "7",
+        "--source",
+        "mnist",
+    ]
+    assert cli.main(["demo", "--out", str(tmp_path), *options]) == 0
+    assert seen["settings"] == DemoSettings("mnist", "resnet18", "original", 7).quick()
+    assert seen["out"] == tmp_path
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "report.html") in printed
+    assert "12.5%" in printed
+
+
+@pytest.mark.slow
+def test_the_demo_writes_what_it_says_and_a_seed_repeats_it(tmp_path: Path) -> None:
+    results = [run_demo(TINY, tmp_path / name) for name in ("one", "two")]
+    for result in results:
+        del result["seconds"]
+    assert results[0] == results[1]
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    assert list(metrics) == ["standard", "isnet", "settings", "seconds"]
+    for model in ("standard", "isnet"):
+        assert set(metrics[model]) == {"biased", "unbiased", "deceiving", "background_share"}
+        assert (tmp_path / "one" / model / "checkpoints" / "last.ckpt").stat().st_size
+        assert (tmp_path / "one" / model / "csv" / "metrics.csv").stat().st_size
+        assert list((tmp_path / "one" / model).glob("events.out.tfevents.*"))
+    assert (tmp_path / "one" / "report.html").read_text().startswith("<!")
+    assert (tmp_path / "one" / "overview.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_the_demos_other_variants_and_backbones(tmp_path: Path) -> None:
+    settings = DemoSettings(
+        backbone="resnet18", variant="original", standard_epochs=1, isnet_epochs=1, train_size=64
+    )
+    metrics = run_demo(settings, tmp_path)
+    assert metrics["settings"]["variant"] == "original"
