@@ -168,6 +168,17 @@ def test_gate_passes_relevance_to_the_features_only(name: str) -> None:
     torch.testing.assert_close(relevance(lambda x: x * gate(2 * x), x, g), g * gate(2 * x))
 
 
+def test_a_gate_may_be_multiplied_in_place() -> None:
+    x, g = pair()
+
+    def swish_in_place(z: Tensor) -> Tensor:
+        z = 1.0 * z
+        gate = z.sigmoid()
+        return z.mul_(gate)
+
+    torch.testing.assert_close(relevance(swish_in_place, x, g), g * x.sigmoid())
+
+
 @pytest.mark.parametrize("bounds", [{"min": 1}, {"max": -1}, {"min": 0.5, "max": 2}])
 def test_clamp_that_moves_zero_keeps_its_gradient(bounds: dict[str, float]) -> None:
     x, g = pair()

@@ -143,10 +143,9 @@ class InputRule(TorchFunctionMode):
                 return self._batch_norm(func, args, kwargs, layer)
             if func in RELUS:
                 relu, z, _, _, inplace = out_of_place(func, args, kwargs)
-                if inplace and z is layer.output:
-                    layer = replace(layer, output=z.clone())
                 # ReLU keeps its output for its gradient, and Detour marks what it gets as changed.
-                return write_back(z, self._detour(relu(z).clone(), layer), inplace)
+                a = relu(z).clone()
+                return write_back(z, self._detour(a, layer, a), inplace)
         return func(*args, **kwargs)
 
     def _preprocess(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
@@ -174,7 +173,11 @@ class InputRule(TorchFunctionMode):
         bias_bounds = (box.low.mean().detach(), box.high.mean().detach())
         box = _Box(call.input, low.input, high.input)
         shift = None if call.bias is None else call.bias.detach()
-        return self._detour(output, _FirstLayer(call, box, bias_bounds, output, None, shift))
+        # A copy, since what follows may work in place.
+        layer = _FirstLayer(call, box, bias_bounds, output.clone(), None, shift)
+        output = self._detour(output, layer)
+        self._first_layers.put(output, layer)
+        return output
 
     def _batch_norm(
         self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer
@@ -182,21 +185,23 @@ class InputRule(TorchFunctionMode):
         mean, scale, beta = _batch_norm_map(*args, **kwargs)
         shift = scale * ((0 if layer.call.bias is None else layer.call.bias.detach()) - mean)
         shift = shift if beta is None else shift + beta.detach()
-        return self._detour(func(*args, **kwargs), replace(layer, scale=scale, shift=shift))
-
-    def _detour(self, output: Tensor, layer: _FirstLayer) -> Tensor:
-        box, call = layer.box, layer.call
-        operands = (box.pixels, box.low, box.high, call.weight, layer.output, output)
-        rule = _zb_rule(layer, self._epsilon)
-        output = Detour.apply(self._relevance_pass, rule, output, *operands)
+        output = self._detour(
+            func(*args, **kwargs), layer := replace(layer, scale=scale, shift=shift)
+        )
         self._first_layers.put(output, layer)
         return output
+
+    def _detour(self, output: Tensor, layer: _FirstLayer, *activation: Tensor) -> Tensor:
+        box = layer.box
+        operands = (box.pixels, box.low, box.high, layer.call.weight, layer.output, *activation)
+        rule = _zb_rule(layer, self._epsilon)
+        return Detour.apply(self._relevance_pass, rule, output, *operands)  # type: ignore[no-any-return]
 
 
 def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
     """Give zB for a layer and the batch norm fused with it, biases and statistics constant.
 
-    With R = output ⊙ G at the layer's output, its batch norm's or its ReLU's (method §2):
+    With R = output ⊙ G at the layer's output, its batch norm's, or its ReLU's ``activation`` (§2):
     R_i = Σ_k (x_i w_ik − l_i w⁺_ik − h_i w⁻_ik) / (z_k + ε·sign z_k) R_k, split into the G of x, l
     and h.
     """
@@ -204,12 +209,19 @@ def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
     bias_low, bias_high = layer.bias_bounds
 
     def rule(
-        g: Tensor, x: Tensor, low: Tensor, high: Tensor, weight: Tensor, z: Tensor, output: Tensor
+        g: Tensor,
+        x: Tensor,
+        low: Tensor,
+        high: Tensor,
+        weight: Tensor,
+        z: Tensor,
+        *activation: Tensor,
     ) -> tuple[Tensor | None, ...]:
         if bias is not None:
             z = z - linear.per_output(bias)
         if scale is not None:
             weight, z = linear.scale_outputs(weight, scale), z * linear.per_output(scale)
+        (output,) = activation or (z if shift is None else z + linear.per_output(shift),)
         positive, negative = weight.clamp(min=0), weight.clamp(max=0)
         # The box is the same for all samples.
         z = z - linear.forward(low[:1], positive) - linear.forward(high[:1], negative)
@@ -218,7 +230,7 @@ def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
             z = z + linear.per_output(shift - bias_low * up - bias_high * down)
         s = g * output / stabilise(z, epsilon)
         up, down = linear.adjoint(s, positive, x), linear.adjoint(s, negative, x)
-        return up + down, -up, -down, None, None, None
+        return up + down, -up, -down, None, None, *(None for _ in activation)
 
     return rule
 
