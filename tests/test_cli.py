@@ -85,12 +85,3 @@ def test_the_demo_writes_what_it_says_and_a_seed_repeats_it(tmp_path: Path) -> N
         assert list((tmp_path / "one" / model).glob("events.out.tfevents.*"))
     assert (tmp_path / "one" / "report.html").read_text().startswith("<!")
     assert (tmp_path / "one" / "overview.png").read_bytes().startswith(b"\x89PNG")
-
-
-@pytest.mark.slow
-def test_the_demos_other_variants_and_backbones(tmp_path: Path) -> None:
-    settings = DemoSettings(
-        backbone="resnet18", variant="original", standard_epochs=1, isnet_epochs=1, train_size=64
-    )
-    metrics = run_demo(settings, tmp_path)
-    assert metrics["settings"]["variant"] == "original"

@@ -99,7 +99,7 @@ def test_relevance_is_conserved(name: str) -> None:
     _conserving_parameters(model)
     size = next((s for family, s in SIZES.items() if name.startswith(family)), 64)
     x = torch.rand(1, 3, size, size, dtype=torch.float64)
-    explanation = Explainer(model, epsilon=1e-12)(x, target=2)
+    explanation = Explainer(model, epsilon=1e-12)(x)
     gap = explanation.heatmap.sum() - explanation.quantity
     assert gap.abs() / explanation.quantity.abs() < 1e-3
 

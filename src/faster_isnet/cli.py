@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +25,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The words after ``faster-isnet``; those of the command line by default.
     """
     options = _parser().parse_args(arguments)
+    _quieten()
     return _demo(options.demo)
+
+
+def _quieten() -> None:
+    """Let what this command says be seen among what the libraries below it say."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("faster_isnet").setLevel(logging.INFO)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning", category=Warning)
 
 
 def _parser() -> ArgumentParser:

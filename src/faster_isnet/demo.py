@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import time
 from collections.abc import Mapping
@@ -27,6 +28,8 @@ from faster_isnet.lightning_module import LitISNet
 from faster_isnet.loss import ISNetLoss
 from faster_isnet.models import backbone_names, build_backbone
 from faster_isnet.report import Example, write_overview, write_report
+
+log = logging.getLogger(__name__)
 
 EXAMPLE_CLASSES = (0, 3, 6)
 
@@ -110,9 +113,11 @@ def run_demo(settings: DemoSettings, out: Path) -> dict[str, Any]:
     }
     models, seconds = {}, {}
     for name, (heatmap_weight, epochs) in plans.items():
+        log.info("Training: %s, heatmap weight %g, %d epochs", name, heatmap_weight, epochs)
         begun = time.perf_counter()
         models[name] = train(settings, data, heatmap_weight, epochs, out / name)
         seconds[f"training {name}"] = time.perf_counter() - begun
+    log.info("Judging both on the three test sets")
     metrics: dict[str, Any] = {name: judge(model, data) for name, model in models.items()}
     metrics["settings"] = {**asdict(settings), **machine()}
     seconds["total"] = time.perf_counter() - started
@@ -156,7 +161,7 @@ def train(
         max_epochs=epochs,
         callbacks=[
             ModelCheckpoint(out / "checkpoints", save_last=True),
-            TQDMProgressBar(refresh_rate=5),
+            _ProgressBar(refresh_rate=5),
         ],
         logger=[
             CSVLogger(out, name="", version="csv"),
@@ -214,6 +219,13 @@ def machine() -> dict[str, str | int]:
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
     }
+
+
+class _ProgressBar(TQDMProgressBar):
+    """Shows what is learnt, without the loggers' version."""
+
+    def get_metrics(self, *args: Any) -> dict[str, Any]:
+        return {name: v for name, v in super().get_metrics(*args).items() if name != "v_num"}
 
 
 def _explainer(model: nn.Module) -> Explainer:

@@ -194,20 +194,17 @@ class LitISNet(lightning.LightningModule):
             accuracy = multilabel_accuracy(logits, labels, num_labels=classes, average="micro")
         else:
             accuracy = multiclass_accuracy(logits, labels, num_classes=classes, average="micro")
-        values = {
-            "loss": parts.total,
-            "classification": parts.classification,
-            "heatmap": parts.heatmap,
-            "accuracy": accuracy,
-        }
-        self.log_dict(
-            {f"{stage}/{name}": value.detach() for name, value in values.items()},
-            on_step=False,
-            on_epoch=True,
-            prog_bar=True,
-            batch_size=len(logits),
-            add_dataloader_idx=False,
-        )
+        shown = {"loss": parts.total, "accuracy": accuracy}
+        kept = {"classification": parts.classification, "heatmap": parts.heatmap}
+        for values, in_progress_bar in ((shown, True), (kept, False)):
+            self.log_dict(
+                {f"{stage}/{name}": value.detach() for name, value in values.items()},
+                on_step=False,
+                on_epoch=True,
+                prog_bar=in_progress_bar,
+                batch_size=len(logits),
+                add_dataloader_idx=False,
+            )
 
     def _stage(self, dataloader_idx: int) -> str:
         loaders = self.trainer.val_dataloaders
