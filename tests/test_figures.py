@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from faster_isnet.figures import (
-    TEST_SETS,
     accuracy_bars,
     background_bars,
     draw_heatmap,
@@ -24,7 +23,7 @@ from faster_isnet.figures import (
     percent,
     relevance_limit,
 )
-from faster_isnet.report import Example
+from faster_isnet.results import TEST_SETS, Example
 
 CLASS_NAMES = ["zero", "one", "two"]
 METRICS = {

@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from faster_isnet.report import Example, headline, render_report, write_overview, write_report
+from faster_isnet.report import headline, render_report, write_overview, write_report
+from faster_isnet.results import Example
 
 CLASS_NAMES = ["zero", "one", "two"]
 METRICS: dict[str, Any] = {

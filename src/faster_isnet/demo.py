@@ -27,7 +27,8 @@ from faster_isnet.isnet import VARIANTS, ISNet
 from faster_isnet.lightning_module import LitISNet
 from faster_isnet.loss import ISNetLoss
 from faster_isnet.models import backbone_names, build_backbone
-from faster_isnet.report import Example, write_overview, write_report
+from faster_isnet.report import write_overview, write_report
+from faster_isnet.results import Example
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from math import ceil
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,11 +21,15 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
-if TYPE_CHECKING:  # report.py draws with this module, so it cannot be imported when running
-    from faster_isnet.report import Example
+from faster_isnet.results import (
+    TEST_SETS,
+    Example,
+    check_image,
+    check_mask,
+    check_tensor,
+    models_of,
+)
 
-TEST_SETS = ("biased", "unbiased", "deceiving")
-NOT_MODELS = ("settings", "seconds")  # the keys of the metrics that do not name a model
 RELEVANCE_COLOURS = "RdBu_r"  # red and blue stay apart in every common colour blindness
 QUANTILE = 0.995  # of |R|: what gets the strongest colour
 WRONG = "#b00020"
@@ -43,11 +47,6 @@ def percent(fraction: float) -> str:
     '97.5 %'
     """
     return f"{100 * fraction:.1f} %"
-
-
-def models_of(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries of ``metrics`` that are scores of a model, in order."""
-    return {name: entry for name, entry in metrics.items() if name not in NOT_MODELS}
 
 
 def display_name(model: str) -> str:
@@ -78,34 +77,6 @@ def model_colours(models: Iterable[str]) -> dict[str, str]:
     free = _PALETTE[len(fixed) :]
     others = [model for model in models if model not in fixed]
     return {model: fixed.get(model) or free[others.index(model) % len(free)] for model in models}
-
-
-def check_tensor(
-    name: str, tensor: Tensor, channels: Sequence[int] = (), size: Sequence[int] | None = None
-) -> None:
-    """Raise ``ValueError`` unless ``tensor`` is finite and ``[C, H, W]`` of this C and size."""
-    shape = tuple(tensor.shape)
-    if len(shape) != 3 or 0 in shape or (channels and shape[0] not in channels):
-        wanted = " or ".join(f"[{c}, H, W]" for c in channels) or "[C, H, W]"
-        raise ValueError(f"{name} must have shape {wanted}, got {list(shape)}")
-    if size is not None and shape[1:] != tuple(size):
-        raise ValueError(f"{name} must be of size {list(size)}, got {list(shape[1:])}")
-    if not torch.isfinite(tensor).all():
-        raise ValueError(f"{name} has values that are not finite")
-
-
-def check_image(image: Tensor, size: Sequence[int] | None = None) -> None:
-    """Raise ``ValueError`` unless ``image`` is a picture in [0, 1] of this ``[H, W]``."""
-    check_tensor("image", image, channels=(1, 3), size=size)
-    if image.min() < -1e-3 or image.max() > 1 + 1e-3:  # rounding of a (de)normalisation is fine
-        raise ValueError(f"image must be in [0, 1], got [{image.min():g}, {image.max():g}]")
-
-
-def check_mask(mask: Tensor, size: Sequence[int] | None = None) -> None:
-    """Raise ``ValueError`` unless ``mask`` is of zeros and ones and of this ``[H, W]``."""
-    check_tensor("mask", mask, channels=(1,), size=size)
-    if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError("mask must hold only 0 and 1")
 
 
 def _array(tensor: Tensor) -> npt.NDArray[np.float64]:
