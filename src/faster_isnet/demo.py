@@ -6,7 +6,7 @@ import json
 import logging
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning
 import torch
+import torchvision
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
@@ -26,7 +27,7 @@ from faster_isnet.files import write_atomically
 from faster_isnet.isnet import VARIANTS, ISNet
 from faster_isnet.lightning_module import LitISNet
 from faster_isnet.loss import ISNetLoss
-from faster_isnet.models import backbone_names, build_backbone
+from faster_isnet.models import CONVNET, CONVNET_BLOCKS, backbone_names, build_backbone
 from faster_isnet.report import write_overview, write_report
 from faster_isnet.results import Example
 
@@ -64,7 +65,7 @@ class DemoSettings:
     variant: str = "selective"
     seed: int = 0
     standard_epochs: int = 4
-    isnet_epochs: int = 12
+    isnet_epochs: int = 10
     train_size: int = 4000
     learning_rate: float = 3e-3
     heatmap_weight: float = 0.5
@@ -150,7 +151,8 @@ def train(
     """
     # The same weights and the same order of images for both.
     lightning.seed_everything(settings.seed, verbose=False)
-    net = ISNet(build_backbone(settings.backbone, data.num_classes), settings.variant)
+    model = build_backbone(settings.backbone, data.num_classes)
+    net = ISNet(model, settings.variant, supervised_layers(model, settings.backbone))
     lit = LitISNet(
         net,
         ISNetLoss(heatmap_weight, cut_low=settings.cut_low, cut_high=settings.cut_high),
@@ -173,6 +175,19 @@ def train(
     )
     trainer.fit(lit, data)
     return net.backbone.eval()
+
+
+def supervised_layers(model: nn.Module, backbone: str) -> Sequence[str] | bool:
+    """Return the hidden layers to supervise too, as :class:`~faster_isnet.ISNet` takes them.
+
+    Without them a network may learn units that a mark in the background switches off: where they
+    are off there is no relevance, and where they are on their biases take it, not the pixels. At
+    the hidden layers it is seen.
+    """
+    if backbone == CONVNET:
+        return CONVNET_BLOCKS
+    published = (torchvision.models.ResNet, torchvision.models.DenseNet, torchvision.models.VGG)
+    return isinstance(model, published)
 
 
 def judge(model: nn.Module, data: BiasedDigitsData) -> dict[str, float]:

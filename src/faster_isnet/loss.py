@@ -168,11 +168,10 @@ class ISNetLoss(nn.Module):
         """Return the classification loss of logits ``[B, C]`` alone, a scalar."""
         check_labels(labels, logits, self.task)
         logits = _at_least_float32(logits)
+        weights = None if self.class_weights is None else self.class_weights.to(logits)
         if self.task == "multilabel":
-            return F.binary_cross_entropy_with_logits(
-                logits, labels.to(logits), pos_weight=self.class_weights
-            )
-        return F.cross_entropy(logits, labels, self.class_weights)
+            return F.binary_cross_entropy_with_logits(logits, labels.to(logits), pos_weight=weights)
+        return F.cross_entropy(logits, labels, weights)
 
     def heatmap_losses(self, heatmaps: Tensor, masks: Tensor) -> Tensor:
         """Return the heatmap loss of each sample.
@@ -243,9 +242,9 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
     # Ranks whose weight is below this change no digit of the sum.
     smallest = torch.finfo(values.dtype).eps * (1 - decay) / 4
     ranks = min(n, math.ceil(math.log(smallest) / math.log(decay)))
-    weights = decay ** torch.arange(ranks, dtype=values.dtype, device=values.device)
-    total = (1 - decay**n) / (1 - decay)
-    return values.topk(ranks, dim=-1).values @ weights / total
+    # Powers in float64: a decay near 1 loses its digits in float32.
+    weights = decay ** torch.arange(ranks, dtype=torch.float64) * ((1 - decay) / (1 - decay**n))
+    return values.topk(ranks, dim=-1).values @ weights.to(values)
 
 
 def shrink_mask(masks: Tensor, relevance: Tensor) -> Tensor:

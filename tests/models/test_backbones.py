@@ -16,7 +16,7 @@ def test_a_backbone_maps_images_to_logits_also_in_training(name: str) -> None:
 
 def test_convnet_has_five_convolutions_of_the_widths_asked_for() -> None:
     model = convnet(4, channels=(2, 3, 4, 5, 6))
-    widths = [m.out_channels for m in model if isinstance(m, torch.nn.Conv2d)]
+    widths = [m.out_channels for m in model.modules() if isinstance(m, torch.nn.Conv2d)]
     assert widths == [2, 3, 4, 5, 6]
     assert model(torch.rand(2, 3, 16, 24)).shape == (2, 4)
 

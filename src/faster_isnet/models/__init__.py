@@ -1,5 +1,11 @@
 """Backbones."""
 
-from faster_isnet.models.backbones import backbone_names, build_backbone, convnet
+from faster_isnet.models.backbones import (
+    CONVNET,
+    CONVNET_BLOCKS,
+    backbone_names,
+    build_backbone,
+    convnet,
+)
 
-__all__ = ["backbone_names", "build_backbone", "convnet"]
+__all__ = ["CONVNET", "CONVNET_BLOCKS", "backbone_names", "build_backbone", "convnet"]

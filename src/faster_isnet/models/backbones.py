@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torchvision
 from torch import nn
 
 from faster_isnet.checks import check_choice
 
 CONVNET = "convnet"
+CONVNET_BLOCKS = tuple(f"block{number}" for number in range(1, 6))
 # In training these return auxiliary logits beside the logits, unless they are told not to.
 _WITH_AUXILIARY = ("googlenet", "inception_v3")
 
@@ -49,28 +52,30 @@ def build_backbone(name: str, classes: int) -> nn.Module:
     )
 
 
-def convnet(classes: int, channels: tuple[int, ...] = (16, 32, 64, 64, 64)) -> nn.Sequential:
-    """Return five convolutions with batch norm and ReLU, three max pools and a linear layer.
+def convnet(classes: int, channels: Sequence[int] = (16, 32, 64, 64, 64)) -> nn.Sequential:
+    """Return a small network: blocks of a 3 x 3 convolution, batch norm, ReLU, and a linear layer.
 
     Parameters
     ----------
     classes
         How many logits it has.
     channels
-        The channels of the convolutions; a max pool halves the image behind each of the first
-        three.
+        The channels of each block; a max pool halves the image in the first three. The blocks are
+        named ``block1``, ``block2``, … (:data:`CONVNET_BLOCKS` for the default).
     """
-    layers: list[nn.Module] = []
+    model = nn.Sequential()
     previous = 3
-    for index, width in enumerate(channels):
-        layers += [
+    for number, width in enumerate(channels, start=1):
+        block = nn.Sequential(
             nn.Conv2d(previous, width, 3, padding=1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
-        ]
-        if index < 3:
-            layers.append(nn.MaxPool2d(2))
+        )
+        if number <= 3:
+            block.append(nn.MaxPool2d(2))
+        model.add_module(f"block{number}", block)
         previous = width
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(previous, classes)
-    )
+    model.add_module("pool", nn.AdaptiveAvgPool2d(1))
+    model.add_module("flatten", nn.Flatten())
+    model.add_module("classifier", nn.Linear(previous, classes))
+    return model
