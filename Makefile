@@ -10,8 +10,8 @@ demo: $(VENV)/.installed
 	$(BIN)/faster-isnet demo --out $(DEMO_DIR)
 
 test: $(VENV)/.installed-test
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow"
 

@@ -267,7 +267,7 @@ class BiasedDigitsData(LightningDataModule):
         order = _stratified_order(labels, self.seed)[: sum(sizes)]
         return {
             name: (digits[part], labels[part])
-            for name, part in zip(SPLITS, order.split(sizes), strict=True)
+            for name, part in zip(SPLITS, torch.split(order, list(sizes)), strict=True)
         }
 
     def _dataset(self, part: str, bias: str, *, augment: bool = False) -> BiasedDigits:
