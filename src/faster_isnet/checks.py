@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,27 @@ def check_images(images: object) -> None:
         raise ValueError(f"images hold NaN or infinite values, in samples {bad[:10]} of the batch")
 
 
+def check_quantity(quantity: object, batch: int, target: object) -> None:
+    """Check that what is explained is scalars ``[batch, K]``.
+
+    Raises
+    ------
+    TypeError
+        If it is not a tensor.
+    ValueError
+        If its shape is another one.
+    """
+    if not isinstance(quantity, Tensor):
+        raise TypeError(
+            f"target {target!r} must return a tensor [B, K], got {type(quantity).__name__}"
+        )
+    if quantity.dim() != 2 or len(quantity) != batch or not quantity.shape[1]:
+        raise ValueError(
+            f"target {target!r} must return scalars [B, K] with B = {batch}, got shape "
+            f"{list(quantity.shape)}; keep the class dimension (keepdim=True)"
+        )
+
+
 def check_precision(images: Tensor) -> None:
     """Check that no autocast computes in half precision on the images' device.
 
@@ -153,12 +175,16 @@ def check_range(
 
     Raises
     ------
+    TypeError
+        If it is no number.
     ValueError
-        If it is not, or equals ``low`` where that is excluded by ``open_low``.
+        If it is not in the range, or equals ``low`` where that is excluded by ``open_low``.
     """
+    interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if high > 1e308 else ']'}"
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in {interval}, got {value!r}")
     above = low < value if open_low else low <= value
     if not (above and value <= high and value < float("inf")):
-        interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if high > 1e308 else ']'}"
         raise ValueError(f"{name} must be a number in {interval}, got {value!r}")
     return value
 
@@ -247,8 +273,8 @@ def check_masks(masks: object, heatmap: Tensor, no_mask: float) -> tuple[Tensor 
     return (masks if bool(has_mask.any()) else None), has_mask
 
 
-def check_finite_heatmap(heatmap: Tensor) -> None:
-    """Check that every heatmap ``[B, K, ...]`` is finite.
+def check_finite_heatmap(heatmap: Tensor, has_mask: Tensor) -> None:
+    """Check that the heatmaps ``[B, K, ...]`` of the samples with a mask ``[B]`` are finite.
 
     Raises
     ------
@@ -256,7 +282,7 @@ def check_finite_heatmap(heatmap: Tensor) -> None:
         If one is not; the message names the samples.
     """
     finite = heatmap.isfinite().flatten(1).all(1)
-    if bad := (~finite).nonzero().flatten().tolist():
+    if bad := (has_mask & ~finite).nonzero().flatten().tolist():
         raise FloatingPointError(
             f"the heatmaps of samples {bad[:10]} hold NaN or infinite values; look for logits or "
             "weights that have grown without bound (lower the learning rate, raise epsilon)"

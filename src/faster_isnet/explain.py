@@ -15,6 +15,7 @@ from faster_isnet.checks import (
     check_images,
     check_logits,
     check_precision,
+    check_quantity,
 )
 from faster_isnet.quantities import Target, build_quantity
 from faster_isnet.relevance import (
@@ -166,6 +167,7 @@ class Explainer:
             logits, sources, hidden = self._forward(pixels, relevance_pass)
             check_logits(logits, len(images))
             quantity = quantity_of(logits)
+            check_quantity(quantity, len(images), target)
             tensors = [*sources, *hidden.values()]
             with relevance_pass.running():
                 gs = _propagate(quantity, tensors, differentiable)

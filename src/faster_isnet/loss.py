@@ -127,6 +127,8 @@ class ISNetLoss(nn.Module):
         self.layer_decay = check_range("layer_decay", layer_decay, 0, 1, open_low=True)
         self.task = check_choice("task", task, TASKS)
         weights = None if class_weights is None else torch.as_tensor(class_weights).float()
+        if weights is not None and not bool(((weights >= 0) & weights.isfinite()).all()):
+            raise ValueError(f"class_weights must be finite and at least 0, got {weights.tolist()}")
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -152,14 +154,16 @@ class ISNetLoss(nn.Module):
             If labels are out of range; if a mask is not binary, has no foreground, or has another
             size than the images.
         FloatingPointError
-            If a heatmap with a mask is not finite.
+            If a heatmap with a mask, at the image or at a layer, is not finite.
         """
         classification = self.classify(explanation.logits, labels)
         masks, has_mask = check_masks(masks, explanation.heatmap, NO_MASK)
         if masks is None:
-            heatmap = explanation.heatmap.sum() * 0.0
+            # Zero, and still a function of the heatmap; what is not looked at may be NaN.
+            heatmap = _at_least_float32(explanation.heatmap[:0]).sum()
         else:
-            check_finite_heatmap(explanation.heatmap[has_mask])
+            for relevance in (explanation.heatmap, *explanation.layers.values()):
+                check_finite_heatmap(relevance, has_mask)
             heatmap = self._heatmap_loss(explanation, masks, has_mask)
         p = self.heatmap_weight
         return LossParts((1 - p) * classification + p * heatmap, classification, heatmap)
@@ -270,7 +274,8 @@ def shrink_mask(masks: Tensor, relevance: Tensor) -> Tensor:
             f"deep supervision needs layers with the images' {masks.dim() - 2} spatial "
             f"dimensions, got relevance of shape {list(relevance.shape)}; name other layers"
         )
-    return (_ADAPTIVE_POOLS[len(size)](masks, size) > 0).to(masks.dtype)
+    pooled = _ADAPTIVE_POOLS[len(size)](masks.float(), size)
+    return (pooled > 0).to(masks.dtype)
 
 
 def _by_absolute_mean(h: Tensor, mask: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from faster_isnet.checks import check_choice
+from faster_isnet.checks import check_choice, check_range
 
 Quantity = Callable[[Tensor], Tensor]
 """Maps logits ``[B, C]`` to the explained scalars ``[B, K]``, differentiably."""
@@ -70,11 +70,17 @@ def lowest_eta(logits: Tensor, delta: float = 1e-2) -> Tensor:
     delta
         δ ≥ 0: bounds η and its gradient where a probability nears 0.
 
+    Raises
+    ------
+    ValueError
+        If ``delta`` is negative or not finite.
+
     Examples
     --------
     >>> lowest_eta(torch.tensor([[2.0, 2.0]]))  # p = 1/2
     tensor([[0.]])
     """
+    check_range("delta", delta, 0)
     lowest = logits.argmin(dim=1, keepdim=True)
     total = logits.logsumexp(dim=1, keepdim=True)
     log_p = logits.gather(1, lowest) - total
@@ -130,8 +136,11 @@ def build_quantity(target: Target) -> Quantity:
     )
 
 
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
 def _label(target: int | Tensor) -> Quantity:
-    if isinstance(target, Tensor) and (target.is_floating_point() or target.dtype == torch.bool):
+    if isinstance(target, Tensor) and target.dtype not in _INTEGERS:
         raise TypeError(f"target must hold class indices (torch.int64), got dtype {target.dtype}")
 
     def logit_of_label(logits: Tensor) -> Tensor:
