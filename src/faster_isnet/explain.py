@@ -19,6 +19,7 @@ from faster_isnet.checks import (
 )
 from faster_isnet.quantities import Target, build_quantity
 from faster_isnet.relevance import (
+    INPUT_RULES,
     Composite,
     InputRule,
     Interception,
@@ -26,9 +27,8 @@ from faster_isnet.relevance import (
     build_composite,
     check_layers,
     hidden_outputs,
+    running_module,
 )
-
-INPUT_RULES = ("zb",)
 
 Bound = float | Sequence[float] | Tensor
 """A bound of the pixel values: one for all channels, or one for each."""
@@ -117,7 +117,7 @@ class Explainer:
         self.model = model
         self.composite = build_composite(composite, epsilon)
         self.epsilon = epsilon
-        self.input_rule = input_rule
+        self.input_rule = self.composite.input_rule if input_rule is None else input_rule
         self.layers = check_layers(model, layers)
         self.input_low = torch.as_tensor(input_low).flatten()
         self.input_high = torch.as_tensor(input_high).flatten()
@@ -160,24 +160,26 @@ class Explainer:
         """
         check_images(images)
         check_precision(images)
-        quantity_of = build_quantity(target)
         with torch.inference_mode(False), torch.enable_grad():
             pixels = _as_pixels(images, differentiable)
             relevance_pass = RelevancePass()
-            logits, sources, hidden = self._forward(pixels, relevance_pass)
-            check_logits(logits, len(images))
-            quantity = quantity_of(logits)
-            check_quantity(quantity, len(images), target)
-            tensors = [*sources, *hidden.values()]
-            with relevance_pass.running():
-                gs = _propagate(quantity, tensors, differentiable)
-            names = ["image"] * len(sources) + list(hidden)
+            run = self._forward(pixels, relevance_pass, target)
+            tensors = [*run.sources, *run.hidden.values()]
+            names = ["image"] * len(run.sources) + list(run.hidden)
+            passes = []
+            for number, start in enumerate(run.starts):
+                keep = number + 1 < len(run.starts)
+                with relevance_pass.running(number):
+                    gs = _propagate(start.quantity, tensors, differentiable, keep)
+                passes.append(_arrived(gs, names))
             relevances = [
-                t.unsqueeze(1) * g for t, g in zip(tensors, _arrived(gs, names), strict=True)
+                t.unsqueeze(1) * torch.cat(gs, 1)
+                for t, gs in zip(tensors, zip(*passes, strict=True), strict=True)
             ]
-        heatmap = sum(relevances[1 : len(sources)], relevances[0])
-        layers = dict(zip(hidden, relevances[len(sources) :], strict=True))
-        explanation = Explanation(logits, heatmap, layers, quantity)
+        heatmap = sum(relevances[1 : len(run.sources)], relevances[0])
+        layers = dict(zip(run.hidden, relevances[len(run.sources) :], strict=True))
+        quantity = torch.cat([start.relevance for start in run.starts], 1)
+        explanation = Explanation(run.logits, heatmap, layers, quantity)
         return explanation if differentiable else _detached(explanation)
 
     def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
@@ -198,22 +200,35 @@ class Explainer:
             )
         return heatmap.squeeze(1)
 
-    def _forward(
-        self, pixels: Tensor, relevance_pass: RelevancePass
-    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-        """Run the model; return logits, what the heatmap is summed over, and hidden outputs."""
+    def _forward(self, pixels: Tensor, relevance_pass: RelevancePass, target: Target) -> _Run:
+        """Run the model, and ask what is explained."""
         image = pixels.clone()  # the model may work in place
         sources = [pixels]
+        rule = None
         with ExitStack() as stack:
             hidden = stack.enter_context(hidden_outputs(self.model, self.layers))
-            stack.enter_context(Interception(self.composite, relevance_pass))
             if self.input_rule is not None:
                 sources += [_corner(b, pixels) for b in (self.input_low, self.input_high)]
                 corners = (corner.clone() for corner in sources[1:])
-                rule = InputRule(relevance_pass, self.epsilon, image, *corners)
+                rule = InputRule(relevance_pass, self.epsilon, image, *corners, self.input_rule)
+            running = (
+                stack.enter_context(running_module(self.model))
+                if self.composite.uses_names
+                else lambda: ""
+            )
+            claimed = (lambda tensor: False) if rule is None else rule.claims
+            forward = self.composite.begin(relevance_pass, running, claimed)
+            stack.enter_context(Interception(forward.handlers(), relevance_pass))
+            if rule is not None:
                 stack.enter_context(rule)
             logits = self.model(image)
-        if self.input_rule is not None and not rule.layers_found:
+        check_logits(logits, len(pixels))
+        with Interception(forward.quantity_handlers(), relevance_pass):
+            starts = [
+                _start(forward.start(logits, number), target, len(pixels))
+                for number in range(self.composite.passes)
+            ]
+        if rule is not None and not rule.layers_found:
             raise RuntimeError(
                 f"input_rule={self.input_rule!r}: no convolution or linear layer reads the image, "
                 "or what is done to it before is not affine; use input_rule=None"
@@ -221,7 +236,37 @@ class Explainer:
         missing = [name for name in self.layers if name not in hidden]
         if missing:
             raise RuntimeError(f"layers {missing} did not run in the model's forward pass")
-        return logits, sources, hidden
+        return _Run(logits, sources, hidden, starts)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a relevance pass starts: the quantity ``[B, K]``, and the relevance that goes in."""
+
+    quantity: Tensor
+    relevance: Tensor
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a forward pass leaves: what the heatmap is summed over, hidden outputs, the starts."""
+
+    logits: Tensor
+    sources: list[Tensor]
+    hidden: dict[str, Tensor]
+    starts: list[_Start]
+
+
+def _start(logits_and_values: tuple[Tensor, Tensor], target: Target, batch: int) -> _Start:
+    logits, values = logits_and_values
+    quantity = build_quantity(target)(logits)
+    check_quantity(quantity, batch, target)
+    if values is logits or not quantity.requires_grad:
+        return _Start(quantity, quantity)
+    # The rule has the relevance of the last layer start as something else than its logits.
+    (g,) = _propagate(quantity, [logits], differentiable=True, keep=True)
+    assert g is not None
+    return _Start(quantity, (g * values.unsqueeze(1)).sum(2))
 
 
 def _as_pixels(images: Tensor, differentiable: bool) -> Tensor:
@@ -244,15 +289,20 @@ def _corner(bound: Tensor, pixels: Tensor) -> Tensor:
 
 
 def _propagate(
-    quantity: Tensor, tensors: Sequence[Tensor], differentiable: bool
+    quantity: Tensor, tensors: Sequence[Tensor], differentiable: bool, keep: bool
 ) -> list[Tensor | None]:
-    """Return G ``[B, K, ...]`` of each tensor, all K in one pass."""
+    """Return G ``[B, K, ...]`` of each tensor, all K in one pass; ``keep`` the graph for another."""
     batch, k = quantity.shape
+    keep = keep or differentiable
     if not quantity.requires_grad:
         return [None] * len(tensors)
     if k == 1:
         gs = torch.autograd.grad(
-            quantity.sum(), tensors, create_graph=differentiable, allow_unused=True
+            quantity.sum(),
+            tensors,
+            retain_graph=keep,
+            create_graph=differentiable,
+            allow_unused=True,
         )
         return [g if g is None else g.unsqueeze(1) for g in gs]
     one_each = torch.eye(k, dtype=quantity.dtype, device=quantity.device)
@@ -260,6 +310,7 @@ def _propagate(
         quantity,
         tensors,
         one_each.unsqueeze(1).expand(k, batch, k),
+        retain_graph=keep,
         create_graph=differentiable,
         allow_unused=True,
         is_grads_batched=True,

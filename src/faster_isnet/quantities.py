@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from faster_isnet.checks import check_choice, check_range
+from faster_isnet.relevance import contrast
 
 Quantity = Callable[[Tensor], Tensor]
 """Maps logits ``[B, C]`` to the explained scalars ``[B, K]``, differentiably."""
@@ -28,8 +30,7 @@ def highest_log_odds(logits: Tensor) -> Tensor:
     log p/(1 − p) = y_c − log Σ_{c' ≠ c} exp y_c'. Unlike a logit, it does not change when all
     logits are shifted, as training with cross-entropy leaves them free to be.
     """
-    highest = logits.argmax(dim=1, keepdim=True)
-    return logits.gather(1, highest) - _log_sum_of_others(logits, highest)
+    return -(-contrast(logits, logits.argmax(dim=1, keepdim=True))).logsumexp(1, keepdim=True)
 
 
 def all_classes(logits: Tensor) -> Tensor:
@@ -81,17 +82,10 @@ def lowest_eta(logits: Tensor, delta: float = 1e-2) -> Tensor:
     tensor([[0.]])
     """
     check_range("delta", delta, 0)
-    lowest = logits.argmin(dim=1, keepdim=True)
-    total = logits.logsumexp(dim=1, keepdim=True)
-    log_p = logits.gather(1, lowest) - total
-    # 1 − p as the sum of the others, which no saturated logit can cancel.
-    others = _log_sum_of_others(logits, lowest)
-    log_delta = torch.full_like(log_p, math.log(delta) if delta > 0 else -math.inf)
-    return torch.logaddexp(log_p, log_delta) - torch.logaddexp(others - total, log_delta)
-
-
-def _log_sum_of_others(logits: Tensor, index: Tensor) -> Tensor:
-    return logits.scatter(1, index, -math.inf).logsumexp(dim=1, keepdim=True)
+    log_odds = -(-contrast(logits, logits.argmin(dim=1, keepdim=True))).logsumexp(1, keepdim=True)
+    log_delta = torch.full_like(log_odds, math.log(delta) if delta > 0 else -math.inf)
+    log_p, log_rest = F.logsigmoid(log_odds), F.logsigmoid(-log_odds)
+    return torch.logaddexp(log_p, log_delta) - torch.logaddexp(log_rest, log_delta)
 
 
 QUANTITIES: dict[str, Quantity] = {

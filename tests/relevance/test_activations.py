@@ -76,7 +76,7 @@ GATES = {
 
 def run(model: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, RelevancePass]:
     relevance_pass = RelevancePass()
-    with Interception(flex(EPSILON), relevance_pass):
+    with Interception(flex(EPSILON).table, relevance_pass):
         return model(x.clone()), relevance_pass
 
 
@@ -197,7 +197,7 @@ def test_clamp_by_tensors_keeps_its_gradient() -> None:
 def test_no_stabiliser_gives_finite_relevance_at_zero(name: str) -> None:
     x = torch.zeros(1, 3, 2, requires_grad=True)
     relevance_pass = RelevancePass()
-    with Interception(flex(0.0), relevance_pass):
+    with Interception(flex(0.0).table, relevance_pass):
         y = ACTIVATIONS[name](x)
     with relevance_pass.running():
         (g,) = torch.autograd.grad(y.sum(), x)

@@ -51,7 +51,7 @@ def prepare(name: str) -> tuple[nn.Module, Tensor, Tensor]:
 
 def intercepted(module: nn.Module, x: Tensor) -> tuple[Tensor, RelevancePass]:
     relevance_pass = RelevancePass()
-    with Interception(flex(1e-2), relevance_pass):
+    with Interception(flex(1e-2).table, relevance_pass):
         return module(x.clone()), relevance_pass
 
 
@@ -131,7 +131,7 @@ def test_torch_batch_norm_with_its_own_order_of_arguments() -> None:
 
 def test_batch_norm_refuses_one_value_per_channel() -> None:
     with (
-        Interception(flex(1e-2), RelevancePass()),
+        Interception(flex(1e-2).table, RelevancePass()),
         pytest.raises(ValueError, match="more than one value per channel"),
     ):
         F.batch_norm(torch.rand(1, 3), torch.zeros(3), torch.ones(3), training=True)

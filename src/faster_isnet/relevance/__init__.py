@@ -1,19 +1,42 @@
 """The relevance engine: layer-wise relevance propagation by interception."""
 
-from faster_isnet.relevance.composites import COMPOSITES, Composite, build_composite, flex
+from faster_isnet.relevance.composites import (
+    COMPOSITES,
+    LAYER_TYPES,
+    Composite,
+    FunctionComposite,
+    LayerComposite,
+    build_composite,
+    flex,
+)
 from faster_isnet.relevance.functions import RelevancePass
-from faster_isnet.relevance.hidden import check_layers, hidden_outputs
-from faster_isnet.relevance.input_rule import InputRule
+from faster_isnet.relevance.hidden import check_layers, hidden_outputs, running_module
+from faster_isnet.relevance.input_rule import INPUT_RULES, InputRule
 from faster_isnet.relevance.interception import Interception
+from faster_isnet.relevance.layer_rules import Layer
+from faster_isnet.relevance.linear_maps import contrast
+from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
 
 __all__ = [
     "COMPOSITES",
+    "INPUT_RULES",
+    "LAYER_TYPES",
+    "AlphaBeta",
     "Composite",
+    "Epsilon",
+    "FunctionComposite",
+    "Gamma",
     "InputRule",
     "Interception",
+    "Layer",
+    "LayerComposite",
     "RelevancePass",
+    "Rule",
+    "ZPlus",
     "build_composite",
     "check_layers",
+    "contrast",
     "flex",
     "hidden_outputs",
+    "running_module",
 ]

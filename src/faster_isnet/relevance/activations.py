@@ -105,7 +105,13 @@ class ReLURule:
     ) -> Tensor:
         """Compute ReLU, through the engine's own."""
         _, z, _, _, inplace = out_of_place(func, args, kwargs)
-        return ReLU.apply(relevance_pass, self.epsilon, z, inplace)  # type: ignore[no-any-return]
+        return ReLU.apply(relevance_pass, self.way_back, inplace, z)  # type: ignore[no-any-return]
+
+    def way_back(self, g: Tensor, a: Tensor) -> tuple[Tensor]:
+        """Return G_z; with ε = 0 it is the gradient."""
+        if self.epsilon == 0:
+            return (torch.ops.aten.threshold_backward(g, a, 0),)
+        return (g * (a / (a + self.epsilon)),)
 
 
 @dataclass(frozen=True)
@@ -171,17 +177,22 @@ class ClampRule:
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
         """Compute the clamp with the rule that fits its bounds."""
-        low, high = _bounds(*args[1:], **{k: v for k, v in kwargs.items() if k != "input"})
+        low, high = clamp_bounds(*args[1:], **kwargs)
         if any(isinstance(bound, Tensor) for bound in (low, high)):
             return func(*args, **kwargs)  # type: ignore[no-any-return]
         if low == 0 and high is None:
             inplace = func.__name__.endswith("_")
             z = args[0] if args else kwargs["input"]
-            return ReLU.apply(relevance_pass, self.epsilon, z, inplace)  # type: ignore[no-any-return]
+            return ReLURule(self.epsilon)(relevance_pass, F.relu, (z, inplace), {})
         if (low is None or low <= 0) and (high is None or high >= 0):
             return ActivationRule(self.epsilon)(relevance_pass, func, args, kwargs)
         return func(*args, **kwargs)  # type: ignore[no-any-return]
 
 
-def _bounds(min: Any = None, max: Any = None) -> tuple[Any, Any]:  # noqa: A002 - torch's names
+def clamp_bounds(
+    min: Any = None,  # noqa: A002 - torch's names
+    max: Any = None,  # noqa: A002
+    input: Any = None,  # noqa: A002
+) -> tuple[Any, Any]:
+    """Return the bounds of a clamp, given its arguments but for a leading input."""
     return min, max

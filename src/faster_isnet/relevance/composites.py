@@ -1,21 +1,22 @@
-"""Composites: which function of a model gets which rule.
+"""Composites: which rule each of a model's layers gets.
 
-A composite is data, a table from torch functions to what takes their place while a model is
-explained; every function that is not in it passes relevance by its ordinary gradient.
+A composite is data. LRP-Flex and Gradient × Input are tables from torch functions to what takes
+their place while a model is explained; the composites of rules say which rule each layer gets, by
+its type, its name or its depth.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faster_isnet.checks import check_choice
-from faster_isnet.relevance import normalisations
+from faster_isnet.checks import check_choice, check_range
 from faster_isnet.relevance.activations import (
     ACTIVATIONS,
     CLAMPS,
@@ -28,29 +29,217 @@ from faster_isnet.relevance.activations import (
     TorchFunction,
 )
 from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.layer_rules import Layer, LayerRules
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, convolution
+from faster_isnet.relevance.normalisations import HANDLERS
+from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
 
-Handler = Callable[[RelevancePass, TorchFunction, tuple[Any, ...], dict[str, Any]], Any]
+Handler = Callable[..., Any]
 """``handler(relevance_pass, function, args, kwargs)`` computes what the function would."""
+
+LAYER_TYPES = (
+    "convolution",
+    "dense",
+    "normalisation",
+    "sum",
+    "average_pool",
+    "max_pool",
+)
+"""The types of layers that rules are for. A batch norm behind a convolution or dense layer is one
+with it; ``"normalisation"`` is a batch norm elsewhere."""
+
+
+class Forward(Protocol):
+    """What a composite does in one forward pass of a model."""
+
+    def handlers(self) -> Mapping[TorchFunction, Handler]:
+        """Return what takes the place of each function that the model calls."""
+
+    def quantity_handlers(self) -> Mapping[TorchFunction, Handler]:
+        """Return what takes the place of functions of the logits, which are no layers."""
+
+    def start(self, logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Return logits to read in a relevance pass, and what their relevance is if G is one."""
+
+
+class Composite(ABC):
+    """Which rule each of a model's layers gets.
+
+    Attributes
+    ----------
+    name
+        What to call it in messages and settings.
+    passes
+        How many relevance passes it makes, each with a heatmap of its own.
+    input_rule
+        The rule for the layers that read the image, unless the user names another; ``None`` for
+        the one that a layer has anyway.
+    uses_names
+        Whether it needs to know which module runs.
+    """
+
+    name: str
+    passes: int = 1
+    input_rule: str | None = None
+    uses_names: bool = False
+
+    @abstractmethod
+    def begin(
+        self,
+        relevance_pass: RelevancePass,
+        running: Callable[[], str],
+        claimed: Callable[[Tensor], bool],
+    ) -> Forward:
+        """Return what the composite does in one forward pass.
+
+        Parameters
+        ----------
+        relevance_pass
+            The flag of the forward pass.
+        running
+            Returns the name of the innermost module that runs.
+        claimed
+            Whether what reads a tensor has its rule from the input rule.
+        """
 
 
 @dataclass(frozen=True)
-class Composite:
-    """A named set of rules.
+class FunctionComposite(Composite):
+    """A composite that treats every call of a function alike.
 
     Parameters
     ----------
     name
-        What to call it in messages and settings.
-    handlers
-        For each torch function that needs a rule, what computes it in its place.
+        What to call it.
+    table
+        For each torch function that needs a rule, what computes it in its place; all others pass
+        relevance by their ordinary gradient.
     """
 
     name: str
-    handlers: Mapping[TorchFunction, Handler]
+    table: Mapping[TorchFunction, Handler]
+
+    def begin(
+        self,
+        relevance_pass: RelevancePass,
+        running: Callable[[], str],
+        claimed: Callable[[Tensor], bool],
+    ) -> Forward:
+        """Return itself: it has nothing to remember."""
+        return self
+
+    def handlers(self) -> Mapping[TorchFunction, Handler]:
+        """Return the table."""
+        return self.table
+
+    def quantity_handlers(self) -> Mapping[TorchFunction, Handler]:
+        """Return nothing: the quantity passes relevance by its gradient."""
+        return {}
+
+    def start(self, logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Return the logits: their relevance is they themselves."""
+        return logits, logits
 
 
-def flex(epsilon: float) -> Composite:
+@dataclass(frozen=True)
+class LayerComposite(Composite):
+    """A composite of rules for layers (method §4).
+
+    A layer gets the rule of the first pattern that its name matches, else that of its depth, else
+    that of its type, else none: then it passes G by its gradient, without a stabiliser. Whatever is
+    no layer (concatenation, reshaping, dropout) does so, too; activations pass relevance on as it
+    is, and gates get none.
+
+    Parameters
+    ----------
+    name
+        What to call it.
+    by_type
+        Rules by type of layer, see :data:`LAYER_TYPES`.
+    by_depth
+        Rules by the number of convolutions and dense layers that have run before; for these only.
+    by_name
+        Rules by shell-style patterns of module names, such as ``"layer1.*"``.
+    input_rule
+        For the layers that read the image: see :class:`~faster_isnet.Explainer`.
+    epsilon
+        The stabiliser of activations with φ(0) = 0 that read no layer's output.
+
+    Raises
+    ------
+    ValueError
+        If a type of layer is unknown, or the composite has no rule at all; if entries have
+        different numbers of rules.
+    TypeError
+        If something else than a rule, or a tuple of rules, one for each relevance pass, is given.
+
+    Examples
+    --------
+    >>> mine = LayerComposite(
+    ...     "mine",
+    ...     by_type={"convolution": Gamma(gamma=0.25), "dense": Epsilon(1e-2)},
+    ...     by_depth={0: ZPlus()},
+    ...     by_name={"layer4.*": Epsilon(1e-1)},
+    ... )
+    >>> mine.rules(Layer("convolution", "layer2.0.conv1", 5))
+    (Gamma(epsilon=0.01, gamma=0.25),)
+    """
+
+    name: str
+    by_type: Mapping[str, Rule | Sequence[Rule]] = field(default_factory=dict)
+    by_depth: Mapping[int, Rule | Sequence[Rule]] = field(default_factory=dict)
+    by_name: Mapping[str, Rule | Sequence[Rule]] = field(default_factory=dict)
+    input_rule: str | None = None
+    epsilon: float = 1e-2
+
+    def __post_init__(self) -> None:
+        """Check what is given."""
+        for kind in self.by_type:
+            check_choice("type of layer", kind, LAYER_TYPES)
+        check_range("epsilon", self.epsilon, 0)
+        numbers = {
+            len(_each_pass(entry))
+            for entries in (self.by_type, self.by_depth, self.by_name)
+            for entry in entries.values()
+        }
+        if len(numbers) != 1:
+            raise ValueError(
+                f"composite {self.name!r} must have rules, and as many for each layer as there "
+                f"are relevance passes; it has entries with {sorted(numbers)} rules"
+            )
+
+    @property
+    def passes(self) -> int:  # type: ignore[override]
+        """How many rules each layer has."""
+        entries = (*self.by_type.values(), *self.by_depth.values(), *self.by_name.values())
+        return len(_each_pass(entries[0]))
+
+    @property
+    def uses_names(self) -> bool:  # type: ignore[override]
+        """Whether there are rules by name."""
+        return bool(self.by_name)
+
+    def rules(self, layer: Layer) -> tuple[Rule, ...] | None:
+        """Return a layer's rules, one for each relevance pass, or ``None``."""
+        for pattern, entry in self.by_name.items():
+            if fnmatchcase(layer.name, pattern):
+                return _each_pass(entry)
+        if layer.type in ("convolution", "dense") and layer.depth in self.by_depth:
+            return _each_pass(self.by_depth[layer.depth])
+        found = self.by_type.get(layer.type)
+        return None if found is None else _each_pass(found)
+
+    def begin(
+        self,
+        relevance_pass: RelevancePass,
+        running: Callable[[], str],
+        claimed: Callable[[Tensor], bool],
+    ) -> Forward:
+        """Return the engine of the rules, for one forward pass."""
+        return LayerRules(relevance_pass, self.rules, running, claimed, self.epsilon)
+
+
+def flex(epsilon: float) -> FunctionComposite:
     """LRP-Flex: LRP-ε with the stabiliser at the activations only (method §1).
 
     Everything linear passes G by its gradient, so no knowledge of the architecture is needed.
@@ -67,8 +256,69 @@ def flex(epsilon: float) -> Composite:
     rules |= dict.fromkeys(GATES, GateRule())
     rules |= dict.fromkeys(RELUS, ReLURule(epsilon))
     rules |= dict.fromkeys(CLAMPS, ClampRule(epsilon))
-    rules |= dict.fromkeys((f for f in LINEAR_CALLS if f is not F.linear), convolution)
-    return Composite("flex", rules | _NORMALISATIONS)
+    return FunctionComposite("flex", rules | _linear_functions())
+
+
+def gradient_x_input(epsilon: float) -> Composite:
+    """Gradient × Input (Shrikumar et al., 2016): every function passes G by its gradient.
+
+    Only normalisations have constant statistics, as in all composites. It has no stabiliser:
+    ``epsilon`` is not used.
+    """
+    return FunctionComposite("gradient-x-input", _linear_functions())
+
+
+def epsilon_everywhere(epsilon: float) -> Composite:
+    """LRP-ε in its block form: stabilised at every linear layer's output (method §4).
+
+    It tends to :func:`flex` as ε → 0 (Bassi et al., Nature Communications 15, 291, 2024).
+    """
+    return LayerComposite("epsilon", dict.fromkeys(LAYER_TYPES, Epsilon(epsilon)), epsilon=epsilon)
+
+
+def zplus(epsilon: float) -> Composite:
+    """LRP-z⁺ at every layer (Montavon et al., 2017; method §4)."""
+    return LayerComposite("zplus", dict.fromkeys(LAYER_TYPES, ZPlus(epsilon)), epsilon=epsilon)
+
+
+def dual(epsilon: float) -> Composite:
+    """LRP-z⁺ and LRP-ε in one go: two heatmaps, in this order (the Dual ISNet; method §4)."""
+    both = (ZPlus(epsilon), Epsilon(epsilon))
+    return LayerComposite("dual", dict.fromkeys(LAYER_TYPES, both), epsilon=epsilon)
+
+
+def alpha2_beta1(epsilon: float) -> Composite:
+    """LRP-αβ with α = 2, β = −1 at layers with weights (Bach et al., 2015).
+
+    Sums and pools, which have no weights and mostly positive inputs, have z⁺ (α = 1): with α = 2
+    they would double the relevance wherever they have no negative contribution to balance it.
+    """
+    weighted = dict.fromkeys(("convolution", "dense"), AlphaBeta(epsilon))
+    rest = dict.fromkeys(("normalisation", "sum", "average_pool", "max_pool"), ZPlus(epsilon))
+    return LayerComposite("alpha2-beta1", {**weighted, **rest}, epsilon=epsilon)
+
+
+def epsilon_gamma_box(epsilon: float) -> Composite:
+    """LRP-ε at dense layers, γ = 0.25 at convolutions, zB at the image (Montavon et al., 2019)."""
+    return _preset("epsilon-gamma-box", Gamma(epsilon), epsilon, input_rule="zb")
+
+
+def epsilon_plus(epsilon: float) -> Composite:
+    """LRP-ε at dense layers, z⁺ at convolutions (Lapuschkin et al., 2017)."""
+    return _preset("epsilon-plus", ZPlus(epsilon), epsilon)
+
+
+COMPOSITES: dict[str, Callable[[float], Composite]] = {
+    "flex": flex,
+    "epsilon": epsilon_everywhere,
+    "zplus": zplus,
+    "dual": dual,
+    "alpha2-beta1": alpha2_beta1,
+    "epsilon-gamma-box": epsilon_gamma_box,
+    "epsilon-plus": epsilon_plus,
+    "gradient-x-input": gradient_x_input,
+}
+"""The composites by name, as functions of ε."""
 
 
 def build_composite(composite: str | Composite, epsilon: float) -> Composite:
@@ -86,47 +336,22 @@ def build_composite(composite: str | Composite, epsilon: float) -> Composite:
     return COMPOSITES[check_choice("composite", composite, COMPOSITES)](epsilon)
 
 
-COMPOSITES: dict[str, Callable[[float], Composite]] = {"flex": flex}
+def _preset(
+    name: str, convolution_rule: Rule, epsilon: float, input_rule: str | None = None
+) -> Composite:
+    by_type = dict.fromkeys(LAYER_TYPES, Epsilon(epsilon)) | {"convolution": convolution_rule}
+    return LayerComposite(name, by_type, input_rule=input_rule, epsilon=epsilon)
 
 
-@dataclass(frozen=True)
-class _Normalisation:
-    """Calls a function of :mod:`~faster_isnet.relevance.normalisations` as a handler."""
-
-    compute: Callable[..., Tensor]
-
-    def __call__(
-        self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
-    ) -> Tensor:
-        return self.compute(relevance_pass, *args, **kwargs)
+def _linear_functions() -> dict[TorchFunction, Handler]:
+    """Return what passes G by the gradient, only faster or with constant statistics."""
+    convolutions = (f for f in LINEAR_CALLS if f is not F.linear)
+    return {**dict.fromkeys(convolutions, convolution), **HANDLERS}
 
 
-def _torch_batch_norm(
-    relevance_pass: RelevancePass,
-    input: Tensor,  # noqa: A002 - torch's names
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    training: bool,
-    momentum: float,
-    eps: float,
-    cudnn_enabled: bool,
-) -> Tensor:
-    """``torch.batch_norm``, which orders its arguments otherwise than ``F.batch_norm``."""
-    return normalisations.batch_norm(
-        relevance_pass, input, running_mean, running_var, weight, bias, training, momentum, eps
-    )
-
-
-_NORMALISATIONS: dict[TorchFunction, Handler] = {
-    F.batch_norm: _Normalisation(normalisations.batch_norm),
-    torch.batch_norm: _Normalisation(_torch_batch_norm),
-    F.layer_norm: _Normalisation(normalisations.layer_norm),
-    torch.layer_norm: _Normalisation(normalisations.layer_norm),
-    F.group_norm: _Normalisation(normalisations.group_norm),
-    torch.group_norm: _Normalisation(normalisations.group_norm),
-    F.instance_norm: _Normalisation(normalisations.instance_norm),
-    F.rms_norm: _Normalisation(normalisations.rms_norm),
-    torch.rms_norm: _Normalisation(normalisations.rms_norm),
-}
+def _each_pass(entry: Rule | Sequence[Rule]) -> tuple[Rule, ...]:
+    rules = (entry,) if isinstance(entry, Rule) else tuple(entry)
+    for rule in rules:
+        if not isinstance(rule, Rule):
+            raise TypeError(f"a rule must be a Rule, such as Epsilon(1e-2), got {rule!r}")
+    return rules

@@ -31,11 +31,15 @@ class RelevancePass:
 
     def __init__(self) -> None:
         self.active = False
+        self.number = 0
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Carry relevance in every backward until the block ends."""
-        self.active = True
+    def running(self, number: int = 0) -> Iterator[None]:
+        """Carry relevance in every backward until the block ends.
+
+        ``number`` says which of a composite's passes it is; most have only one.
+        """
+        self.active, self.number = True, number
         try:
             yield
         finally:
@@ -73,8 +77,37 @@ class Detour(Function):
         return None, None, None, *ctx.rule(grad, *ctx.saved_tensors)
 
 
+class Route(Function):
+    """A way for relevance alone: a tensor without values that hands the G it receives on.
+
+    ``Route.apply(relevance_pass, rule, like, *operands)`` returns zeros shaped as ``like``, which
+    take no memory. What uses them as an operand of a :class:`Detour` sends its relevance to
+    ``operands`` by ``rule``; many may, and what they send is added up before.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, relevance_pass: RelevancePass, rule: Rule, like: Tensor, *operands: Tensor
+    ) -> Tensor:
+        """Return the tensor without values."""
+        ctx.relevance_pass, ctx.rule = relevance_pass, rule
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*operands)
+        return like.new_zeros(()).expand(like.shape)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Send relevance on by the rule."""
+        if g is None or not ctx.relevance_pass.active:
+            return (None,) * len(ctx.needs_input_grad)
+        return None, None, None, *ctx.rule(g, *ctx.saved_tensors)
+
+
 class ReLU(Function):
-    """ReLU whose relevance backward is G · a / (a + ε).
+    """ReLU whose relevance goes back by a rule.
+
+    ``ReLU.apply(relevance_pass, rule, inplace, z, *operands)`` returns ``a = relu(z)``. In a
+    relevance pass ``rule(G, a, *operands)`` returns the G of ``z`` and of each operand.
 
     Apart from :class:`Detour`, since it is the one activation that most networks have, works in
     place, and needs nothing but its own output for both ways back.
@@ -82,26 +115,32 @@ class ReLU(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, relevance_pass: RelevancePass, epsilon: float, z: Tensor, inplace: bool
+        ctx: Any,
+        relevance_pass: RelevancePass,
+        rule: Rule,
+        inplace: bool,
+        z: Tensor,
+        *operands: Tensor,
     ) -> Tensor:
         """Return ``relu(z)``, written into ``z`` if ``inplace``."""
-        ctx.relevance_pass, ctx.epsilon = relevance_pass, epsilon
+        ctx.relevance_pass, ctx.rule = relevance_pass, rule
         ctx.set_materialize_grads(False)
         if inplace:
             ctx.mark_dirty(z)
         a = z.relu_() if inplace else z.relu()
-        ctx.save_for_backward(a)
+        ctx.save_for_backward(a, *operands)
         return a
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Gate the gradient, or scale G by the stabilised ratio of output and input."""
+        """Gate the gradient, or send relevance back by the rule."""
         if grad is None:
-            return None, None, None, None
-        (a,) = ctx.saved_tensors
-        if not ctx.relevance_pass.active or ctx.epsilon == 0:
-            return None, None, torch.ops.aten.threshold_backward(grad, a, 0), None
-        return None, None, grad * (a / (a + ctx.epsilon)), None
+            return (None,) * len(ctx.needs_input_grad)
+        a, *operands = ctx.saved_tensors
+        if ctx.relevance_pass.active:
+            return None, None, None, *ctx.rule(grad, a, *operands)
+        gated = torch.ops.aten.threshold_backward(grad, a, 0)
+        return None, None, None, gated, *(None for _ in operands)
 
 
 class Overwrite(Function):

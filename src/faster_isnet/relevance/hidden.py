@@ -1,4 +1,4 @@
-"""Reaching the outputs of hidden layers during one forward pass."""
+"""What must be known of a model's modules during one forward pass."""
 
 from __future__ import annotations
 
@@ -77,3 +77,35 @@ def hidden_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
             handle = modules[name].register_forward_hook(collect(name))
             hooks.callback(handle.remove)
         yield outputs
+
+
+@contextmanager
+def running_module(model: nn.Module) -> Iterator[Callable[[], str]]:
+    """Follow which module runs while the model runs inside the block.
+
+    Yields
+    ------
+    callable
+        Returns the name of the innermost module that runs, ``""`` outside of all.
+    """
+    names = [""]
+    owner = threading.get_ident()
+
+    def enter(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            if threading.get_ident() == owner:
+                names.append(name)
+
+        return hook
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == owner:
+            names.pop()
+
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            handle = module.register_forward_pre_hook(enter(name))
+            hooks.callback(handle.remove)
+            handle = module.register_forward_hook(leave, always_call=True)
+            hooks.callback(handle.remove)
+        yield lambda: names[-1]

@@ -1,13 +1,12 @@
-"""The zB rule for the layer that reads the pixels, found by following the image forward."""
+"""The rules for the layer that reads the pixels, found by following the image forward."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -15,7 +14,8 @@ from torch.utils._pytree import tree_leaves, tree_map
 from faster_isnet.relevance.activations import RELUS, out_of_place, spellings, stabilise, write_back
 from faster_isnet.relevance.functions import Detour, RelevancePass, Rule
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, LinearCall
-from faster_isnet.relevance.normalisations import batch_statistics
+from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS
+from faster_isnet.relevance.notes import Notes
 
 # What may stand between the image and the first layer: each output is an affine function of the
 # image, so the corners of the box of pixel values are sent through the same function.
@@ -42,9 +42,6 @@ AFFINE = frozenset(
     )
 )
 
-T = TypeVar("T")
-
-
 @dataclass(frozen=True)
 class _Box:
     """A tensor of pixels with the two corners of the box its values lie in, of its shape."""
@@ -70,22 +67,8 @@ class _FirstLayer:
     shift: Tensor | None
 
 
-class _Notes(Generic[T]):
-    """Notes about tensors, void as soon as a tensor is changed in place."""
-
-    def __init__(self) -> None:
-        self._notes: dict[int, tuple[Tensor, int, T]] = {}
-
-    def put(self, tensor: Tensor, note: T) -> None:
-        self._notes[id(tensor)] = (tensor, tensor._version, note)
-
-    def get(self, tensor: Any) -> T | None:
-        kept, version, note = self._notes.get(id(tensor), (None, None, None))
-        return note if kept is not None and kept._version == version else None
-
-
 class InputRule(TorchFunctionMode):
-    """Gives every layer that reads the image the zB rule (method §2).
+    """Gives every layer that reads the image a rule of its own (method §2).
 
     Follows the image through the model's affine preprocessing (normalisation, padding, slicing)
     to the layers that read it, and on through the batch norm and ReLU behind each. It stands
@@ -102,6 +85,8 @@ class InputRule(TorchFunctionMode):
         The image that the model is called with, ``[B, C, ...]``, and the corners of the box of
         its values, of the same shape. After a relevance pass the image's relevance is the sum of
         ``t ⊙ G_t`` over these three.
+    name
+        Of the rule, one of :data:`INPUT_RULES`.
 
     Attributes
     ----------
@@ -116,12 +101,14 @@ class InputRule(TorchFunctionMode):
         image: Tensor,
         low: Tensor,
         high: Tensor,
+        name: str = "zb",
     ) -> None:
         super().__init__()
         self._relevance_pass, self._epsilon = relevance_pass, epsilon
-        self._boxes = _Notes[_Box]()
+        self._rule = INPUT_RULES[name]
+        self._boxes = Notes[_Box]()
         self._boxes.put(image, _Box(image, low, high))
-        self._first_layers = _Notes[_FirstLayer]()
+        self._first_layers = Notes[_FirstLayer]()
         self.layers_found = 0
 
     def __torch_function__(
@@ -139,7 +126,7 @@ class InputRule(TorchFunctionMode):
         if func in LINEAR_CALLS and (box := self._boxes.get(subject)):
             return self._linear(func, args, kwargs, box)
         if layer := self._first_layers.get(subject):
-            if func is F.batch_norm and layer.scale is None:
+            if func in BATCH_NORM_CALLS and layer.scale is None:
                 return self._batch_norm(func, args, kwargs, layer)
             if func in RELUS:
                 relu, z, _, _, inplace = out_of_place(func, args, kwargs)
@@ -147,6 +134,10 @@ class InputRule(TorchFunctionMode):
                 a = relu(z).clone()
                 return write_back(z, self._detour(a, layer, a), inplace)
         return func(*args, **kwargs)
+
+    def claims(self, tensor: Any) -> bool:
+        """Whether what reads ``tensor`` is this rule's: pixels, or what their layer made of them."""
+        return self._boxes.get(tensor) is not None or self._first_layers.get(tensor) is not None
 
     def _preprocess(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Send the corners of the box through the function that the pixels go through."""
@@ -182,9 +173,11 @@ class InputRule(TorchFunctionMode):
     def _batch_norm(
         self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer
     ) -> Tensor:
-        mean, scale, beta = _batch_norm_map(*args, **kwargs)
+        call = BATCH_NORM_CALLS[func](*args, **kwargs)
+        mean, scale = call.statistics()
+        scale = scale if call.weight is None else scale * call.weight
         shift = scale * ((0 if layer.call.bias is None else layer.call.bias.detach()) - mean)
-        shift = shift if beta is None else shift + beta.detach()
+        shift = shift if call.bias is None else shift + call.bias.detach()
         output = self._detour(
             func(*args, **kwargs), layer := replace(layer, scale=scale, shift=shift)
         )
@@ -194,7 +187,7 @@ class InputRule(TorchFunctionMode):
     def _detour(self, output: Tensor, layer: _FirstLayer, *activation: Tensor) -> Tensor:
         box = layer.box
         operands = (box.pixels, box.low, box.high, layer.call.weight, layer.output, *activation)
-        rule = _zb_rule(layer, self._epsilon)
+        rule = self._rule(layer, self._epsilon)
         return Detour.apply(self._relevance_pass, rule, output, *operands)  # type: ignore[no-any-return]
 
 
@@ -235,6 +228,58 @@ def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
     return rule
 
 
+def _w_squared_rule(layer: _FirstLayer, epsilon: float) -> Rule:
+    """Give w²: R_i = Σ_k w²_ik / Σ_i w²_ik R_k, whatever the pixels are (Montavon et al., 2017)."""
+    return _by_weight_alone(layer, epsilon, torch.square)
+
+
+def _flat_rule(layer: _FirstLayer, epsilon: float) -> Rule:
+    """Give flat: R_i = Σ_k R_k / fan-in_k, the same for all pixels (Lapuschkin et al., 2019)."""
+    return _by_weight_alone(layer, epsilon, torch.ones_like)
+
+
+def _by_weight_alone(
+    layer: _FirstLayer, epsilon: float, share_of: Callable[[Tensor], Tensor]
+) -> Rule:
+    """Give a rule that shares relevance by a function of the weights, normalised.
+
+    What a pixel gets is told as G of the box's corners: (high − low) ⊙ G, as both go through what
+    is done to the image before.
+    """
+    linear, bias, scale, shift = layer.call.map, layer.call.bias, layer.scale, layer.shift
+
+    def rule(
+        g: Tensor,
+        x: Tensor,
+        low: Tensor,
+        high: Tensor,
+        weight: Tensor,
+        z: Tensor,
+        *activation: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        if bias is not None:
+            z = z - linear.per_output(bias)
+        if scale is not None:
+            weight, z = linear.scale_outputs(weight, scale), z * linear.per_output(scale)
+        (output,) = activation or (z if shift is None else z + linear.per_output(shift),)
+        shares = share_of(weight)
+        fan_in = linear.forward(torch.ones_like(x[:1]), shares)
+        relevance = linear.adjoint(g * output / stabilise(fan_in, epsilon), shares, x)
+        up = relevance / stabilise(high - low, 0)
+        nothing = torch.zeros_like(up)
+        return nothing, -up, up, None, None, *(None for _ in activation)
+
+    return rule
+
+
+INPUT_RULES: dict[str, Callable[[_FirstLayer, float], Rule]] = {
+    "zb": _zb_rule,
+    "w2": _w_squared_rule,
+    "flat": _flat_rule,
+}
+"""The rules for layers that read the image, by name."""
+
+
 def _read(func: Callable[..., Any], args: Any, kwargs: Any, x: Tensor) -> LinearCall:
     if args:
         return LINEAR_CALLS[func](x, *args[1:], **kwargs)
@@ -251,23 +296,3 @@ def _corner(
 
     args, kwargs = tree_map(swap, (args, kwargs))
     return func(*args, **kwargs)
-
-
-def _batch_norm_map(
-    input: Tensor,  # noqa: A002 - torch's names
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return μ, γ/σ and β of ``F.batch_norm`` with these arguments."""
-    if training:
-        mean, rstd = batch_statistics(input, eps)
-    else:
-        assert running_mean is not None  # or F.batch_norm raises
-        assert running_var is not None
-        mean, rstd = running_mean, (running_var + eps).rsqrt()
-    return mean, rstd if weight is None else rstd * weight, bias

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch.overrides import TorchFunctionMode
 
-from faster_isnet.relevance.composites import Composite
+from faster_isnet.relevance.composites import Handler
 from faster_isnet.relevance.functions import RelevancePass
 
 
 class Interception(TorchFunctionMode):
-    """Gives the functions that a model calls the rules of a composite, in this thread only.
+    """Gives the functions that a model calls their rules, in this thread only.
 
     Interception, not surgery: the model keeps its modules, has no hooks of the engine, and is
     the model it was once the block ends.
 
     Parameters
     ----------
-    composite
-        Which function gets which rule.
+    handlers
+        What takes the place of which function.
     relevance_pass
         The flag that the functions of this forward pass share.
 
@@ -29,7 +29,7 @@ class Interception(TorchFunctionMode):
     >>> import torch
     >>> from faster_isnet.relevance.composites import flex
     >>> relevance_pass, x = RelevancePass(), torch.tensor([-1.0, 2.0], requires_grad=True)
-    >>> with Interception(flex(epsilon=1.0), relevance_pass):
+    >>> with Interception(flex(epsilon=1.0).table, relevance_pass):
     ...     y = torch.relu(x)
     >>> with relevance_pass.running():
     ...     (g,) = torch.autograd.grad(y.sum(), x)
@@ -37,10 +37,13 @@ class Interception(TorchFunctionMode):
     tensor([0.0000, 0.6667])
     """
 
-    def __init__(self, composite: Composite, relevance_pass: RelevancePass) -> None:
+    def __init__(
+        self,
+        handlers: Mapping[Callable[..., Any], Handler],
+        relevance_pass: RelevancePass,
+    ) -> None:
         super().__init__()
-        self._handlers = composite.handlers
-        self._relevance_pass = relevance_pass
+        self._handlers, self._relevance_pass = handlers, relevance_pass
 
     def __torch_function__(
         self,
@@ -49,7 +52,7 @@ class Interception(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Call ``func``, or what the composite has in its place."""
+        """Call ``func``, or what takes its place."""
         handler = self._handlers.get(func)
         if handler is None:
             return func(*args, **(kwargs or {}))

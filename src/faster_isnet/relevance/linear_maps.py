@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from faster_isnet.relevance.functions import Detour, RelevancePass
 
@@ -181,6 +182,24 @@ LINEAR_CALLS: dict[Callable[..., Tensor], Callable[..., LinearCall]] = {
     F.linear: dense_call,
 }
 """How to read each linear layer's arguments."""
+
+
+def contrast(logits: Tensor, index: Tensor) -> Tensor:
+    """Return y_c − y_c' for all classes c' ≠ c, ``[B, C − 1]``, of logits ``[B, C]``.
+
+    ``index`` ``[B, 1]`` says c for every sample. It is a linear map of its own, known to torch's
+    function protocol, so that a composite can make it one with the layer that the logits come from.
+
+    Examples
+    --------
+    >>> contrast(torch.tensor([[3.0, 5.0, 9.0]]), torch.tensor([[1]]))
+    tensor([[-4.,  2.]])
+    """
+    if has_torch_function_unary(logits):
+        return handle_torch_function(contrast, (logits,), logits, index)  # type: ignore[no-any-return]
+    classes = logits.shape[1]
+    others = (index + torch.arange(1, classes, device=index.device)) % classes
+    return logits.gather(1, index) - logits.gather(1, others)
 
 
 def convolution(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:

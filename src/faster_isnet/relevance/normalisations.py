@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,15 +18,52 @@ def per_channel(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(*values.shape, *(1,) * (like.dim() - 2))
 
 
-def batch_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / standard deviation of every channel of ``x`` ``[B, C, ...]``, as constants."""
-    dims = [0, *range(2, x.dim())]
-    variance, mean = torch.var_mean(x.detach(), dims, correction=0)
-    return mean, (variance + eps).rsqrt()
+@dataclass(frozen=True)
+class BatchNormCall:
+    """A call of batch norm, taken apart."""
+
+    input: Tensor
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+    training: bool
+    momentum: float
+    eps: float
+
+    def normalise(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the output, and μ and 1/σ of every channel as constants."""
+        if not self.training:
+            y = F.batch_norm(
+                *(self.input, self.running_mean, self.running_var, self.weight, self.bias),
+                *(False, self.momentum, self.eps),
+            )
+            return y, *self.statistics()
+        if self.input.numel() == self.input.shape[1]:
+            raise ValueError(
+                f"batch norm in training mode needs more than one value per channel, got input of "
+                f"shape {tuple(self.input.shape)}; use larger batches or put the model in eval mode"
+            )
+        # The native function hands out the statistics it has computed; F.batch_norm keeps them.
+        y, mean, rstd = torch.native_batch_norm(
+            *(self.input, self.weight, self.bias, self.running_mean, self.running_var),
+            *(True, self.momentum, self.eps),
+        )
+        return y, mean.detach(), rstd.detach()
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Return μ and 1/σ of every channel as constants: the batch's, or the running ones."""
+        if self.training:
+            dims = [0, *range(2, self.input.dim())]
+            variance, mean = torch.var_mean(self.input.detach(), dims, correction=0)
+        else:
+            assert self.running_mean is not None  # or F.batch_norm raises
+            assert self.running_var is not None
+            mean, variance = self.running_mean.detach(), self.running_var.detach()
+        return mean, (variance + self.eps).rsqrt()
 
 
-def batch_norm(
-    relevance_pass: RelevancePass,
+def _functional_call(
     input: Tensor,  # noqa: A002 - torch's name, by which it may be passed
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -34,25 +72,37 @@ def batch_norm(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-) -> Tensor:
+) -> BatchNormCall:
+    return BatchNormCall(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def _torch_call(
+    input: Tensor,  # noqa: A002
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> BatchNormCall:
+    return BatchNormCall(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+BATCH_NORM_CALLS: dict[Callable[..., Tensor], Callable[..., BatchNormCall]] = {
+    F.batch_norm: _functional_call,
+    torch.batch_norm: _torch_call,
+}
+"""How to read the arguments of batch norm, which come in two orders."""
+
+
+def batch_norm(relevance_pass: RelevancePass, call: BatchNormCall) -> Tensor:
     """Batch norm; relevance is scaled by γ/σ, σ being the batch's or the running one."""
-    if training:
-        if input.numel() == input.shape[1]:
-            raise ValueError(
-                f"batch norm in training mode needs more than one value per channel, got input of "
-                f"shape {tuple(input.shape)}; use larger batches or put the model in eval mode"
-            )
-        # The native function hands out the statistics it has computed; F.batch_norm keeps them.
-        y, _, rstd = torch.native_batch_norm(
-            input, weight, bias, running_mean, running_var, True, momentum, eps
-        )
-    else:
-        y = F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
-        assert running_var is not None  # or F.batch_norm would have raised
-        rstd = (running_var + eps).rsqrt()
+    y, _, rstd = call.normalise()
     if not y.requires_grad:
         return y
-    return _detour(relevance_pass, _scale_by_channel, y, input, rstd.detach(), weight)
+    return _detour(relevance_pass, _scale_by_channel, y, call.input, rstd, call.weight)
 
 
 def layer_norm(
@@ -167,3 +217,31 @@ def _group_rule(num_groups: int, eps: float) -> Rule:
         return _scale(g, per_channel(rstd, x), *(per_channel(w, x) for w in weight))
 
     return rule
+
+
+@dataclass(frozen=True)
+class _Handler:
+    """Calls one of the functions above as the engine does."""
+
+    compute: Callable[..., Tensor]
+
+    def __call__(
+        self, relevance_pass: RelevancePass, func: Callable[..., Any], args: Any, kwargs: Any
+    ) -> Tensor:
+        if func in BATCH_NORM_CALLS:
+            return self.compute(relevance_pass, BATCH_NORM_CALLS[func](*args, **kwargs))
+        return self.compute(relevance_pass, *args, **kwargs)
+
+
+HANDLERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+    F.batch_norm: _Handler(batch_norm),
+    torch.batch_norm: _Handler(batch_norm),
+    F.layer_norm: _Handler(layer_norm),
+    torch.layer_norm: _Handler(layer_norm),
+    F.group_norm: _Handler(group_norm),
+    torch.group_norm: _Handler(group_norm),
+    F.instance_norm: _Handler(instance_norm),
+    F.rms_norm: _Handler(rms_norm),
+    torch.rms_norm: _Handler(rms_norm),
+}
+"""What takes the place of each normalisation."""

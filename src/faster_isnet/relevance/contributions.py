@@ -1,0 +1,221 @@
+"""What the outputs of a layer are summed from, and the way back to it.
+
+A rule needs up to three sums of a layer: of all contributions, of the positive and of the negative
+ones. Each is a tensor through which relevance finds its way back into the layer's inputs; the sums
+of the signed ones also have values, which the rule divides by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from faster_isnet.relevance.functions import Detour, RelevancePass, Route, Rule
+from faster_isnet.relevance.linear_maps import LinearCall
+
+
+class Contributions(Protocol):
+    """The contributions to some channels of a layer's output, biases not among them."""
+
+    channels: int
+
+    def all(self) -> Tensor:
+        """Return a tensor whose G goes back to all contributions; its values mean nothing."""
+
+    def positive(self) -> Tensor:
+        """Return the sums of the positive contributions."""
+
+    def negative(self) -> Tensor:
+        """Return the sums of the negative contributions."""
+
+
+class Elements:
+    """A tensor whose elements are contributions by themselves.
+
+    Parameters
+    ----------
+    values
+        The tensor; its history takes relevance as it takes gradients.
+    nonnegative
+        Whether it is known to have no negative elements.
+    """
+
+    def __init__(self, values: Tensor, nonnegative: bool) -> None:
+        self.channels = values.shape[1] if values.dim() > 1 else 1
+        self._values, self._nonnegative = values, nonnegative
+
+    def all(self) -> Tensor:
+        """Return the tensor."""
+        return self._values
+
+    def positive(self) -> Tensor:
+        """Return its positive part."""
+        return self._values if self._nonnegative else self._values.clamp(min=0)
+
+    def negative(self) -> Tensor:
+        """Return its negative part."""
+        return self._values.clamp(max=0)
+
+
+class Pooled:
+    """What a weightless linear function, such as average pooling, makes of its input.
+
+    Parameters
+    ----------
+    function
+        The function of the input alone.
+    input
+        Its input.
+    output
+        What it returned for it.
+    nonnegative
+        Whether the input is known to have no negative elements.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        input: Tensor,  # noqa: A002 - torch's name
+        output: Tensor,
+        nonnegative: bool,
+    ) -> None:
+        self.channels = output.shape[1] if output.dim() > 1 else 1
+        self._function, self._input, self._output = function, input, output
+        self._nonnegative = nonnegative
+
+    def all(self) -> Tensor:
+        """Return the output."""
+        return self._output
+
+    def positive(self) -> Tensor:
+        """Return what the function makes of the positive part."""
+        return self._output if self._nonnegative else self._function(self._input.clamp(min=0))
+
+    def negative(self) -> Tensor:
+        """Return what the function makes of the negative part."""
+        return self._function(self._input.clamp(max=0))
+
+
+class Summed:
+    """A sum of tensors, such as a residual connection.
+
+    Parameters
+    ----------
+    relevance_pass
+        The flag of this forward pass.
+    output
+        The sum.
+    addends
+        The tensors that it is made of, of shapes that broadcast to the output's.
+    """
+
+    def __init__(
+        self, relevance_pass: RelevancePass, output: Tensor, addends: tuple[Tensor, ...]
+    ) -> None:
+        self.channels = output.shape[1] if output.dim() > 1 else 1
+        self._addends = addends
+        self._route = Route.apply(relevance_pass, _to_addends, output, *addends)
+
+    def all(self) -> Tensor:
+        """Return the way to all addends."""
+        return self._route  # type: ignore[no-any-return]
+
+    def positive(self) -> Tensor:
+        """Return the sum of the positive parts."""
+        x, y = self._addends
+        return x.clamp(min=0) + y.clamp(min=0)
+
+    def negative(self) -> Tensor:
+        """Return the sum of the negative parts."""
+        x, y = self._addends
+        return x.clamp(max=0) + y.clamp(max=0)
+
+
+class Mapped:
+    """The outputs of a convolution or dense layer.
+
+    The sums of one sign are convolutions by themselves. For an input without negative elements
+    there is one with w⁺ for Z⁺, and Z⁻ is what remains; else each takes two.
+
+    Parameters
+    ----------
+    relevance_pass
+        The flag of this forward pass.
+    call
+        The layer's call.
+    output
+        What it returned, bias included.
+    nonnegative
+        Whether the input is known to have no negative elements.
+    """
+
+    def __init__(
+        self, relevance_pass: RelevancePass, call: LinearCall, output: Tensor, nonnegative: bool
+    ) -> None:
+        self.channels = output.shape[1]
+        self._relevance_pass, self._call, self._output = relevance_pass, call, output
+        self._nonnegative = nonnegative
+        self._route = Route.apply(
+            relevance_pass, _adjoint(call), output, call.input, call.weight
+        )
+        self._positive: Tensor | None = None
+        self._negative: Tensor | None = None
+
+    def all(self) -> Tensor:
+        """Return the way to the input by the weights."""
+        return self._route  # type: ignore[no-any-return]
+
+    def positive(self) -> Tensor:
+        """Return Σ_j (a_j w_jk)⁺."""
+        if self._positive is None:
+            w = self._call.weight
+            self._positive = self._sum_of(w.clamp(min=0), w.clamp(max=0))
+        return self._positive
+
+    def negative(self) -> Tensor:
+        """Return Σ_j (a_j w_jk)⁻."""
+        if self._negative is None:
+            w = self._call.weight
+            if self._nonnegative:
+                self._negative = self._rest(w.clamp(max=0))
+            else:
+                self._negative = self._sum_of(w.clamp(max=0), w.clamp(min=0))
+        return self._negative
+
+    def _sum_of(self, for_positive: Tensor, for_negative: Tensor) -> Tensor:
+        x = self._call.input
+        if self._nonnegative:
+            return self._apply(x, for_positive)
+        return self._apply(x.clamp(min=0), for_positive) + self._apply(
+            x.clamp(max=0), for_negative
+        )
+
+    def _apply(self, x: Tensor, weight: Tensor) -> Tensor:
+        y = self._call.map.forward(x, weight)
+        return Detour.apply(self._relevance_pass, _adjoint(self._call), y, x, weight)  # type: ignore[no-any-return]
+
+    def _rest(self, weight: Tensor) -> Tensor:
+        """Return what the positive contributions leave of the output: no convolution needed."""
+        rest = self._output - self.positive()
+        if self._call.bias is not None:
+            rest = rest - self._call.map.per_output(self._call.bias)
+        # Rounding must not make a positive number of a sum of negative ones.
+        rest = rest.clamp(max=0)
+        return Detour.apply(  # type: ignore[no-any-return]
+            self._relevance_pass, _adjoint(self._call), rest, self._call.input, weight
+        )
+
+
+def _adjoint(call: LinearCall) -> Rule:
+    adjoint = call.map.adjoint
+
+    def rule(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
+        return adjoint(g, weight, x), None
+
+    return rule
+
+
+def _to_addends(g: Tensor, *addends: Tensor) -> tuple[Any, ...]:
+    return tuple(g.sum_to_size(addend.shape) for addend in addends)

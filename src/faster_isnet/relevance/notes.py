@@ -1,0 +1,25 @@
+"""What is known about the tensors of one forward pass."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+class Notes(Generic[T]):
+    """Notes about tensors, void as soon as a tensor is changed in place."""
+
+    def __init__(self) -> None:
+        self._notes: dict[int, tuple[Tensor, int, T]] = {}
+
+    def put(self, tensor: Tensor, note: T) -> None:
+        """Keep ``note`` about ``tensor`` as it is now."""
+        self._notes[id(tensor)] = (tensor, tensor._version, note)
+
+    def get(self, tensor: Any) -> T | None:
+        """Return the note about ``tensor``, or None if there is none that still holds."""
+        kept, version, note = self._notes.get(id(tensor), (None, None, None))
+        return note if kept is not None and kept._version == version else None
