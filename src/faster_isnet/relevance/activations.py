@@ -94,6 +94,11 @@ def stabilise(z: Tensor, epsilon: float) -> Tensor:
     return z + torch.where(z < 0, -epsilon, epsilon).to(z.dtype)
 
 
+def stabilise_nonnegative(z: Tensor, epsilon: float) -> Tensor:
+    """Return z + ε for z ≥ 0: :func:`stabilise` without looking at signs."""
+    return z.masked_fill(z == 0, 1) if epsilon == 0 else z + epsilon
+
+
 @dataclass(frozen=True)
 class ReLURule:
     """G_z = G_a · a / (a + ε) for ReLU in every spelling (method §1)."""

@@ -7,8 +7,10 @@ of the signed ones also have values, which the rule divides by.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
@@ -16,22 +18,38 @@ from faster_isnet.relevance.functions import Detour, RelevancePass, Route, Rule
 from faster_isnet.relevance.linear_maps import LinearCall
 
 
-class Contributions(Protocol):
-    """The contributions to some channels of a layer's output, biases not among them."""
+class Contributions(ABC):
+    """The contributions to some channels of a layer's output, biases not among them.
+
+    Attributes
+    ----------
+    channels
+        How many channels.
+    all
+        A tensor whose G goes back to all contributions; its values mean nothing.
+    """
 
     channels: int
+    all: Tensor
 
-    def all(self) -> Tensor:
-        """Return a tensor whose G goes back to all contributions; its values mean nothing."""
-
+    @cached_property
     def positive(self) -> Tensor:
-        """Return the sums of the positive contributions."""
+        """The sums of the positive contributions."""
+        return self._positive()
 
+    @cached_property
     def negative(self) -> Tensor:
-        """Return the sums of the negative contributions."""
+        """The sums of the negative contributions."""
+        return self._negative()
+
+    @abstractmethod
+    def _positive(self) -> Tensor: ...
+
+    @abstractmethod
+    def _negative(self) -> Tensor: ...
 
 
-class Elements:
+class Elements(Contributions):
     """A tensor whose elements are contributions by themselves.
 
     Parameters
@@ -44,22 +62,16 @@ class Elements:
 
     def __init__(self, values: Tensor, nonnegative: bool) -> None:
         self.channels = values.shape[1] if values.dim() > 1 else 1
-        self._values, self._nonnegative = values, nonnegative
+        self.all, self._nonnegative = values, nonnegative
 
-    def all(self) -> Tensor:
-        """Return the tensor."""
-        return self._values
+    def _positive(self) -> Tensor:
+        return self.all if self._nonnegative else self.all.clamp(min=0)
 
-    def positive(self) -> Tensor:
-        """Return its positive part."""
-        return self._values if self._nonnegative else self._values.clamp(min=0)
-
-    def negative(self) -> Tensor:
-        """Return its negative part."""
-        return self._values.clamp(max=0)
+    def _negative(self) -> Tensor:
+        return self.all.clamp(max=0)
 
 
-class Pooled:
+class Pooled(Contributions):
     """What a weightless linear function, such as average pooling, makes of its input.
 
     Parameters
@@ -82,23 +94,17 @@ class Pooled:
         nonnegative: bool,
     ) -> None:
         self.channels = output.shape[1] if output.dim() > 1 else 1
-        self._function, self._input, self._output = function, input, output
-        self._nonnegative = nonnegative
+        self.all = output
+        self._function, self._input, self._nonnegative = function, input, nonnegative
 
-    def all(self) -> Tensor:
-        """Return the output."""
-        return self._output
+    def _positive(self) -> Tensor:
+        return self.all if self._nonnegative else self._function(self._input.clamp(min=0))
 
-    def positive(self) -> Tensor:
-        """Return what the function makes of the positive part."""
-        return self._output if self._nonnegative else self._function(self._input.clamp(min=0))
-
-    def negative(self) -> Tensor:
-        """Return what the function makes of the negative part."""
+    def _negative(self) -> Tensor:
         return self._function(self._input.clamp(max=0))
 
 
-class Summed:
+class Summed(Contributions):
     """A sum of tensors, such as a residual connection.
 
     Parameters
@@ -116,24 +122,18 @@ class Summed:
     ) -> None:
         self.channels = output.shape[1] if output.dim() > 1 else 1
         self._addends = addends
-        self._route = Route.apply(relevance_pass, _to_addends, output, *addends)
+        self.all = Route.apply(relevance_pass, _to_addends, output, *addends)
 
-    def all(self) -> Tensor:
-        """Return the way to all addends."""
-        return self._route  # type: ignore[no-any-return]
-
-    def positive(self) -> Tensor:
-        """Return the sum of the positive parts."""
+    def _positive(self) -> Tensor:
         x, y = self._addends
         return x.clamp(min=0) + y.clamp(min=0)
 
-    def negative(self) -> Tensor:
-        """Return the sum of the negative parts."""
+    def _negative(self) -> Tensor:
         x, y = self._addends
         return x.clamp(max=0) + y.clamp(max=0)
 
 
-class Mapped:
+class Mapped(Contributions):
     """The outputs of a convolution or dense layer.
 
     The sums of one sign are convolutions by themselves. For an input without negative elements
@@ -157,40 +157,23 @@ class Mapped:
         self.channels = output.shape[1]
         self._relevance_pass, self._call, self._output = relevance_pass, call, output
         self._nonnegative = nonnegative
-        self._route = Route.apply(
-            relevance_pass, _adjoint(call), output, call.input, call.weight
-        )
-        self._positive: Tensor | None = None
-        self._negative: Tensor | None = None
+        self.all = Route.apply(relevance_pass, _adjoint(call), output, call.input, call.weight)
 
-    def all(self) -> Tensor:
-        """Return the way to the input by the weights."""
-        return self._route  # type: ignore[no-any-return]
+    def _positive(self) -> Tensor:
+        w = self._call.weight
+        return self._sum_of(w.clamp(min=0), w.clamp(max=0))
 
-    def positive(self) -> Tensor:
-        """Return Σ_j (a_j w_jk)⁺."""
-        if self._positive is None:
-            w = self._call.weight
-            self._positive = self._sum_of(w.clamp(min=0), w.clamp(max=0))
-        return self._positive
-
-    def negative(self) -> Tensor:
-        """Return Σ_j (a_j w_jk)⁻."""
-        if self._negative is None:
-            w = self._call.weight
-            if self._nonnegative:
-                self._negative = self._rest(w.clamp(max=0))
-            else:
-                self._negative = self._sum_of(w.clamp(max=0), w.clamp(min=0))
-        return self._negative
+    def _negative(self) -> Tensor:
+        w = self._call.weight
+        if self._nonnegative:
+            return self._rest(w.clamp(max=0))
+        return self._sum_of(w.clamp(max=0), w.clamp(min=0))
 
     def _sum_of(self, for_positive: Tensor, for_negative: Tensor) -> Tensor:
         x = self._call.input
         if self._nonnegative:
             return self._apply(x, for_positive)
-        return self._apply(x.clamp(min=0), for_positive) + self._apply(
-            x.clamp(max=0), for_negative
-        )
+        return self._apply(x.clamp(min=0), for_positive) + self._apply(x.clamp(max=0), for_negative)
 
     def _apply(self, x: Tensor, weight: Tensor) -> Tensor:
         y = self._call.map.forward(x, weight)
@@ -198,7 +181,7 @@ class Mapped:
 
     def _rest(self, weight: Tensor) -> Tensor:
         """Return what the positive contributions leave of the output: no convolution needed."""
-        rest = self._output - self.positive()
+        rest = self._output - self.positive
         if self._call.bias is not None:
             rest = rest - self._call.map.per_output(self._call.bias)
         # Rounding must not make a positive number of a sum of negative ones.
@@ -219,3 +202,16 @@ def _adjoint(call: LinearCall) -> Rule:
 
 def _to_addends(g: Tensor, *addends: Tensor) -> tuple[Any, ...]:
     return tuple(g.sum_to_size(addend.shape) for addend in addends)
+
+
+class Way(Contributions):
+    """Contributions of which nothing is known but the way back to them all."""
+
+    def __init__(self, route: Tensor) -> None:
+        self.channels, self.all = route.shape[1], route
+
+    def _positive(self) -> Tensor:
+        raise NotImplementedError
+
+    def _negative(self) -> Tensor:
+        raise NotImplementedError

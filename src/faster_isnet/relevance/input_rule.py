@@ -42,6 +42,7 @@ AFFINE = frozenset(
     )
 )
 
+
 @dataclass(frozen=True)
 class _Box:
     """A tensor of pixels with the two corners of the box its values lie in, of its shape."""

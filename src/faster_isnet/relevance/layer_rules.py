@@ -32,7 +32,14 @@ from faster_isnet.relevance.activations import (
     spellings,
     write_back,
 )
-from faster_isnet.relevance.contributions import Contributions, Elements, Mapped, Pooled, Summed
+from faster_isnet.relevance.contributions import (
+    Contributions,
+    Elements,
+    Mapped,
+    Pooled,
+    Summed,
+    Way,
+)
 from faster_isnet.relevance.functions import Detour, RelevancePass, ReLU, Route
 from faster_isnet.relevance.functions import Rule as WayBack
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, contrast
@@ -186,12 +193,11 @@ class LayerRules:
             return None
         return self._choose(Layer(kind, self._running(), self._depth))
 
-    def _way_back(self, output: Output) -> WayBack:
-        """Return how a layer's output sends its relevance to its routes."""
-        assert output.rules is not None
-        return _way_back(
-            self._relevance_pass, output.rules, output.scale, output.shift, output.routes.shape
-        )
+    def _way_back(self, output: Output, rectified: bool = False) -> WayBack:
+        """Return how a layer's output, or its positive part, sends its relevance to its routes."""
+        rules, scale, shift, routes = output.rules, output.scale, output.shift, output.routes
+        assert rules is not None
+        return _way_back(self._relevance_pass, rules, scale, shift, routes.shape, rectified)
 
     def _finish(self, tensor: Tensor, value: Tensor, output: Output) -> Tensor:
         """Make a tensor share its relevance, which is G times ``value``, as a layer's output."""
@@ -220,9 +226,11 @@ class LayerRules:
         mapped = Mapped(self._relevance_pass, call, y, self._is_nonnegative(call.input))
         if rules is None:
             way = _straight(1)
-            return Detour.apply(self._relevance_pass, way, y, mapped.all())  # type: ignore[no-any-return]
+            return Detour.apply(self._relevance_pass, way, y, mapped.all)  # type: ignore[no-any-return]
         shift = None if call.bias is None else call.map.per_output(call.bias)
-        return self._put(y, Output(rules, (mapped,), shift=shift, fusable=not dense or y.dim() == 2))
+        return self._put(
+            y, Output(rules, (mapped,), shift=shift, fusable=not dense or y.dim() == 2)
+        )
 
     def _batch_norm(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
         call = BATCH_NORM_CALLS[func](*args, **kwargs)
@@ -251,7 +259,7 @@ class LayerRules:
         else:
             # The routes are made before the function writes over what they are made of.
             routes = output.routes.tensors
-            way_back = _below(self._way_back(output))
+            way_back = self._way_back(output, rectified=True)
             a = ReLU.apply(self._relevance_pass, way_back, inplace, z, *routes)
         self._nonnegative.put(a, True)
         return a
@@ -339,14 +347,15 @@ class LayerRules:
     def _joined(self, tensors: Sequence[Tensor], outputs: Sequence[Output | None]) -> Output:
         """Note about a concatenation that a batch norm can see through it."""
         contributions: list[Contributions] = []
-        shifts = []
+        shifts: list[Tensor | None] = []
         for tensor, output in zip(tensors, outputs, strict=True):
             if output is None or not output.fusable:
-                output = Output(None, (Elements(tensor, self._is_nonnegative(tensor)),))
-            contributions += output.contributions
-            shape = (tensor.shape[1], *(1,) * (tensor.dim() - 2))
-            shifts.append(tensor.new_zeros(shape) if output.shift is None else output.shift)
-        return Output(None, tuple(contributions), shift=torch.cat(shifts), fusable=True)
+                contributions.append(Elements(tensor, self._is_nonnegative(tensor)))
+                shifts.append(None)
+            else:
+                contributions += output.contributions
+                shifts.append(output.shift)
+        return Output(None, tuple(contributions), shift=_concatenated(shifts, tensors))
 
     def _keep_sign(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Any:
         result = func(*args, **kwargs)
@@ -370,27 +379,11 @@ class LayerRules:
         def back(g: Tensor, _: Tensor) -> tuple[Tensor]:
             return (torch.func.vjp(lambda y: contrast(y, index), logits.detach())[1](g)[0],)
 
-        route = Route.apply(self._relevance_pass, back, z, layer.all())
+        route = Route.apply(self._relevance_pass, back, z, layer.all)
         shift = output.shift
         if shift is not None:
             shift = contrast(shift.expand_as(logits), index)
-        return self._finish(z, z, Output(output.rules, (_Way(route),), shift=shift))
-
-
-class _Way:
-    """Contributions of which only the way back is known."""
-
-    def __init__(self, route: Tensor) -> None:
-        self.channels = route.shape[1]
-        self._route = route
-
-    def all(self) -> Tensor:
-        return self._route
-
-    def positive(self) -> Tensor:
-        raise NotImplementedError
-
-    negative = positive
+        return self._finish(z, z, Output(output.rules, (Way(route),), shift=shift))
 
 
 class _RoutesShape(NamedTuple):
@@ -423,9 +416,9 @@ class _Routes:
             # A negative γ makes negative contributions of positive ones.
             flips = bool((output.scale < 0).any())
         return cls(
-            tuple(piece.all() for piece in pieces),
-            tuple(p.positive() for p in pieces) if needs_positive or flips else (),
-            tuple(p.negative() for p in pieces) if needs_negative or flips else (),
+            tuple(piece.all for piece in pieces),
+            tuple(p.positive for p in pieces) if needs_positive or flips else (),
+            tuple(p.negative for p in pieces) if needs_negative or flips else (),
             tuple(piece.channels for piece in pieces),
             flips,
         )
@@ -453,6 +446,7 @@ def _way_back(
     scale: Tensor | None,
     shift: Tensor | None,
     routes: _RoutesShape,
+    rectified: bool,
 ) -> WayBack:
     """Return how the relevance of a layer's output goes back to its contributions.
 
@@ -462,12 +456,14 @@ def _way_back(
 
     def way_back(g: Tensor, value: Tensor, *tensors: Tensor) -> tuple[Tensor | None, ...]:
         rule = rules[relevance_pass.number]
-        # Zero, but no gradient of the heatmap goes to the biases by the rule (method §4).
-        total = value if shift is None else value + (shift.detach() - shift)
+        total = _without_bias_gradient(value, shift) if rule.needs_total else None
         positive, negative = _scaled(
-            _join(tensors[n : n + p]), _join(tensors[n + p :]), scale, shift, flips
+            _join(tensors[n : n + p]) if rule.needs_positive or flips else None,
+            _join(tensors[n + p :]) if rule.needs_negative or flips else None,
+            *(scale, shift, flips),
         )
-        shares = _unscaled(rule.share(value * g, Sums(total, positive, negative)), scale, flips)
+        sums = Sums(total, positive, negative, rectified)
+        shares = _unscaled(rule.share(value * g, sums), scale, flips)
         return (
             None,
             *_split(shares.total, sizes, n),
@@ -476,6 +472,11 @@ def _way_back(
         )
 
     return way_back
+
+
+def _without_bias_gradient(value: Tensor, shift: Tensor | None) -> Tensor:
+    """Return ``value`` as a sum whose biases are constants (method §4)."""
+    return value if shift is None else value + (shift.detach() - shift)
 
 
 def _scaled(
@@ -495,14 +496,20 @@ def _scaled(
             torch.where(up, positive, negative),
             torch.where(up, negative, positive),
         )
-    if scale is not None:
-        positive = None if positive is None else positive * scale
-        negative = None if negative is None else negative * scale
-    if shift is not None:
-        constant = shift.detach()
-        positive = None if positive is None else positive + constant.clamp(min=0)
-        negative = None if negative is None else negative + constant.clamp(max=0)
-    return positive, negative
+    up, down = (
+        (None, None)
+        if shift is None
+        else (shift.detach().clamp(min=0), shift.detach().clamp(max=0))
+    )
+    return _affine(positive, scale, up), _affine(negative, scale, down)
+
+
+def _affine(x: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
+    if x is None or (scale is None and shift is None):
+        return x
+    if scale is None:
+        return x + shift
+    return x * scale if shift is None else torch.addcmul(shift, x, scale)
 
 
 def _unscaled(shares: Shares, scale: Tensor | None, flips: bool) -> Shares:
@@ -526,19 +533,21 @@ def _join(pieces: Sequence[Tensor]) -> Tensor | None:
     return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), 1)
 
 
+def _concatenated(shifts: Sequence[Tensor | None], tensors: Sequence[Tensor]) -> Tensor | None:
+    """Join shifts ``[C, 1, ...]`` along the channels, those that are None being 0."""
+    if all(shift is None for shift in shifts):
+        return None
+    parts = [
+        t.new_zeros((t.shape[1], *(1,) * (t.dim() - 2))) if shift is None else shift
+        for shift, t in zip(shifts, tensors, strict=True)
+    ]
+    return torch.cat(parts)
+
+
 def _split(share: Tensor | None, sizes: tuple[int, ...], n: int) -> Sequence[Tensor | None]:
     if share is None or not n:
         return (None,) * n
     return (share,) if n == 1 else share.split(sizes, 1)
-
-
-def _below(way_back: WayBack) -> WayBack:
-    """Return the way back from an activation, around what it reads."""
-
-    def rule(g: Tensor, a: Tensor, *routes: Tensor) -> tuple[Tensor | None, ...]:
-        return way_back(g, a, *routes)
-
-    return rule
 
 
 def _straight(n: int) -> WayBack:

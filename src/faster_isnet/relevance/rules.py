@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from faster_isnet.checks import check_range
-from faster_isnet.relevance.activations import stabilise
+from faster_isnet.relevance.activations import stabilise, stabilise_nonnegative
 
 
 class Sums(NamedTuple):
@@ -28,11 +28,14 @@ class Sums(NamedTuple):
         z, the output itself.
     positive, negative
         Z⁺ ≥ 0 and Z⁻ ≤ 0.
+    rectified
+        Whether ``total`` is ≥ 0 because negative outputs, which have no relevance, are left out.
     """
 
     total: Tensor | None
     positive: Tensor | None
     negative: Tensor | None
+    rectified: bool = False
 
 
 class Shares(NamedTuple):
@@ -64,6 +67,7 @@ class Rule:
 
     epsilon: float = 1e-2
 
+    needs_total: ClassVar[bool] = True
     needs_positive: ClassVar[bool] = False
     needs_negative: ClassVar[bool] = False
 
@@ -94,7 +98,8 @@ class Epsilon(Rule):
     def share(self, relevance: Tensor, sums: Sums) -> Shares:
         """Divide by the stabilised output."""
         assert sums.total is not None
-        return Shares(total=relevance / stabilise(sums.total, self.epsilon))
+        stabilised = stabilise_nonnegative if sums.rectified else stabilise
+        return Shares(total=relevance / stabilised(sums.total, self.epsilon))
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ class AlphaBeta(Rule):
     alpha: float = 2.0
     beta: float = -1.0
 
+    needs_total: ClassVar[bool] = False
     needs_positive: ClassVar[bool] = True
     needs_negative: ClassVar[bool] = True
 
@@ -135,8 +141,8 @@ class AlphaBeta(Rule):
         assert sums.positive is not None
         assert sums.negative is not None
         return Shares(
-            positive=self.alpha * relevance / stabilise(sums.positive, self.epsilon),
-            negative=self.beta * relevance / -stabilise(-sums.negative, self.epsilon),
+            positive=self.alpha * relevance / stabilise_nonnegative(sums.positive, self.epsilon),
+            negative=-self.beta * relevance / stabilise_nonnegative(-sums.negative, self.epsilon),
         )
 
 
@@ -148,12 +154,13 @@ class ZPlus(Rule):
     positive weights alone would give (Bassi et al., Nature Communications 15, 291, 2024).
     """
 
+    needs_total: ClassVar[bool] = False
     needs_positive: ClassVar[bool] = True
 
     def share(self, relevance: Tensor, sums: Sums) -> Shares:
         """Share among the positive contributions."""
         assert sums.positive is not None
-        return Shares(positive=relevance / stabilise(sums.positive, self.epsilon))
+        return Shares(positive=relevance / stabilise_nonnegative(sums.positive, self.epsilon))
 
     def start(self, logits: Tensor, positive: Tensor | None) -> Tensor:
         """Return Z⁺, if the last layer is one that has it."""
