@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
+from functools import partial
 
 import captum.attr
 import pytest
@@ -12,6 +13,7 @@ import torchvision
 from torch import Tensor, nn
 
 from faster_isnet import Explainer
+from faster_isnet.quantities import lowest_eta
 from golden_networks import Golden
 
 TARGETS = {
@@ -41,6 +43,33 @@ def test_published_heatmaps(golden: Golden, name: str, input_rule: str | None) -
     expected = golden[f"heatmap/flex_{name}_{input_rule or 'nozb'}"]
     assert (explanation.heatmap - expected).norm() < 1e-5 * expected.norm()
     torch.testing.assert_close(explanation.logits, golden["logits"])
+
+
+BLOCK_TARGETS = {
+    "block_e_all_classes": ("epsilon", "all-classes"),
+    "block_e_all_logits": ("epsilon", "all-logits"),
+    "block_e_highest_logit": ("epsilon", None),
+    # The published block form of η has no δ.
+    "block_e_selective_lowest": ("epsilon", partial(lowest_eta, delta=0.0)),
+    "block_zp_all_logits": ("zplus", "all-logits"),
+    "block_zpe_all_logits": ("dual", "all-logits"),
+}
+
+
+@pytest.mark.parametrize("input_rule", ["zb", None])
+@pytest.mark.parametrize("name", BLOCK_TARGETS)
+def test_published_heatmaps_of_the_block_form(
+    golden: Golden, name: str, input_rule: str | None
+) -> None:
+    composite, target = BLOCK_TARGETS[name]
+    heatmap = Explainer(golden.model, composite, input_rule=input_rule)(
+        golden["input"], target
+    ).heatmap
+    expected = golden[f"heatmap/{name}_{input_rule or 'nozb'}"]
+    assert heatmap.shape == expected.shape
+    for k in range(heatmap.shape[1]):
+        difference = (heatmap[:, k] - expected[:, k]).norm()
+        assert difference < 1e-5 * expected[:, k].norm()
 
 
 def test_all_classes_in_one_pass_are_the_classes_one_by_one(golden: Golden) -> None:

@@ -209,8 +209,8 @@ class Explainer:
             hidden = stack.enter_context(hidden_outputs(self.model, self.layers))
             if self.input_rule is not None:
                 sources += [_corner(b, pixels) for b in (self.input_low, self.input_high)]
-                corners = (corner.clone() for corner in sources[1:])
-                rule = InputRule(relevance_pass, self.epsilon, image, *corners, self.input_rule)
+                low, high = (corner.clone() for corner in sources[1:])
+                rule = InputRule(relevance_pass, self.epsilon, image, low, high, self.input_rule)
             running = (
                 stack.enter_context(running_module(self.model))
                 if self.composite.uses_names
@@ -291,7 +291,7 @@ def _corner(bound: Tensor, pixels: Tensor) -> Tensor:
 def _propagate(
     quantity: Tensor, tensors: Sequence[Tensor], differentiable: bool, keep: bool
 ) -> list[Tensor | None]:
-    """Return G ``[B, K, ...]`` of each tensor, all K in one pass; ``keep`` the graph for another."""
+    """Return G ``[B, K, ...]`` of each tensor, all K in one pass; ``keep`` says: not the last."""
     batch, k = quantity.shape
     keep = keep or differentiable
     if not quantity.requires_grad:

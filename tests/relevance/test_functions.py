@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from faster_isnet.relevance.functions import Detour, Overwrite, RelevancePass, ReLU
+from faster_isnet.relevance.activations import ReLURule
+from faster_isnet.relevance.functions import Detour, Overwrite, RelevancePass, ReLU, Route
 
 
 def _double(g: Tensor, x: Tensor) -> tuple[Tensor]:
@@ -21,18 +22,32 @@ def detour(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
 
 
 def relu(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
-    return ReLU.apply(relevance_pass, 0.1, x, False)
+    return ReLU.apply(relevance_pass, ReLURule(0.1).way_back, False, x)
 
 
 def relu_in_place(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
-    return ReLU.apply(relevance_pass, 0.1, x.clone(), True)
+    return ReLU.apply(relevance_pass, ReLURule(0.1).way_back, True, x.clone())
+
+
+def relu_with_a_way_around(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
+    def rule(g: Tensor, a: Tensor, route: Tensor) -> tuple[None, Tensor]:
+        return None, g * a.square()
+
+    return ReLU.apply(relevance_pass, rule, False, x.sin(), 2 * x)
+
+
+def route(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
+    """A route that two operands share: its relevance is the sum of theirs."""
+    way = Route.apply(relevance_pass, _double, x, x)
+    y = Detour.apply(relevance_pass, lambda g, _: (3 * g,), x.sin(), way)
+    return Detour.apply(relevance_pass, lambda g, *_: (g, 4 * g), y.cos(), y, way)
 
 
 def overwrite(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
     return Overwrite.apply(x.clone(), x.sin())
 
 
-FUNCTIONS = [detour, relu, relu_in_place, overwrite]
+FUNCTIONS = [detour, relu, relu_in_place, relu_with_a_way_around, route, overwrite]
 
 
 def relevance(function: Callable[..., Tensor], x: Tensor, g: Tensor) -> Tensor:
@@ -80,7 +95,7 @@ def test_relu_relevance_is_scaled_by_its_stabilised_ratio(function: Callable[...
 def test_relu_without_stabiliser_is_the_gradient() -> None:
     x = torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
     relevance_pass = RelevancePass()
-    y = ReLU.apply(relevance_pass, 0.0, x, False)
+    y = ReLU.apply(relevance_pass, ReLURule(0.0).way_back, False, x)
     with relevance_pass.running():
         (g,) = torch.autograd.grad(y.sum(), x)
     assert g.tolist() == [0, 0, 1]
@@ -103,3 +118,23 @@ def test_a_value_that_gets_no_relevance_sends_none_on() -> None:
         (g,) = torch.autograd.grad((stopped + x).sum(), x)
     assert g.tolist() == [1, 1, 1]
     assert not called
+
+
+def test_a_route_adds_up_what_is_sent_its_way() -> None:
+    x, g = points(4), points(4)
+    torch.testing.assert_close(relevance(route, x, g), (3 + 4) * g * 2 * x.square())
+
+
+def test_a_route_has_no_values_and_takes_no_memory() -> None:
+    x = points(3, 5)
+    way = Route.apply(RelevancePass(), _double, x, x)
+    assert way.shape == x.shape
+    assert way.stride() == (0, 0)
+
+
+def test_a_pass_knows_its_number() -> None:
+    relevance_pass = RelevancePass()
+    with relevance_pass.running(1):
+        assert (relevance_pass.active, relevance_pass.number) == (True, 1)
+    with relevance_pass.running():
+        assert relevance_pass.number == 0

@@ -137,7 +137,7 @@ class InputRule(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def claims(self, tensor: Any) -> bool:
-        """Whether what reads ``tensor`` is this rule's: pixels, or what their layer made of them."""
+        """Whether what reads ``tensor`` is this rule's: pixels, or what a layer made of them."""
         return self._boxes.get(tensor) is not None or self._first_layers.get(tensor) is not None
 
     def _preprocess(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:

@@ -196,7 +196,7 @@ def contrast(logits: Tensor, index: Tensor) -> Tensor:
     tensor([[-4.,  2.]])
     """
     if has_torch_function_unary(logits):
-        return handle_torch_function(contrast, (logits,), logits, index)  # type: ignore[no-any-return]
+        return handle_torch_function(contrast, (logits,), logits, index)
     classes = logits.shape[1]
     others = (index + torch.arange(1, classes, device=index.device)) % classes
     return logits.gather(1, index) - logits.gather(1, others)

@@ -1,0 +1,252 @@
+"""What is known of a linear layer's output, and the way its relevance goes back from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from faster_isnet.relevance.contributions import Contributions
+from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.functions import Rule as WayBack
+from faster_isnet.relevance.rules import Rule, Shares, Sums
+
+Rules = tuple[Rule, ...] | None
+"""A layer's rules, one for each relevance pass; None to pass G by the gradient."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What is known of some channels of a linear layer's output.
+
+    Attributes
+    ----------
+    rules
+        The layer's.
+    contributions
+        What it is summed from: one for all channels, or one for each run of them.
+    scale, shift
+        Its batch norm's γ/σ, and all that is not a contribution (biases and what the batch norm
+        makes of them), of shapes that broadcast; None for 1 and 0.
+    fusable
+        Whether a batch norm that reads the output is one with the layer.
+    """
+
+    rules: Rules
+    contributions: tuple[Contributions, ...]
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    fusable: bool = True
+
+    @property
+    def channels(self) -> int:
+        """How many channels."""
+        return sum(piece.channels for piece in self.contributions)
+
+    @cached_property
+    def routes(self) -> _Routes:
+        """The ways back that the rules need."""
+        return _Routes.of(self)
+
+
+class _RoutesShape(NamedTuple):
+    """How many ways back there are, without the tensors."""
+
+    sizes: tuple[int, ...]
+    flips: bool
+    all: int
+    positive: int
+
+
+@dataclass(frozen=True)
+class _Routes:
+    """The ways back from a layer's output: for all, the positive, the negative contributions."""
+
+    all: tuple[Tensor, ...]
+    positive: tuple[Tensor, ...]
+    negative: tuple[Tensor, ...]
+    sizes: tuple[int, ...]
+    flips: bool
+
+    @classmethod
+    def of(cls, output: Output) -> _Routes:
+        rules, pieces = output.rules, output.contributions
+        assert rules is not None
+        needs_positive = any(rule.needs_positive for rule in rules)
+        needs_negative = any(rule.needs_negative for rule in rules)
+        flips = False
+        if output.scale is not None and (needs_positive or needs_negative):
+            # A negative γ makes negative contributions of positive ones.
+            flips = bool((output.scale < 0).any())
+        return cls(
+            tuple(piece.all for piece in pieces),
+            tuple(p.positive for p in pieces) if needs_positive or flips else (),
+            tuple(p.negative for p in pieces) if needs_negative or flips else (),
+            tuple(piece.channels for piece in pieces),
+            flips,
+        )
+
+    @property
+    def shape(self) -> _RoutesShape:
+        return _RoutesShape(self.sizes, self.flips, len(self.all), len(self.positive))
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return (*self.all, *self.positive, *self.negative)
+
+
+def positive_sum(output: Output) -> Tensor | None:
+    """Return Z⁺ of a layer's output, biases included, if its rules need it."""
+    routes = output.routes
+    positive, negative = _join(routes.positive), _join(routes.negative)
+    return _scaled(positive, negative, output.scale, output.shift, routes.flips)[0]
+
+
+def routes_of(outputs: Sequence[Output]) -> list[Tensor]:
+    """Return the tensors that the relevance of a layer's output goes back to."""
+    return [route for output in outputs for route in output.routes.tensors]
+
+
+def normalised(output: Output, scale: Tensor, offset: Tensor) -> Output:
+    """Return what a batch norm, scale · output + offset, makes of an output that it is one with."""
+    shift = offset if output.shift is None else torch.addcmul(offset, output.shift, scale)
+    return replace(output, scale=scale, shift=shift, fusable=False)
+
+
+def joined(one: Output, other: Output, like: Tensor) -> Output:
+    """Return two runs of channels with the same rules as one."""
+    shift = None
+    if not (one.shift is None and other.shift is None):
+        ones = (1,) * (like.dim() - 2)
+        shift = torch.cat(
+            [
+                like.new_zeros((o.channels, *ones)) if o.shift is None else o.shift
+                for o in (one, other)
+            ]
+        )
+    return Output(one.rules, one.contributions + other.contributions, shift=shift)
+
+
+def _side_by_side(ways: Sequence[WayBack], sizes: list[int], counts: list[int]) -> WayBack:
+    """Return the way back of runs of channels that have rules of their own."""
+
+    def back(g: Tensor, value: Tensor, *routes: Tensor) -> tuple[Tensor | None, ...]:
+        shares: list[Tensor | None] = []
+        remaining = list(routes)
+        for way, count, g_, v in zip(
+            ways, counts, torch.split(g, sizes, 1), torch.split(value, sizes, 1), strict=True
+        ):
+            shares += way(g_, v, *remaining[:count])[1:]
+            del remaining[:count]
+        return None, *shares
+
+    return back
+
+
+def way_back(
+    relevance_pass: RelevancePass, outputs: Sequence[Output], rectified: bool = False
+) -> WayBack:
+    """Return how the relevance of a layer's output goes back to its routes.
+
+    ``rectified`` says that it is the relevance of the output's positive part, which ReLU left.
+    """
+    ways = [_way_back(relevance_pass, output, rectified) for output in outputs]
+    if len(ways) == 1:
+        return ways[0]
+    sizes = [output.channels for output in outputs]
+    return _side_by_side(ways, sizes, [len(output.routes.tensors) for output in outputs])
+
+
+def _way_back(relevance_pass: RelevancePass, output: Output, rectified: bool) -> WayBack:
+    """Return how the relevance of a layer's output goes back to its contributions.
+
+    The closure must not hold what the output's own history leads to, or memory would leak.
+    """
+    rules, scale, shift = output.rules, output.scale, output.shift
+    assert rules is not None
+    sizes, flips, n, p = output.routes.shape
+
+    def back(g: Tensor, value: Tensor, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+        rule = rules[relevance_pass.number]
+        total = _without_bias_gradient(value, shift) if rule.needs_total else None
+        positive, negative = _scaled(
+            _join(tensors[n : n + p]) if rule.needs_positive or flips else None,
+            _join(tensors[n + p :]) if rule.needs_negative or flips else None,
+            *(scale, shift, flips),
+        )
+        sums = Sums(total, positive, negative, rectified)
+        shares = _unscaled(rule.share(value * g, sums), scale, flips)
+        return (
+            None,
+            *_split(shares.total, sizes, n),
+            *_split(shares.positive, sizes, p),
+            *_split(shares.negative, sizes, len(tensors) - n - p),
+        )
+
+    return back
+
+
+def _without_bias_gradient(value: Tensor, shift: Tensor | None) -> Tensor:
+    """Return ``value`` as a sum whose biases are constants (method §4)."""
+    return value if shift is None else value + (shift.detach() - shift)
+
+
+def _scaled(
+    positive: Tensor | None,
+    negative: Tensor | None,
+    scale: Tensor | None,
+    shift: Tensor | None,
+    flips: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return Z⁺ and Z⁻ after the batch norm, biases included as constants."""
+    if flips:
+        assert scale is not None
+        assert positive is not None
+        assert negative is not None
+        up = scale >= 0
+        positive, negative = (
+            torch.where(up, positive, negative),
+            torch.where(up, negative, positive),
+        )
+    if shift is None:
+        return _affine(positive, scale, None), _affine(negative, scale, None)
+    constant = shift.detach()
+    up, down = constant.clamp(min=0), constant.clamp(max=0)
+    return _affine(positive, scale, up), _affine(negative, scale, down)
+
+
+def _affine(x: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
+    if x is None or shift is None:
+        return x if x is None or scale is None else x * scale
+    return x + shift if scale is None else torch.addcmul(shift, x, scale)
+
+
+def _unscaled(shares: Shares, scale: Tensor | None, flips: bool) -> Shares:
+    """Return the shares of the contributions before the batch norm."""
+    total, positive, negative = shares
+    if scale is None:
+        return shares
+    if flips and (positive is not None or negative is not None):
+        up = scale >= 0
+        like = positive if positive is not None else negative
+        assert like is not None
+        p = torch.zeros_like(like) if positive is None else positive
+        n = torch.zeros_like(like) if negative is None else negative
+        positive, negative = torch.where(up, p, n), torch.where(up, n, p)
+    return Shares(*(None if s is None else s * scale for s in (total, positive, negative)))
+
+
+def _join(pieces: Sequence[Tensor]) -> Tensor | None:
+    if not pieces:
+        return None
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), 1)
+
+
+def _split(share: Tensor | None, sizes: tuple[int, ...], n: int) -> Sequence[Tensor | None]:
+    if share is None or not n:
+        return (None,) * n
+    return (share,) if n == 1 else torch.split(share, list(sizes), 1)
