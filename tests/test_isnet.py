@@ -49,16 +49,70 @@ def test_published_losses_and_gradients(golden: Golden, input_rule: str | None) 
     assert torch.stack(differences).norm() < 1e-5 * torch.stack(sizes).norm()
 
 
+HEATMAPS = {"original": 4, "dual": 2}
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_explains_its_quantity(variant: str) -> None:
     net, (x, _, _) = ISNet(network(), variant).eval(), batch()
+    chosen = VARIANTS[variant]
     torch.manual_seed(1)
     explanation = net.explain(x)
     torch.manual_seed(1)
-    expected = Explainer(net.backbone, input_rule="zb")(x, VARIANTS[variant])
-    torch.testing.assert_close(explanation.heatmap, expected.heatmap)
-    assert explanation.heatmap.shape == (4, 4 if variant == "original" else 1, 3, 8, 8)
+    explainer = Explainer(net.backbone, chosen.composite, input_rule=chosen.input_rule)
+    torch.testing.assert_close(explanation.heatmap, explainer(x, chosen.target).heatmap)
+    assert explanation.heatmap.shape == (4, HEATMAPS.get(variant, 1), 3, 8, 8)
     assert explanation.heatmap.requires_grad
+
+
+@pytest.mark.parametrize("variant", ["selective", "stochastic", "original"])
+def test_variants_run_on_the_block_form_too(variant: str) -> None:
+    x, _, _ = batch()
+    heatmaps = []
+    for composite in ("flex", "epsilon"):
+        net = ISNet(network(), variant, composite=composite).eval()
+        torch.manual_seed(0)
+        for parameter in net.parameters():
+            parameter.data.normal_(std=0.3)
+        heatmaps.append(net.explain(x).heatmap)
+    assert heatmaps[0].shape == heatmaps[1].shape
+    assert not torch.equal(*heatmaps)
+
+
+def test_the_ablations_are_gradient_times_input() -> None:
+    x, _, _ = batch()
+    for variant, quantity in [
+        ("softmax-gradient-x-input", lambda y: y.log_softmax(1).sum()),
+        ("logit-gradient-x-input", lambda y: y.sum()),
+    ]:
+        net, pixels = ISNet(network(), variant).eval(), x.clone().requires_grad_()
+        (g,) = torch.autograd.grad(quantity(net(pixels)), pixels)
+        torch.testing.assert_close(net.explain(x).heatmap[:, 0], x * g)
+
+
+def test_ignored_classes_take_no_part() -> None:
+    model, (x, _, _) = network().eval(), batch()
+    for variant, kept in [("original", [0, 2, 3]), ("logit-gradient-x-input", None)]:
+        net = ISNet(model, variant, ignore_classes=[1])
+        everything = ISNet(model, "original", composite="flex").explain(x).heatmap
+        if kept is not None:
+            torch.testing.assert_close(net.explain(x).heatmap, everything[:, kept])
+    last = model[-1]
+    last.bias.data[1] = -100.0  # class 1 would be the lowest
+    net = ISNet(model, ignore_classes=[1])
+    before = net.explain(x).heatmap
+    last.weight.data[1].normal_()
+    assert torch.equal(net.explain(x).heatmap, before)
+    assert not torch.equal(ISNet(model).explain(x).heatmap, before)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "message"),
+    [([4], r"must be in 0..3, got \[4\]"), ([0, 1, 2], "at least two of the 4 classes")],
+)
+def test_classes_that_cannot_be_ignored(ignored: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ISNet(network(), ignore_classes=ignored).explain(batch()[0])
 
 
 def test_called_it_is_the_plain_model() -> None:
@@ -105,6 +159,36 @@ def test_published_layers(name: str) -> None:
     assert losses[0].isfinite().all()
     deep(explanation, y, masks).total.backward()
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+FULL = {"resnet18": 8, "resnet50": 16, "densenet121": 1 + 2 * 58 + 3 + 1, "vgg11_bn": 8}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_full_signal_penalisation_supervises_every_block(name: str) -> None:
+    model = torchvision.models.get_model(name, weights=None, num_classes=3).eval()
+    net = ISNet(model, deep_supervision="full")
+    assert len(net.layers) == FULL[name]
+    if name == "resnet18":
+        x, y, masks = batch(64, 3, 2)
+        ISNetLoss(1.0)(net.explain(x), y, masks).total.backward()
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "dual"])
+def test_layers_are_supervised_under_the_rules_too(composite: str) -> None:
+    model = torchvision.models.get_model("resnet18", weights=None, num_classes=3).eval()
+    x, y, masks = batch(64, 3, 2)
+    explanation = ISNet(model, deep_supervision=True, composite=composite).explain(x)
+    k = 2 if composite == "dual" else 1
+    assert [r.shape[1] for r in explanation.layers.values()] == [k] * 4
+    ISNetLoss(1.0)(explanation, y, masks).total.backward()
+
+
+def test_an_unknown_choice_of_layers() -> None:
+    with pytest.raises(ValueError, match=r"must be False, True, 'full' or a list .* got 'ful'"):
+        ISNet(network(), deep_supervision="ful")
+    with pytest.raises(ValueError, match=r"deep_supervision='full' knows .* not of Sequential"):
+        ISNet(network(), deep_supervision="full")
 
 
 def test_published_layers_of_an_unknown_model() -> None:

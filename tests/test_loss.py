@@ -37,7 +37,7 @@ def heatmap_loss_by_hand(h: np.ndarray, mask: np.ndarray, loss: ISNetLoss) -> fl
     for channel in u:
         s = gwrp_by_hand(channel * (1 - mask), loss.gwrp_decay)
         background.append(-np.log(1 - min(s / (s + loss.activation), 1 - 1e-7)))
-    f, low, high = np.abs(h[:, inside]).sum(), loss.cut_low, loss.cut_high
+    f, low, high = np.abs(h[:, inside]).sum(), loss.cuts.low[""][0], loss.cuts.high[""][0]
     foreground = (min(f / low, 1) - 1) ** 2
     if loss.foreground == "l1":
         foreground += max(f, high) - high

@@ -169,7 +169,11 @@ def test_other_targets() -> None:
     [
         ("lowest-etta", ValueError, "unknown target 'lowest-etta'; did you mean 'lowest-eta'"),
         ("Random-Logit", ValueError, "did you mean 'random-logit'"),
-        ("zzz", ValueError, "unknown target 'zzz'; Known: 'all-classes', 'all-logits', 'high"),
+        (
+            "zzz",
+            ValueError,
+            "unknown target 'zzz'; Known: 'all-classes', 'all-log-probabilities', 'all-logits', 'high",
+        ),
         (True, TypeError, "a class index, an integer tensor .* got bool: True"),
         (1.5, TypeError, "a class index, an integer tensor .* got float: 1.5"),
         ([0, 1], TypeError, "an integer tensor .* got list: "),

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 
+from faster_isnet.calibration import Calibration, CutCalibration, calibrate
 from faster_isnet.explain import Explainer, Explanation
 from faster_isnet.isnet import ISNet
 from faster_isnet.lightning_module import LitISNet
@@ -9,4 +10,15 @@ from faster_isnet.loss import NO_MASK, ISNetLoss, LossParts
 
 __version__ = version("faster-isnet")
 
-__all__ = ["NO_MASK", "Explainer", "Explanation", "ISNet", "ISNetLoss", "LitISNet", "LossParts"]
+__all__ = [
+    "NO_MASK",
+    "Calibration",
+    "CutCalibration",
+    "Explainer",
+    "Explanation",
+    "ISNet",
+    "ISNetLoss",
+    "LitISNet",
+    "LossParts",
+    "calibrate",
+]

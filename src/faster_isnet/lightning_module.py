@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy, multilabel_accuracy
 
+from faster_isnet.calibration import CutCalibration
 from faster_isnet.checks import check_choice, check_range
+from faster_isnet.cuts import Cuts
 from faster_isnet.isnet import ISNet
 from faster_isnet.loss import ISNetLoss, LossParts
 
@@ -62,6 +65,9 @@ class LitISNet(lightning.LightningModule):
     heatmap_weight_schedule
         P by epoch, as ``{epoch: P}``: linear between the epochs named, constant outside of them.
         ``None`` keeps the criterion's weight.
+    calibration_epochs
+        With ``ISNetLoss(cut_low="auto")``: for how long the plain classifier is trained that C1
+        and C2 are calibrated on, see :class:`~faster_isnet.calibration.CutCalibration`.
 
     Raises
     ------
@@ -94,6 +100,7 @@ class LitISNet(lightning.LightningModule):
         gamma: float = 0.1,
         gradient_clip: float | None = 1.0,
         heatmap_weight_schedule: Mapping[int, float] | None = None,
+        calibration_epochs: int = 3,
     ) -> None:
         super().__init__()
         if not isinstance(net, ISNet):
@@ -111,6 +118,7 @@ class LitISNet(lightning.LightningModule):
         if gradient_clip is not None:
             check_range("gradient_clip", gradient_clip, 0, open_low=True)
         self.gradient_clip = gradient_clip
+        self.calibration_epochs = int(check_range("calibration_epochs", calibration_epochs, 1))
         self.heatmap_weight_schedule = dict(heatmap_weight_schedule or {})
         for epoch, weight in self.heatmap_weight_schedule.items():
             check_range(f"heatmap_weight_schedule[{epoch}]", weight, 0, 1)
@@ -146,14 +154,22 @@ class LitISNet(lightning.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser, with its learning rate's milestones if there are any."""
-        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
-        if self.optimizer_name == "sgd":
-            options["momentum"] = self.momentum
-        optimizer = OPTIMIZERS[self.optimizer_name](self.net.parameters(), **options)
+        optimizer = self.build_optimizer(self.net.parameters())
         if not self.milestones:
             return optimizer
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, self.milestones, self.gamma)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """Return an optimiser of these parameters, as the settings say."""
+        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if self.optimizer_name == "sgd":
+            options["momentum"] = self.momentum
+        return OPTIMIZERS[self.optimizer_name](parameters, **options)
+
+    def configure_callbacks(self) -> list[lightning.Callback]:
+        """Return the calibration of C1 and C2, if they are not known yet."""
+        return [CutCalibration(self.calibration_epochs)] if self.criterion.cuts is None else []
 
     def configure_gradient_clipping(
         self,
@@ -168,17 +184,22 @@ class LitISNet(lightning.LightningModule):
             self.clip_gradients(optimizer, self.gradient_clip, "norm")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of the random number generators."""
+        """Keep the state of the random number generators, and C1 and C2."""
         checkpoint["random_states"] = _random_states()
+        if self.criterion.cuts is not None:
+            checkpoint["cuts"] = asdict(self.criterion.cuts)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the state of the random number generators."""
+        """Restore the state of the random number generators, and C1 and C2 that were calibrated."""
+        if "cuts" in checkpoint and self.criterion.cuts is None:
+            self.criterion.cuts = Cuts.of(**checkpoint["cuts"])
         if "random_states" in checkpoint:
             _set_random_states(checkpoint["random_states"])
 
     def _losses(self, batch: Batch) -> tuple[LossParts, Tensor]:
         images, labels, *rest = batch
-        if self.criterion.heatmap_weight == 0:
+        # Before the calibration Lightning's sanity check alone comes here.
+        if self.criterion.heatmap_weight == 0 or self.criterion.cuts is None:
             logits = self.net(images)
             classification = self.criterion.classify(logits, labels)
             return LossParts(

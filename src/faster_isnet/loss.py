@@ -17,6 +17,7 @@ from faster_isnet.checks import (
     check_masks,
     check_range,
 )
+from faster_isnet.cuts import AUTO, IMAGE, Cut, Cuts
 from faster_isnet.explain import Explanation
 
 NO_MASK = -1.0
@@ -67,7 +68,10 @@ class ISNetLoss(nn.Module):
         w1 and w2 ≥ 0.
     cut_low, cut_high
         C1 and C2 with 0 < C1 ≤ C2: the range of the absolute relevance in the foreground that
-        costs nothing.
+        costs nothing. A number for all heatmaps, or a sequence with one for each of a sample's K
+        heatmaps; or, for each supervised layer, one of these by its name, :data:`IMAGE` being the
+        heatmap of the image. ``cut_low="auto"`` leaves both to the calibration
+        (:class:`~faster_isnet.calibration.CutCalibration`).
     foreground
         How relevance above C2 is penalised: ``"l1"``, ``"l2"``, or ``"hybrid"``, which is
         quadratic first and then linear.
@@ -106,8 +110,8 @@ class ISNetLoss(nn.Module):
         activation: float = 1.0,
         background_weight: float = 1.0,
         foreground_weight: float = 1.0,
-        cut_low: float = 1.0,
-        cut_high: float = 25.0,
+        cut_low: Cut | str = 1.0,
+        cut_high: Cut = 25.0,
         foreground: str = "hybrid",
         normalization: str = "abs",
         layer_decay: float = 1.0,
@@ -120,8 +124,9 @@ class ISNetLoss(nn.Module):
         self.activation = check_range("activation", activation, 0, open_low=True)
         self.background_weight = check_range("background_weight", background_weight, 0)
         self.foreground_weight = check_range("foreground_weight", foreground_weight, 0)
-        self.cut_low = check_range("cut_low", cut_low, 0, open_low=True)
-        self.cut_high = check_range("cut_high", cut_high, cut_low)
+        if isinstance(cut_low, str):
+            check_choice("cut_low", cut_low, [AUTO])
+        self.cuts = None if isinstance(cut_low, str) else Cuts.of(cut_low, cut_high)
         self.foreground = check_choice("foreground", foreground, _ABOVE)
         self.normalization = check_choice("normalization", normalization, _NORMALIZATIONS)
         self.layer_decay = check_range("layer_decay", layer_decay, 0, 1, open_low=True)
@@ -177,7 +182,7 @@ class ISNetLoss(nn.Module):
             return F.binary_cross_entropy_with_logits(logits, labels.to(logits), pos_weight=weights)
         return F.cross_entropy(logits, labels, weights)
 
-    def heatmap_losses(self, heatmaps: Tensor, masks: Tensor) -> Tensor:
+    def heatmap_losses(self, heatmaps: Tensor, masks: Tensor, layer: str = IMAGE) -> Tensor:
         """Return the heatmap loss of each sample.
 
         Parameters
@@ -186,6 +191,8 @@ class ISNetLoss(nn.Module):
             ``[B, K, C, ...]``, K heatmaps a sample, at the image or at a hidden layer.
         masks
             ``[B, 1, ...]`` in {0, 1}, of the heatmaps' size.
+        layer
+            The layer's name, if C1 and C2 differ by layer.
 
         Returns
         -------
@@ -199,16 +206,17 @@ class ISNetLoss(nn.Module):
         if self.background_weight:
             losses = losses + self.background_weight * self._background(h, mask)
         if self.foreground_weight:
-            losses = losses + self.foreground_weight * self._foreground(inside)
+            losses = losses + self.foreground_weight * self._foreground(inside, layer)
         return losses.mean(1)
 
     def _heatmap_loss(self, explanation: Explanation, masks: Tensor, has_mask: Tensor) -> Tensor:
+        masks, relevances = masks[has_mask], {IMAGE: explanation.heatmap, **explanation.layers}
         by_layer = [
-            self.heatmap_losses(relevance[has_mask], shrink_mask(masks[has_mask], relevance))
-            for relevance in (explanation.heatmap, *explanation.layers.values())
+            self.heatmap_losses(relevance[has_mask], shrink_mask(masks, relevance), layer)
+            for layer, relevance in relevances.items()
         ]
         joined = gwrp(torch.stack(by_layer, dim=1), self.layer_decay)
-        return joined.sum() / len(masks)
+        return joined.sum() / len(has_mask)
 
     def _background(self, h: Tensor, mask: Tensor) -> Tensor:
         """Return −log(1 − s/(s + E)) of the background scores s, ``[B, K]``."""
@@ -217,10 +225,16 @@ class ISNetLoss(nn.Module):
         # The same as −log(1 − s/(s + E)), without the cancellation.
         return torch.log1p(scores / self.activation).clamp(max=_LARGEST_BACKGROUND_LOSS).mean(2)
 
-    def _foreground(self, inside: Tensor) -> Tensor:
+    def _foreground(self, inside: Tensor, layer: str) -> Tensor:
         """Return the price of a foreground relevance ``[B, K]`` outside of [C1, C2]."""
-        below = ((inside / self.cut_low).clamp(max=1) - 1).square()
-        return below + _ABOVE[self.foreground](inside, self.cut_low, self.cut_high)
+        if self.cuts is None:
+            raise RuntimeError(
+                'C1 and C2 are not known yet: with cut_low="auto" LitISNet calibrates them when it '
+                "starts to train; elsewhere set the attribute `cuts` to what calibrate() found"
+            )
+        low, high = map(inside.new_tensor, self.cuts.for_heatmaps(layer, inside.shape[1]))
+        below = ((inside / low).clamp(max=1) - 1).square()
+        return below + _ABOVE[self.foreground](inside, low, high)
 
 
 def gwrp(values: Tensor, decay: float) -> Tensor:
@@ -301,15 +315,15 @@ def _positive(value: Tensor) -> Tensor:
     return value.clamp(min=torch.finfo(value.dtype).tiny)
 
 
-def _above_l1(inside: Tensor, low: float, high: float) -> Tensor:
-    return inside.clamp(min=high) - high
+def _above_l1(inside: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return (inside - high).clamp(min=0)
 
 
-def _above_l2(inside: Tensor, low: float, high: float) -> Tensor:
-    return ((inside / low).clamp(min=high / low) - high / low).square()
+def _above_l2(inside: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    return ((inside - high).clamp(min=0) / low).square()
 
 
-def _above_hybrid(inside: Tensor, low: float, high: float) -> Tensor:
+def _above_hybrid(inside: Tensor, low: Tensor, high: Tensor) -> Tensor:
     # Quadratic from C2 to C1 + C2, where it is 1, then linear.
     quadratic = _above_l2(inside.clamp(max=low + high), low, high)
     return quadratic + (inside - (low + high)).clamp(min=0)
@@ -320,7 +334,7 @@ _NORMALIZATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "signed": _by_signed_mean,
     "none": _by_size,
 }
-_ABOVE: dict[str, Callable[[Tensor, float, float], Tensor]] = {
+_ABOVE: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "l1": _above_l1,
     "l2": _above_l2,
     "hybrid": _above_hybrid,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,11 @@ def all_classes(logits: Tensor) -> Tensor:
 def all_logits(logits: Tensor) -> Tensor:
     """Return the sum of the logits, ``[B, 1]``: all in one heatmap, as for the dual ISNet."""
     return logits.sum(dim=1, keepdim=True)
+
+
+def all_log_probabilities(logits: Tensor) -> Tensor:
+    """Return Σ_c log p_c, ``[B, 1]``, p = softmax(logits): the softmax Grad × Input's quantity."""
+    return logits.log_softmax(dim=1).sum(dim=1, keepdim=True)
 
 
 def random_logit(logits: Tensor) -> Tensor:
@@ -90,6 +95,7 @@ def lowest_eta(logits: Tensor, delta: float = 1e-2) -> Tensor:
 
 QUANTITIES: dict[str, Quantity] = {
     "all-classes": all_classes,
+    "all-log-probabilities": all_log_probabilities,
     "all-logits": all_logits,
     "highest-log-odds": highest_log_odds,
     "highest-logit": highest_logit,
@@ -128,6 +134,35 @@ def build_quantity(target: Target) -> Quantity:
         f"target must be None, a class index, an integer tensor [B], one of {sorted(QUANTITIES)} "
         f"or a function of the logits; got {type(target).__name__}: {target!r}"
     )
+
+
+def without_classes(quantity: Quantity, ignored: Sequence[int]) -> Quantity:
+    """Return a quantity of the logits that some classes take no part in.
+
+    Raises
+    ------
+    ValueError
+        When called, if a class is out of range, or fewer than two are left.
+
+    Examples
+    --------
+    >>> without_classes(all_logits, [1])(torch.tensor([[1.0, 10.0, 100.0]]))
+    tensor([[101.]])
+    """
+
+    def of_the_others(logits: Tensor) -> Tensor:
+        classes = logits.shape[1]
+        if wrong := [c for c in ignored if not 0 <= c < classes]:
+            raise ValueError(f"ignored classes must be in 0..{classes - 1}, got {wrong}")
+        kept = [c for c in range(classes) if c not in ignored]
+        if len(kept) < 2:
+            raise ValueError(
+                f"at least two of the {classes} classes must be left, got ignored classes "
+                f"{sorted(ignored)}; name fewer"
+            )
+        return quantity(logits[:, kept])
+
+    return of_the_others
 
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
