@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from faster_isnet import cli
 from faster_isnet.demo import DemoSettings, run_demo
+from faster_isnet.isnet import VARIANTS
 
 TINY = DemoSettings(standard_epochs=1, isnet_epochs=1, train_size=128)
 
@@ -18,7 +20,15 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["demo", "--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for option in ("--out", "--quick", "--backbone", "--variant", "--seed", "--source"):
+    for option in (
+        "--out",
+        "--quick",
+        "--backbone",
+        "--variant",
+        "--no-deep-supervision",
+        "--seed",
+        "--source",
+    ):
         assert option in text
 
 
@@ -57,17 +67,32 @@ def test_options_reach_the_demo(
         "resnet18",
         "--variant",
         "original",
+        "--no-deep-supervision",
         "--seed",
         "7",
         "--source",
         "mnist",
     ]
     assert cli.main(["demo", "--out", str(tmp_path), *options]) == 0
-    assert seen["settings"] == DemoSettings("mnist", "resnet18", "original", 7).quick()
+    assert seen["settings"] == DemoSettings("mnist", "resnet18", "original", False, 7).quick()
     assert seen["out"] == tmp_path
     printed = capsys.readouterr().out
     assert str(tmp_path / "report.html") in printed
     assert "12.5%" in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("deep_supervision", [True, False])
+def test_the_demo_runs_with_every_variant(
+    tmp_path: Path, variant: str, deep_supervision: bool
+) -> None:
+    settings = replace(TINY, variant=variant, deep_supervision=deep_supervision, cut_low="auto")
+    metrics = run_demo(settings, tmp_path)
+    assert 0 <= metrics["isnet"]["background_share"] <= 1
+    report = (tmp_path / "report.html").read_text()
+    for word in (variant, "variant", "deep_supervision", str(deep_supervision)):
+        assert word in report
 
 
 @pytest.mark.slow

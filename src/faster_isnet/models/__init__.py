@@ -5,7 +5,17 @@ from faster_isnet.models.backbones import (
     CONVNET_BLOCKS,
     backbone_names,
     build_backbone,
+    check_backbone,
     convnet,
 )
+from faster_isnet.models.heads import replace_classifier
 
-__all__ = ["CONVNET", "CONVNET_BLOCKS", "backbone_names", "build_backbone", "convnet"]
+__all__ = [
+    "CONVNET",
+    "CONVNET_BLOCKS",
+    "backbone_names",
+    "build_backbone",
+    "check_backbone",
+    "convnet",
+    "replace_classifier",
+]

@@ -1,0 +1,233 @@
+"""Checkpoints of the published code, read without running code from them."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+_ZIP = b"PK\x03\x04"
+_CURE = "Build the backbone with the architecture, classes and dropout of the checkpoint's."
+# From which key of the file each key of the backbone is read.
+_Fit: TypeAlias = dict[str, str]
+
+
+def load_published_checkpoint(path: str | Path, backbone: nn.Module) -> nn.Module:
+    """Read the backbone out of a checkpoint of the published ISNets.
+
+    These are Lightning checkpoints of a network in its wrappers: ``model.model.conv1.weight``
+    (LRP-Flex), ``classifierDNN.conv1.weight`` (LRP-Block). The prefix is found: it is the one under
+    which most of the backbone's keys are, with or without ``module.`` and the like. A module that
+    is wrapped as ``maxpool.maxpool`` is unwrapped. A state dict without wrappers is read as well.
+
+    Only tensors and plain values are read (``torch.load(..., weights_only=True)``): code that the
+    file holds is never run.
+
+    Parameters
+    ----------
+    path
+        The file, as PyTorch 1.6 and newer write it.
+    backbone
+        The network that the weights are for, on any device, for example from
+        :func:`~faster_isnet.models.build_backbone`. The published code puts dropout before the
+        classifier as ``build_backbone(..., dropout=0.5)`` does: both then have the key
+        ``fc.1.weight`` instead of ``fc.weight``.
+
+    Returns
+    -------
+    torch.nn.Module
+        ``backbone``, with all of its parameters and buffers from the file. Only the counters
+        ``num_batches_tracked`` may be missing there, and stay as they are. What else the file
+        holds is ignored, and logged as a warning.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it cannot be opened.
+    TypeError
+        If ``backbone`` is no module.
+    ValueError
+        If the file cannot be read without running code, holds no state dict, or two different
+        networks that fit equally well, or a parameter is missing or has another shape. The
+        backbone is as it was.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from faster_isnet.models import build_backbone
+    >>> trained, fresh = build_backbone("convnet", 3), build_backbone("convnet", 3)
+    >>> state = {f"model.model.{key}": value for key, value in trained.state_dict().items()}
+    >>> with TemporaryDirectory() as folder:
+    ...     torch.save({"state_dict": state, "epoch": 7}, f"{folder}/isnet.ckpt")
+    ...     model = load_published_checkpoint(f"{folder}/isnet.ckpt", fresh)
+    >>> model is fresh, torch.equal(model.classifier.weight, trained.classifier.weight)
+    (True, True)
+    """
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(f"backbone must be a torch.nn.Module, got {type(backbone).__name__}")
+    state = _state_dict(path, _read(path))
+    expected = {k: v for k, v in backbone.state_dict().items() if isinstance(v, Tensor)}
+    prefix, fit = _best_fit(path, state, expected)
+    _check_fit(path, state, expected, prefix, fit)
+    values = {name: _converted(path, key, state[key], expected[name]) for name, key in fit.items()}
+    backbone.load_state_dict({**backbone.state_dict(), **values})
+    if ignored := state.keys() - fit.values():
+        log.warning("%s: ignored, as not of the backbone: %s", path, _some(sorted(ignored)))
+    return backbone
+
+
+def _read(path: str | Path) -> object:
+    """Read a file of tensors and plain values."""
+    cause = None
+    with Path(path).open("rb") as file:
+        # PyTorch before 2.6 could be made to run code from the formats before zip (CVE-2025-32434).
+        is_zip = file.read(len(_ZIP)) == _ZIP
+        file.seek(0)
+        try:
+            if is_zip:
+                return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # of many types, for a file that may hold anything
+            cause = error
+    raise ValueError(
+        f"{path} is no file of tensors and plain values that can be read without running code from "
+        "it, or it is damaged. If you trust where it comes from, save its state dict alone, in an "
+        'environment that has what it needs: torch.save(torch.load(path, weights_only=False)["'
+        'state_dict"], new_path)'
+    ) from cause
+
+
+def _state_dict(path: str | Path, content: object) -> dict[str, Tensor]:
+    """Return the tensors of the state dict that the file holds, or is."""
+    holds = type(content).__name__
+    if isinstance(content, Mapping):
+        state = content.get("state_dict", content)
+        items = state.items() if isinstance(state, Mapping) else ()
+        if tensors := {k: v for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}:
+            return tensors
+        holds = _some(map(repr, content))
+    raise ValueError(
+        f"{path} holds no state dict of tensors, neither itself nor as 'state_dict'; it holds: "
+        f"{holds}"
+    )
+
+
+def _best_fit(
+    path: str | Path, state: dict[str, Tensor], expected: dict[str, Tensor]
+) -> tuple[str, _Fit]:
+    """Return the prefix under which most keys fit, and how they do.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or there are two with different values.
+    """
+    fits = _fits(state, expected)
+    if not fits:
+        raise ValueError(
+            f"no key in {path} fits the backbone: it has {_some(state)}; the backbone has "
+            f"{_some(expected)}. {_CURE}"
+        )
+
+    def score(prefix: str) -> tuple[int, int]:
+        fit = fits[prefix]
+        return sum(state[fit[name]].shape == expected[name].shape for name in fit), len(fit)
+
+    best, *others = sorted(fits, key=lambda prefix: (score(prefix), -len(prefix)), reverse=True)
+    for other in others:
+        if score(other) == score(best) and not _same_values(state, fits[best], fits[other]):
+            raise ValueError(
+                f"{path} holds different networks that fit the backbone equally well, under "
+                f"{best!r} and {other!r}; save the state dict of the one that is wanted alone"
+            )
+    return best, fits[best]
+
+
+def _fits(state: Iterable[str], expected: Iterable[str]) -> dict[str, _Fit]:
+    """Return for each prefix which keys of the file are keys of the backbone under it."""
+    expected = set(expected)
+    unwrapped: dict[str, list[str]] = defaultdict(list)
+    for name in expected:
+        unwrapped[_unwrap(name)].append(name)
+    plain: dict[str, _Fit] = defaultdict(dict)
+    wrapped: dict[str, _Fit] = defaultdict(dict)
+    for key in sorted(state, key=len):
+        parts = key.split(".")
+        for cut in range(len(parts)):
+            prefix, rest = ".".join(parts[:cut]), ".".join(parts[cut:])
+            if rest in expected:
+                plain[prefix][rest] = key
+            elif len(names := unwrapped.get(_unwrap(rest), [])) == 1:
+                wrapped[prefix].setdefault(names[0], key)
+    return {prefix: wrapped[prefix] | plain[prefix] for prefix in [*plain, *wrapped]}
+
+
+def _unwrap(key: str) -> str:
+    """Return ``a.maxpool.b`` for ``a.maxpool.maxpool.b``."""
+    return ".".join(part for part, _ in groupby(key.split(".")))
+
+
+def _same_values(state: dict[str, Tensor], fit: _Fit, other: _Fit) -> bool:
+    return fit.keys() == other.keys() and all(
+        fit[name] == other[name] or torch.equal(state[fit[name]], state[other[name]])
+        for name in fit
+    )
+
+
+def _check_fit(
+    path: str | Path,
+    state: dict[str, Tensor],
+    expected: dict[str, Tensor],
+    prefix: str,
+    fit: _Fit,
+) -> None:
+    """Check that every parameter and buffer is there, in its shape.
+
+    Raises
+    ------
+    ValueError
+        If one is not; the message lists them, with their shapes.
+    """
+    missing = [
+        f"{name} {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name not in fit and not name.endswith("num_batches_tracked")
+    ]
+    other = [
+        f"{name} {list(expected[name].shape)}, in the file {list(state[key].shape)}"
+        for name, key in fit.items()
+        if state[key].shape != expected[name].shape
+    ]
+    if not missing and not other:
+        return
+    under = f"{prefix}." if prefix else ""
+    rest = [key for key in state if key.startswith(under) and key not in fit.values()]
+    lists = {"missing": missing, "of another shape": other, "left over in the file": rest}
+    found = "; ".join(f"{what}: {_some(keys)}" for what, keys in lists.items() if keys)
+    raise ValueError(
+        f"{path} does not fit the backbone, whose keys have the prefix {under!r} there: {found}. "
+        f"{_CURE}"
+    )
+
+
+def _converted(path: str | Path, key: str, value: Tensor, like: Tensor) -> Tensor:
+    """Return a value from the file in the type and on the device that the backbone has."""
+    if not torch.can_cast(value.dtype, like.dtype):
+        raise ValueError(f"{path}: {key} is {value.dtype}, the backbone wants {like.dtype}")
+    try:
+        return torch.empty_like(like).copy_(value.detach())
+    except RuntimeError as error:  # sparse, quantised, without data
+        raise ValueError(f"{path}: {key} is no ordinary tensor ({error})") from error
+
+
+def _some(names: Iterable[str], shown: int = 20) -> str:
+    listed = list(names)
+    more = f", … ({len(listed) - shown} more)" if len(listed) > shown else ""
+    return ", ".join(listed[:shown]) + more

@@ -1,0 +1,249 @@
+"""The classifier head of a network: found by running it, replaced, and given dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from faster_isnet.checks import check_range
+
+
+def check_head(classes: int, dropout: float) -> None:
+    """Check what is asked of a classifier head.
+
+    Raises
+    ------
+    TypeError
+        If the number of classes is no integer, or the dropout no number.
+    ValueError
+        If there are fewer than two classes, or the dropout is not in [0, 1).
+    """
+    if not isinstance(classes, int):
+        raise TypeError(f"classes must be an integer ≥ 2, got {classes!r}")
+    if classes < 2:
+        raise ValueError(f"classes must be at least 2, got {classes}")
+    check_range("dropout", dropout, 0.0, 1.0)
+    if dropout == 1:
+        raise ValueError("dropout must be below 1, got 1, which would drop every feature")
+
+
+def replace_classifier(
+    model: nn.Module, classes: int, dropout: float = 0.0, images: Tensor | None = None
+) -> nn.Module:
+    """Give a network a new classifier head, in place.
+
+    The head is the linear layer (or, as in SqueezeNet, the 1 x 1 convolution) that runs last: the
+    network is run once, in eval mode and without gradients, to see which it is. The new one has
+    PyTorch's initial weights, and a bias, a device and a type as the old one. timm's networks have
+    their own ``reset_classifier``, which is used. Auxiliary heads, which run in training only
+    (GoogLeNet, Inception), stay as they are; :func:`~faster_isnet.models.build_backbone` leaves
+    them out.
+
+    All other parameters, and their keys in the state dict, stay what they were, and so do the
+    head's keys: ``fc.weight`` remains ``fc.weight``. With dropout, a dropout layer that stands
+    directly before the head gets the new rate. Where there is none, the head becomes
+    ``Sequential(Dropout, Linear)`` and its keys ``fc.1.weight`` and ``fc.1.bias``, as in the
+    published code. So load weights that were saved without dropout first, and replace the head
+    afterwards.
+
+    Parameters
+    ----------
+    model
+        A network of torchvision's or timm's, or any other whose output is logits ``[B, C]`` from
+        a linear layer.
+    classes
+        How many logits the new head has, ≥ 2.
+    dropout
+        Which part of the head's inputs is dropped in training, in [0, 1). 0 adds no dropout, and
+        leaves the network's own as it is.
+    images
+        Images ``[B, ...]`` to run the network on; by default one black image ``[1, 3, S, S]`` of
+        the size S that timm or a vision transformer states, else 224.
+
+    Returns
+    -------
+    torch.nn.Module
+        ``model``.
+
+    Raises
+    ------
+    TypeError
+        If ``classes`` is no integer, or ``dropout`` no number.
+    ValueError
+        If one of them is out of range, the network does not run on the images, or its output does
+        not come from a linear layer.
+
+    Examples
+    --------
+    >>> from torchvision.models import resnet18
+    >>> replace_classifier(resnet18(), classes=3).fc
+    Linear(in_features=512, out_features=3, bias=True)
+    >>> replace_classifier(resnet18(), classes=3, dropout=0.5).fc
+    Sequential(
+      (0): Dropout(p=0.5, inplace=False)
+      (1): Linear(in_features=512, out_features=3, bias=True)
+    )
+    """
+    check_head(classes, dropout)
+    if _is_timm(model):
+        model.reset_classifier(classes)  # type: ignore[operator]
+    else:
+        name = _last_linear(model, images)
+        _set_module(model, name, _with_outputs(model.get_submodule(name), classes))
+        if hasattr(model, "num_classes"):
+            model.num_classes = classes  # type: ignore[assignment]
+    return add_dropout(model, dropout, images) if dropout else model
+
+
+def add_dropout(model: nn.Module, dropout: float, images: Tensor | None = None) -> nn.Module:
+    """Put dropout before the classifier head of a network, in place.
+
+    See :func:`replace_classifier` for the parameters, the keys and what is raised.
+    """
+    heads = _timm_heads(model) if _is_timm(model) else [_last_linear(model, images)]
+    for head, before in _dropout_before(model, heads, images).items():
+        if before is not None:
+            before.p = dropout
+            continue
+        classifier = model.get_submodule(head)
+        wrapped = nn.Sequential(nn.Dropout(dropout), classifier).train(classifier.training)
+        _set_module(model, head, wrapped)
+    return model
+
+
+def fit_head(model: nn.Module, classes: int, pretrained: bool, dropout: float) -> nn.Module:
+    """Finish a new network: one with pretrained weights still has the classes they came with."""
+    if pretrained:
+        return replace_classifier(model, classes, dropout)
+    return add_dropout(model, dropout) if dropout else model
+
+
+def _is_timm(model: nn.Module) -> bool:
+    return hasattr(model, "reset_classifier") and hasattr(model, "get_classifier")
+
+
+def _timm_heads(model: nn.Module) -> list[str]:
+    """Return the names of a timm network's heads: distilled ones have two."""
+    classifier: Any = model.get_classifier()  # type: ignore[operator]
+    heads = classifier if isinstance(classifier, tuple | list) else (classifier,)
+    names = {id(module): name for name, module in model.named_modules()}
+    return [names[id(head)] for head in heads]
+
+
+def _last_linear(model: nn.Module, images: Tensor | None) -> str:
+    """Return the name of the linear layer, or 1 x 1 convolution, that gives the logits."""
+    ran: list[str] = []
+
+    def watch(name: str, module: nn.Module, x: Tensor) -> None:
+        if _is_linear(module):
+            ran.append(name)
+
+    output = _run(model, images, watch)
+    given = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    found = "no linear layer ran"
+    if ran:
+        layer: Any = model.get_submodule(ran[-1])
+        outputs = layer.weight.shape[0]
+        if isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] == outputs:
+            if ran[-1]:
+                return ran[-1]
+            raise ValueError(f"the model is itself the linear layer {layer}; make a new one")
+        found = f"the last linear layer that ran is {ran[-1]!r}, with {outputs} outputs"
+    raise ValueError(
+        f"the classifier head of {type(model).__name__} was not found: its output is {given}, and "
+        f"{found}; it must be one that gives logits [B, C]; replace another head by hand"
+    )
+
+
+def _is_linear(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv2d):
+        return module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, nn.Linear)
+
+
+def _dropout_before(
+    model: nn.Module, heads: list[str], images: Tensor | None
+) -> dict[str, nn.Dropout | None]:
+    """Return for each head the dropout layer whose output it reads, if there is one."""
+    dropouts: list[tuple[nn.Dropout, Tensor]] = []
+    inputs: dict[str, Tensor] = {}
+
+    def watch(name: str, module: nn.Module, x: Tensor) -> None:
+        if isinstance(module, nn.Dropout):
+            dropouts.append((module, x))  # kept, so that nothing else gets its memory
+        if name in heads:
+            inputs[name] = x
+
+    _run(model, images, watch)
+    runs = [module for module, _ in dropouts]
+    once = [(module, x) for module, x in reversed(dropouts) if runs.count(module) == 1]
+    return {
+        head: next((module for module, x in once if _same_values(x, inputs[head])), None)
+        for head in heads
+    }
+
+
+def _same_values(x: Tensor, y: Tensor) -> bool:
+    """Tell whether one is the other, perhaps flattened: dropout in eval mode returns its input."""
+    return x.data_ptr() == y.data_ptr() != 0 and x.numel() == y.numel()
+
+
+def _run(
+    model: nn.Module, images: Tensor | None, watch: Callable[[str, nn.Module, Tensor], None]
+) -> object:
+    """Run a network and leave no trace; ``watch`` gets each module's name and first input."""
+
+    def hook(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        first = next(iter((*args, *kwargs.values())), None)
+        if isinstance(first, Tensor):
+            watch(name, module, first)
+
+    images = _black_image(model) if images is None else images
+    modes = {module: module.training for module in model.modules()}
+    handles = [
+        module.register_forward_pre_hook(partial(hook, name), with_kwargs=True)
+        for name, module in model.named_modules()
+    ]
+    try:
+        with torch.no_grad():
+            return model.eval()(images)
+    except Exception as error:  # whatever a user's network may raise
+        raise ValueError(
+            f"{type(model).__name__} does not run on images {list(images.shape)}, to find its "
+            f"classifier head ({type(error).__name__}: {error}); give some that it takes: images="
+        ) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+
+
+def _black_image(model: nn.Module) -> Tensor:
+    side = getattr(model, "image_size", 224)  # torchvision's vision transformers
+    size = getattr(model, "pretrained_cfg", {}).get("input_size", (3, side, side))  # timm's
+    parameter = next(model.parameters(), torch.empty(0))
+    return torch.zeros(1, *size, device=parameter.device, dtype=parameter.dtype)
+
+
+def _with_outputs(head: Any, classes: int) -> nn.Module:
+    """Return a new layer like ``head`` with ``classes`` outputs."""
+    like = {
+        "bias": head.bias is not None,
+        "device": head.weight.device,
+        "dtype": head.weight.dtype,
+    }
+    if isinstance(head, nn.Conv2d):
+        new: nn.Module = nn.Conv2d(head.in_channels, classes, 1, head.stride, **like)  # type: ignore[arg-type]
+    else:
+        new = nn.Linear(head.in_features, classes, **like)
+    return new.train(head.training)
+
+
+def _set_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
