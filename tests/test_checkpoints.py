@@ -215,7 +215,7 @@ def with_value(key: str, value: Tensor) -> Callable[[State], State]:
         (lambda state: {"weights": state["fc.bias"]}, "no key in .* it has weights; the backbone"),
         (with_value("fc.bias", torch.rand(3).to_sparse()), "fc.bias is no ordinary tensor"),
         (with_value("fc.bias", torch.rand(3, device="meta")), "fc.bias is no ordinary tensor"),
-        (with_value("fc.bias", torch.rand(3) * 1j), "fc.bias is torch.complex64, .* float32"),
+        (with_value("fc.bias", torch.rand(3) * 1j), "fc.bias is torch.complex64, .*float32"),
         (lambda _: {"state_dict": {"a": 1}, "epoch": 2}, "no state dict .*: 'state_dict', 'epoch'"),
         (lambda state: [*state.values()], "holds no state dict of tensors, .* it holds: list"),
         (lambda _: {}, "holds no state dict of tensors"),

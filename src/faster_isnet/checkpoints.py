@@ -201,9 +201,9 @@ def _check_fit(
         if name not in fit and not name.endswith("num_batches_tracked")
     ]
     other = [
-        f"{name} {list(expected[name].shape)}, in the file {list(state[key].shape)}"
-        for name, key in fit.items()
-        if state[key].shape != expected[name].shape
+        f"{name} {list(tensor.shape)}, in the file {list(state[fit[name]].shape)}"
+        for name, tensor in expected.items()
+        if name in fit and state[fit[name]].shape != tensor.shape
     ]
     if not missing and not other:
         return

@@ -27,7 +27,7 @@ from faster_isnet.files import write_atomically
 from faster_isnet.isnet import VARIANTS, ISNet
 from faster_isnet.lightning_module import LitISNet
 from faster_isnet.loss import ISNetLoss
-from faster_isnet.models import CONVNET, CONVNET_BLOCKS, backbone_names, build_backbone
+from faster_isnet.models import CONVNET, CONVNET_BLOCKS, build_backbone, check_backbone
 from faster_isnet.report import write_overview, write_report
 from faster_isnet.results import Example
 
@@ -86,7 +86,7 @@ class DemoSettings:
     def __post_init__(self) -> None:
         """Check everything before anything is trained."""
         check_choice("source", self.source, SOURCES)
-        check_choice("backbone", self.backbone, backbone_names())
+        check_backbone(self.backbone)
         check_choice("variant", self.variant, VARIANTS)
         check_range("seed", self.seed, 0, 2**32 - 1)
         for name in ("standard_epochs", "isnet_epochs", "train_size"):
