@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from faster_isnet.calibration import Calibration, CutCalibration, calibrate
+from faster_isnet.checkpoints import load_published_checkpoint
 from faster_isnet.explain import Explainer, Explanation
 from faster_isnet.isnet import ISNet
 from faster_isnet.lightning_module import LitISNet
@@ -21,4 +22,5 @@ __all__ = [
     "LitISNet",
     "LossParts",
     "calibrate",
+    "load_published_checkpoint",
 ]

@@ -61,21 +61,25 @@ class Explanation:
 class Explainer:
     """Explains any differentiable image model by layer-wise relevance propagation.
 
-    The model is not changed: while it runs, its functions are intercepted, and one modified
-    backward pass carries the relevance (LRP-Flex; Bassi et al., IEEE Access 12, 2024). It is
-    explained in the mode it is in, so call ``model.eval()`` first unless you mean otherwise.
+    The model is not changed: while it runs, its functions are intercepted, and a modified
+    backward pass carries the relevance (by default LRP-Flex; Bassi et al., IEEE Access 12, 2024).
+    It is explained in the mode it is in, so call ``model.eval()`` first unless you mean otherwise.
 
     Parameters
     ----------
     model
         Maps images ``[B, ...]`` to logits ``[B, C]``.
     composite
-        Which rule each function gets: a name or a :class:`~faster_isnet.relevance.Composite`.
+        Which rule each layer gets: ``"flex"``, ``"epsilon"``, ``"zplus"``, ``"alpha2-beta1"``,
+        ``"epsilon-gamma-box"``, ``"epsilon-plus"``, ``"dual"`` (two heatmaps: z⁺ and ε),
+        ``"gradient-x-input"``, or one's own :class:`~faster_isnet.relevance.LayerComposite`.
     epsilon
         The stabiliser ε ≥ 0. Larger values make smoother heatmaps and lose more relevance; 1e-2
         is the papers' choice.
     input_rule
-        ``None``, or ``"zb"`` for the zB rule at every layer that reads the image.
+        The rule of every layer that reads the image: ``"zb"``, ``"w2"`` or ``"flat"`` (see
+        :data:`~faster_isnet.relevance.INPUT_RULES`), or ``None`` for the composite's own: zB for
+        ``"epsilon-gamma-box"``, for the others the one that such a layer has elsewhere.
     layers
         Names of modules (as in ``model.named_modules()``) whose outputs' relevance is wanted.
     input_low, input_high
@@ -138,8 +142,9 @@ class Explainer:
             ``[B, ...]``, float32 or float64, finite.
         target
             What to explain: ``None`` for the highest logit, a class, classes ``[B]``,
-            ``"lowest-eta"``, ``"random-logit"``, ``"all-classes"``, ``"all-logits"``, or a
-            function from logits to scalars ``[B, K]``.
+            another name of :data:`~faster_isnet.quantities.QUANTITIES`, such as ``"lowest-eta"``,
+            ``"all-classes"`` or ``"all-logits"``, or a function from logits to scalars
+            ``[B, K]``.
         differentiable
             Record the relevance pass, so that a loss of the heatmap can be differentiated. The
             default gives detached tensors and frees the graph.
