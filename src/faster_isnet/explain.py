@@ -174,7 +174,7 @@ class Explainer:
             passes = []
             for number, start in enumerate(run.starts):
                 keep = number + 1 < len(run.starts)
-                with relevance_pass.running(number):
+                with relevance_pass.running(number, batched=start.quantity.shape[1] > 1):
                     gs = _propagate(start.quantity, tensors, differentiable, keep)
                 passes.append(_arrived(gs, names))
             relevances = [

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Protocol
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from faster_isnet.checks import check_choice, check_range
@@ -30,7 +29,8 @@ from faster_isnet.relevance.activations import (
 )
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.layer_rules import Layer, LayerRules
-from faster_isnet.relevance.linear_maps import LINEAR_CALLS, convolution
+from faster_isnet.relevance.linear_layers import linear_layer
+from faster_isnet.relevance.linear_maps import LINEAR_CALLS
 from faster_isnet.relevance.normalisations import HANDLERS
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
 
@@ -345,8 +345,7 @@ def _preset(
 
 def _linear_functions() -> dict[TorchFunction, Handler]:
     """Return what passes G by the gradient, only faster or with constant statistics."""
-    convolutions = (f for f in LINEAR_CALLS if f is not F.linear)
-    return {**dict.fromkeys(convolutions, convolution), **HANDLERS}
+    return {**dict.fromkeys(LINEAR_CALLS, linear_layer), **HANDLERS}
 
 
 def _each_pass(entry: Rule | Sequence[Rule]) -> tuple[Rule, ...]:

@@ -32,14 +32,16 @@ class RelevancePass:
     def __init__(self) -> None:
         self.active = False
         self.number = 0
+        self.batched = False
 
     @contextmanager
-    def running(self, number: int = 0) -> Iterator[None]:
+    def running(self, number: int = 0, batched: bool = False) -> Iterator[None]:
         """Carry relevance in every backward until the block ends.
 
-        ``number`` says which of a composite's passes it is; most have only one.
+        ``number`` says which of a composite's passes it is; most have only one. ``batched`` says
+        that it carries several heatmaps of each sample at once.
         """
-        self.active, self.number = True, number
+        self.active, self.number, self.batched = True, number, batched
         try:
             yield
         finally:

@@ -11,17 +11,26 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from faster_isnet.relevance.functions import Detour, RelevancePass
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class LinearMap(Protocol):
-    """A map x ↦ W x, and the way back Wᵀ g."""
+    """A map x ↦ W x + b, and the ways back."""
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Return W x, without a bias."""
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return W x + b."""
 
     def adjoint(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         """Return Wᵀ g, of the shape of the map's input ``x``."""
+
+    def gradients(
+        self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
+    ) -> Gradients:
+        """Return the gradients of x, W and b that are needed, for a gradient ``g`` of the output.
+
+        The gradient of W is bilinear in ``g`` and ``x``: what is laid side by side as samples of
+        both is summed.
+        """
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Return the weight of the map whose outputs are multiplied by ``scale`` ``[C_out]``."""
@@ -45,15 +54,15 @@ class Convolution:
     groups: int
     transposed: bool
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Return the convolution of ``x`` ``[B, C_in, ...]`` without a bias."""
-        return self._convolve(x, weight, self.transposed, self.output_padding)
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return the convolution of ``x`` ``[B, C_in, ...]``."""
+        return self._convolve(x, weight, bias, self.transposed, self.output_padding)
 
     def adjoint(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         """Return what ``g`` ``[B, C_out, ...]`` sends to each element of ``x``."""
         size = x.shape[2:]
         if self.transposed:
-            back = self._convolve(g, weight, False, (0,) * len(size))
+            back = self._convolve(g, weight, None, False, (0,) * len(size))
             # An output padding larger than the stride leaves room for windows that x has not.
             for dim, n in enumerate(size, start=2):
                 back = back.narrow(dim, 0, n)
@@ -62,7 +71,16 @@ class Convolution:
         spans = zip(self.stride, self.padding, self.dilation, kernel, g.shape[2:], strict=True)
         shortest = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for s, p, d, k, n in spans]
         missing = tuple(n - m for n, m in zip(size, shortest, strict=True))
-        return self._convolve(g, weight, True, missing)
+        return self._convolve(g, weight, None, True, missing)
+
+    def gradients(
+        self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
+    ) -> Gradients:
+        """Return PyTorch's gradients."""
+        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+            *(g, x, weight, [g.shape[1]], self.stride, self.padding, self.dilation),
+            *(self.transposed, self.output_padding, self.groups, needs),
+        )
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Multiply each output channel's kernels."""
@@ -78,18 +96,16 @@ class Convolution:
         return values.reshape(-1, *(1,) * len(self.stride))
 
     def _convolve(
-        self, x: Tensor, weight: Tensor, transposed: bool, output_padding: Sequence[int]
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        transposed: bool,
+        output_padding: Sequence[int],
     ) -> Tensor:
         return torch.convolution(
-            x,
-            weight.to(x.dtype),
-            None,
-            self.stride,
-            self.padding,
-            self.dilation,
-            transposed,
-            output_padding,
-            self.groups,
+            *(x, weight.to(x.dtype), bias, self.stride, self.padding, self.dilation),
+            *(transposed, output_padding, self.groups),
         )
 
 
@@ -97,13 +113,24 @@ class Convolution:
 class Dense:
     """A linear layer on the last dimension."""
 
-    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Return ``x`` ``[..., in]`` times ``weight`` ``[out, in]``, without a bias."""
-        return F.linear(x, weight)
+    def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Return ``x`` ``[..., in]`` times ``weight`` ``[out, in]``, plus the bias."""
+        return F.linear(x, weight, bias)
 
     def adjoint(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         """Return what ``g`` ``[..., out]`` sends to each element of ``x``."""
         return g @ weight.to(g.dtype)
+
+    def gradients(
+        self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
+    ) -> Gradients:
+        """Return the matrix products."""
+        rows = g.reshape(-1, g.shape[-1])
+        return (
+            g @ weight if needs[0] else None,
+            rows.t() @ x.reshape(-1, x.shape[-1]) if needs[1] else None,
+            rows.sum(0) if needs[2] else None,
+        )
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Multiply each output's row of weights."""
@@ -200,22 +227,6 @@ def contrast(logits: Tensor, index: Tensor) -> Tensor:
     classes = logits.shape[1]
     others = (index + torch.arange(1, classes, device=index.device)) % classes
     return logits.gather(1, index) - logits.gather(1, others)
-
-
-def convolution(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """Convolve; relevance takes the adjoint (linear layers pass G by their gradient)."""
-    call = LINEAR_CALLS[func](*args, **kwargs)
-    batched = call.input.dim() == call.weight.dim()
-    if not (batched and call.input.requires_grad):
-        return func(*args, **kwargs)  # type: ignore[no-any-return]
-
-    linear_map = call.map
-
-    def rule(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
-        return linear_map.adjoint(g, weight, x), None
-
-    y = func(*args, **kwargs)
-    return Detour.apply(relevance_pass, rule, y, call.input, call.weight)  # type: ignore[no-any-return]
 
 
 def _each(value: Any, n: int) -> tuple[int, ...]:
