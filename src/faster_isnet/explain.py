@@ -168,7 +168,7 @@ class Explainer:
         with torch.inference_mode(False), torch.enable_grad():
             pixels = _as_pixels(images, differentiable)
             relevance_pass = RelevancePass()
-            run = self._forward(pixels, relevance_pass, target)
+            run = self._forward(images, pixels, relevance_pass, target)
             tensors = [*run.sources, *run.hidden.values()]
             names = ["image"] * len(run.sources) + list(run.hidden)
             passes = []
@@ -205,7 +205,9 @@ class Explainer:
             )
         return heatmap.squeeze(1)
 
-    def _forward(self, pixels: Tensor, relevance_pass: RelevancePass, target: Target) -> _Run:
+    def _forward(
+        self, images: Tensor, pixels: Tensor, relevance_pass: RelevancePass, target: Target
+    ) -> _Run:
         """Run the model, and ask what is explained."""
         image = pixels.clone()  # the model may work in place
         sources = [pixels]
@@ -215,7 +217,10 @@ class Explainer:
             if self.input_rule is not None:
                 sources += [_corner(b, pixels) for b in (self.input_low, self.input_high)]
                 low, high = (corner.clone() for corner in sources[1:])
-                rule = InputRule(relevance_pass, self.epsilon, image, low, high, self.input_rule)
+                rule = InputRule(
+                    *(relevance_pass, self.epsilon, image, low, high, self.input_rule),
+                    image_gradient=pixels is images,
+                )
             running = (
                 stack.enter_context(running_module(self.model))
                 if self.composite.uses_names

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -22,11 +23,11 @@ def detour(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
 
 
 def relu(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
-    return ReLU.apply(relevance_pass, ReLURule(0.1).way_back, False, x)
+    return ReLURule(0.1)(relevance_pass, F.relu, (x,), {})
 
 
 def relu_in_place(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
-    return ReLU.apply(relevance_pass, ReLURule(0.1).way_back, True, x.clone())
+    return ReLURule(0.1)(relevance_pass, F.relu, (x.clone(), True), {})
 
 
 def relu_with_a_way_around(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
@@ -92,10 +93,20 @@ def test_relu_relevance_is_scaled_by_its_stabilised_ratio(function: Callable[...
     torch.testing.assert_close(relevance(function, x, g), g * a / (a + 0.1))
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_several_heatmaps_at_once_are_each_on_its_own(create_graph: bool) -> None:
+    x, g = points(20), points(3, 20)
+    relevance_pass = RelevancePass()
+    y = relu(relevance_pass, x)
+    with relevance_pass.running(batched=True):
+        (together,) = torch.autograd.grad(y, x, g, is_grads_batched=True, create_graph=create_graph)
+    torch.testing.assert_close(together, torch.stack([relevance(relu, x, one) for one in g]))
+
+
 def test_relu_without_stabiliser_is_the_gradient() -> None:
     x = torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
     relevance_pass = RelevancePass()
-    y = ReLU.apply(relevance_pass, ReLURule(0.0).way_back, False, x)
+    y = ReLURule(0.0)(relevance_pass, F.relu, (x,), {})
     with relevance_pass.running():
         (g,) = torch.autograd.grad(y.sum(), x)
     assert g.tolist() == [0, 0, 1]

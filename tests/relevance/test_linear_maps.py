@@ -49,6 +49,12 @@ def check_map(func, x: Tensor, weight: Tensor, arguments: dict) -> None:
         torch.testing.assert_close(back, expected)
     else:
         torch.testing.assert_close(torch.autograd.grad(call.input, x, back)[0], expected)
+    one, twice = call.map.adjoints(g, (weight, 2 * weight), call.input)
+    torch.testing.assert_close(one, back)
+    torch.testing.assert_close(twice, 2 * back)
+    of_input, _, of_bias = call.map.gradients(g, call.input, weight, (True, False, True))
+    torch.testing.assert_close(of_input, back)
+    torch.testing.assert_close(of_bias, g.sum([0, *range(2, g.dim())]))
     scale = torch.randn(y.shape[1], dtype=torch.float64)
     scaled = call.map.forward(call.input, call.map.scale_outputs(weight, scale))
     torch.testing.assert_close(scaled, call.map.per_output(scale) * y)

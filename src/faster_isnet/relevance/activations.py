@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faster_isnet.relevance.functions import Detour, Overwrite, RelevancePass, ReLU
+from faster_isnet.relevance.functions import Detour, Overwrite, RelevancePass, ReLU, StabilisedShare
 
 TorchFunction = Callable[..., Any]
 
@@ -91,7 +91,7 @@ def stabilise(z: Tensor, epsilon: float) -> Tensor:
     """
     if epsilon == 0:
         return z.masked_fill(z == 0, 1)
-    return z + torch.where(z < 0, -epsilon, epsilon).to(z.dtype)
+    return z + torch.copysign(z.new_tensor(epsilon), z.detach())
 
 
 def stabilise_nonnegative(z: Tensor, epsilon: float) -> Tensor:
@@ -110,13 +110,15 @@ class ReLURule:
     ) -> Tensor:
         """Compute ReLU, through the engine's own."""
         _, z, _, _, inplace = out_of_place(func, args, kwargs)
-        return ReLU.apply(relevance_pass, self.way_back, inplace, z)  # type: ignore[no-any-return]
+        rule = partial(self._way_back, relevance_pass)
+        return ReLU.apply(relevance_pass, rule, inplace, z)  # type: ignore[no-any-return]
 
-    def way_back(self, g: Tensor, a: Tensor) -> tuple[Tensor]:
-        """Return G_z; with ε = 0 it is the gradient."""
-        if self.epsilon == 0:
+    def _way_back(self, relevance_pass: RelevancePass, g: Tensor, a: Tensor) -> tuple[Tensor]:
+        if self.epsilon == 0:  # the gradient
             return (torch.ops.aten.threshold_backward(g, a, 0),)
-        return (g * (a / (a + self.epsilon)),)
+        if relevance_pass.batched or not torch.is_grad_enabled():
+            return (g * (a / (a + self.epsilon)),)
+        return (StabilisedShare.apply(g, a, self.epsilon),)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,23 @@ class _FirstLayer:
     scale: Tensor | None
     shift: Tensor | None
 
+    def fused(self, weight: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weights with the batch norm in them, and what they make of the pixels.
+
+        ``weight`` and ``z`` are the layer's own, and its output.
+        """
+        linear, bias = self.call.map, self.call.bias
+        if self.scale is None:
+            return weight, z if bias is None else z - linear.per_output(bias)
+        weight, scale = linear.scale_outputs(weight, self.scale), linear.per_output(self.scale)
+        if bias is None:
+            return weight, z * scale
+        return weight, torch.addcmul(linear.per_output(-bias * self.scale), z, scale)
+
+    def shifted(self, z: Tensor) -> Tensor:
+        """Return the output, of what the weights make of the pixels."""
+        return z if self.shift is None else z + self.call.map.per_output(self.shift)
+
 
 class InputRule(TorchFunctionMode):
     """Gives every layer that reads the image a rule of its own (method §2).
@@ -88,6 +105,8 @@ class InputRule(TorchFunctionMode):
         ``t ⊙ G_t`` over these three.
     name
         Of the rule, one of :data:`INPUT_RULES`.
+    image_gradient
+        Whether an ordinary backward shall reach the image, too. It costs a convolution.
 
     Attributes
     ----------
@@ -103,10 +122,11 @@ class InputRule(TorchFunctionMode):
         low: Tensor,
         high: Tensor,
         name: str = "zb",
+        image_gradient: bool = True,
     ) -> None:
         super().__init__()
         self._relevance_pass, self._epsilon = relevance_pass, epsilon
-        self._rule = INPUT_RULES[name]
+        self._rule, self._image_gradient = INPUT_RULES[name], image_gradient
         self._boxes = Notes[_Box]()
         self._boxes.put(image, _Box(image, low, high))
         self._first_layers = Notes[_FirstLayer]()
@@ -159,8 +179,10 @@ class InputRule(TorchFunctionMode):
     def _linear(self, func: Callable[..., Any], args: Any, kwargs: Any, box: _Box) -> Tensor:
         self.layers_found += 1
         # Read three times, since reading may pad what it reads.
-        call, low, high = (_read(func, args, kwargs, t) for t in (box.pixels, box.low, box.high))
-        output = func(*args, **kwargs)
+        reader = LINEAR_CALLS[func]
+        call, low, high = (_call(reader, t, args, kwargs) for t in (box.pixels, box.low, box.high))
+        pixels = box.pixels if self._image_gradient else box.pixels.detach()
+        output = _call(func, pixels, args, kwargs)
         # A bias has no channel, so it gets the mean of the bounds of the channels.
         bias_bounds = (box.low.mean().detach(), box.high.mean().detach())
         box = _Box(call.input, low.input, high.input)
@@ -175,13 +197,12 @@ class InputRule(TorchFunctionMode):
         self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer
     ) -> Tensor:
         call = BATCH_NORM_CALLS[func](*args, **kwargs)
-        mean, scale = call.statistics()
+        y, mean, scale = call.normalise()
         scale = scale if call.weight is None else scale * call.weight
         shift = scale * ((0 if layer.call.bias is None else layer.call.bias.detach()) - mean)
         shift = shift if call.bias is None else shift + call.bias.detach()
-        output = self._detour(
-            func(*args, **kwargs), layer := replace(layer, scale=scale, shift=shift)
-        )
+        layer = replace(layer, scale=scale, shift=shift)
+        output = self._detour(y, layer)
         self._first_layers.put(output, layer)
         return output
 
@@ -199,7 +220,7 @@ def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
     R_i = Σ_k (x_i w_ik − l_i w⁺_ik − h_i w⁻_ik) / (z_k + ε·sign z_k) R_k, split into the G of x, l
     and h.
     """
-    linear, bias, scale, shift = layer.call.map, layer.call.bias, layer.scale, layer.shift
+    linear, shift = layer.call.map, layer.shift
     bias_low, bias_high = layer.bias_bounds
 
     def rule(
@@ -211,19 +232,17 @@ def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
         z: Tensor,
         *activation: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        if bias is not None:
-            z = z - linear.per_output(bias)
-        if scale is not None:
-            weight, z = linear.scale_outputs(weight, scale), z * linear.per_output(scale)
-        (output,) = activation or (z if shift is None else z + linear.per_output(shift),)
+        weight, z = layer.fused(weight, z)
+        output = activation[0] if activation else layer.shifted(z)
         positive, negative = weight.clamp(min=0), weight.clamp(max=0)
         # The box is the same for all samples.
-        z = z - linear.forward(low[:1], positive) - linear.forward(high[:1], negative)
+        low, high = low[:1].detach(), high[:1].detach()
+        offset = -linear.forward(low, positive) - linear.forward(high, negative)
         if shift is not None:
             up, down = shift.clamp(min=0), shift.clamp(max=0)
-            z = z + linear.per_output(shift - bias_low * up - bias_high * down)
-        s = g * output / stabilise(z, epsilon)
-        up, down = linear.adjoint(s, positive, x), linear.adjoint(s, negative, x)
+            offset = offset + linear.per_output(shift - bias_low * up - bias_high * down)
+        s = g * output / stabilise(z + offset, epsilon)
+        up, down = linear.adjoints(s, (positive, negative), x)
         return up + down, -up, -down, None, None, *(None for _ in activation)
 
     return rule
@@ -247,7 +266,7 @@ def _by_weight_alone(
     What a pixel gets is told as G of the box's corners: (high − low) ⊙ G, as both go through what
     is done to the image before.
     """
-    linear, bias, scale, shift = layer.call.map, layer.call.bias, layer.scale, layer.shift
+    linear = layer.call.map
 
     def rule(
         g: Tensor,
@@ -258,11 +277,8 @@ def _by_weight_alone(
         z: Tensor,
         *activation: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        if bias is not None:
-            z = z - linear.per_output(bias)
-        if scale is not None:
-            weight, z = linear.scale_outputs(weight, scale), z * linear.per_output(scale)
-        (output,) = activation or (z if shift is None else z + linear.per_output(shift),)
+        weight, z = layer.fused(weight, z)
+        output = activation[0] if activation else layer.shifted(z)
         shares = share_of(weight)
         fan_in = linear.forward(torch.ones_like(x[:1]), shares)
         relevance = linear.adjoint(g * output / stabilise(fan_in, epsilon), shares, x)
@@ -281,10 +297,11 @@ INPUT_RULES: dict[str, Callable[[_FirstLayer, float], Rule]] = {
 """The rules for layers that read the image, by name."""
 
 
-def _read(func: Callable[..., Any], args: Any, kwargs: Any, x: Tensor) -> LinearCall:
+def _call(function: Callable[..., Any], x: Tensor, args: Any, kwargs: Any) -> Any:
+    """Call a function with ``x`` in the place of its input."""
     if args:
-        return LINEAR_CALLS[func](x, *args[1:], **kwargs)
-    return LINEAR_CALLS[func](**{**kwargs, "input": x})
+        return function(x, *args[1:], **kwargs)
+    return function(**{**kwargs, "input": x})
 
 
 def _corner(

@@ -42,6 +42,7 @@ from faster_isnet.relevance.contributions import (
     Way,
 )
 from faster_isnet.relevance.functions import Detour, RelevancePass, ReLU, Route
+from faster_isnet.relevance.linear_layers import CONCATENATIONS, concatenated
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, contrast
 from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS, per_channel
 from faster_isnet.relevance.notes import Notes
@@ -70,7 +71,6 @@ MAX_POOLS = spellings(
         *("amax", "fractional_max_pool2d"),
     ]
 )
-CONCATENATIONS = spellings(["cat", "concat", "concatenate"])
 # What leaves every element, or an average of some, as it is: no negative ones come of it.
 KEEPS_SIGN = spellings(
     [
@@ -313,8 +313,7 @@ class LayerRules:
 
     def _concatenate(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
         y: Tensor = func(*args, **kwargs)
-        tensors = args[0] if args else kwargs["tensors"]
-        dim = args[1] if len(args) > 1 else kwargs.get("dim", kwargs.get("axis", 0))
+        tensors, dim = concatenated(*args, **kwargs)
         outputs = [self._outputs.get(t) for t in tensors]
         if self._is_nonnegative(*tensors):
             self._nonnegative.put(y, True)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
-from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.activations import spellings
+from faster_isnet.relevance.functions import Detour, RelevancePass
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, LinearMap
+
+CONCATENATIONS = spellings(["cat", "concat", "concatenate"])
 
 
 class LinearLayer(Function):
@@ -99,6 +103,31 @@ def linear_layer(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: An
         return func(*args, **kwargs)  # type: ignore[no-any-return]
     y, *_ = LinearLayer.apply(relevance_pass, call.map, x, weight, call.bias)
     return y  # type: ignore[no-any-return]
+
+
+def concatenated(
+    tensors: Sequence[Tensor], dim: int = 0, axis: int | None = None
+) -> tuple[Sequence[Tensor], int]:
+    """Read the arguments of ``torch.cat``."""
+    return tensors, dim if axis is None else axis
+
+
+def concatenation(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Concatenate; relevance is split by one function, whose gradient is a concatenation.
+
+    PyTorch's own gradient slices it once for each tensor, and the gradient of each slice is as
+    large as the whole.
+    """
+    y: Tensor = func(*args, **kwargs)
+    tensors, dim = concatenated(*args, **kwargs)
+    if not y.requires_grad or any(tensor.dim() != y.dim() for tensor in tensors):
+        return y
+    sizes = [tensor.shape[dim] for tensor in tensors]
+
+    def rule(g: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(g, sizes, dim)
+
+    return Detour.apply(relevance_pass, rule, y, *tensors)  # type: ignore[no-any-return]
 
 
 def _gradients(

@@ -23,6 +23,9 @@ class LinearMap(Protocol):
     def adjoint(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         """Return Wᵀ g, of the shape of the map's input ``x``."""
 
+    def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
+        """Return Wᵀ g for several weights."""
+
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
     ) -> Gradients:
@@ -73,6 +76,13 @@ class Convolution:
         missing = tuple(n - m for n, m in zip(size, shortest, strict=True))
         return self._convolve(g, weight, None, True, missing)
 
+    def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
+        """Return the adjoints, of one convolution that makes all their channels if it can be."""
+        if self.groups > 1:
+            return tuple(self.adjoint(g, weight, x) for weight in weights)
+        together = self.adjoint(g, torch.cat(weights, 0 if self.transposed else 1), x)
+        return together.chunk(len(weights), 1)
+
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
     ) -> Gradients:
@@ -120,6 +130,10 @@ class Dense:
     def adjoint(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         """Return what ``g`` ``[..., out]`` sends to each element of ``x``."""
         return g @ weight.to(g.dtype)
+
+    def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
+        """Return the adjoints, of one matrix product."""
+        return self.adjoint(g, torch.cat(weights, 1), x).chunk(len(weights), -1)
 
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]

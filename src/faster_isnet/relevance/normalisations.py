@@ -102,7 +102,7 @@ def batch_norm(relevance_pass: RelevancePass, call: BatchNormCall) -> Tensor:
     y, _, rstd = call.normalise()
     if not y.requires_grad:
         return y
-    return _detour(relevance_pass, _scale_by_channel, y, call.input, rstd, call.weight)
+    return _detour(relevance_pass, _constant_batch_norm, y, call.input, rstd, call.weight)
 
 
 def layer_norm(
@@ -207,6 +207,15 @@ def _scale_by_channel(
 ) -> tuple[Tensor | None, ...]:
     scale = rstd * weight[0] if weight else rstd
     return g * per_channel(scale, x).to(g.dtype), None, *(None for _ in weight)
+
+
+def _constant_batch_norm(
+    g: Tensor, _: Tensor, rstd: Tensor, *weight: Tensor
+) -> tuple[Tensor | None, ...]:
+    """Scale by γ/σ as a batch norm without mean and bias does, in one go forward and backward."""
+    zero, variance = torch.zeros_like(rstd), rstd.square().reciprocal()
+    scaled = F.batch_norm(g, zero, variance, weight[0] if weight else None, eps=0.0)
+    return scaled, None, *(None for _ in weight)
 
 
 def _group_rule(num_groups: int, eps: float) -> Rule:
