@@ -167,7 +167,7 @@ class Explainer:
         check_precision(images)
         with torch.inference_mode(False), torch.enable_grad():
             pixels = _as_pixels(images, differentiable)
-            relevance_pass = RelevancePass()
+            relevance_pass = RelevancePass(differentiable)
             run = self._forward(images, pixels, relevance_pass, target)
             tensors = [*run.sources, *run.hidden.values()]
             names = ["image"] * len(run.sources) + list(run.hidden)

@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faster_isnet.relevance.functions import Detour, Overwrite, RelevancePass, ReLU, StabilisedShare
+from faster_isnet.relevance.functions import (
+    Detour,
+    Overwrite,
+    RelevancePass,
+    ReLU,
+    StabilisedShare,
+    stabilised_share,
+)
 
 TorchFunction = Callable[..., Any]
 
@@ -116,8 +123,10 @@ class ReLURule:
     def _way_back(self, relevance_pass: RelevancePass, g: Tensor, a: Tensor) -> tuple[Tensor]:
         if self.epsilon == 0:  # the gradient
             return (torch.ops.aten.threshold_backward(g, a, 0),)
-        if relevance_pass.batched or not torch.is_grad_enabled():
+        if relevance_pass.batched:
             return (g * (a / (a + self.epsilon)),)
+        if not torch.is_grad_enabled():
+            return (stabilised_share(g, a, self.epsilon),)
         return (StabilisedShare.apply(g, a, self.epsilon),)
 
 

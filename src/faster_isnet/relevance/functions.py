@@ -27,9 +27,15 @@ class RelevancePass:
 
     An object that all functions of one forward pass share, and not a thread-local: on CUDA the
     backward runs in other threads than the one that asked for it.
+
+    Parameters
+    ----------
+    differentiable
+        Whether the relevance shall be differentiated, as in training.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, differentiable: bool = True) -> None:
+        self.differentiable = differentiable
         self.active = False
         self.number = 0
         self.batched = False
@@ -145,18 +151,21 @@ class ReLU(Function):
         return None, None, None, gated, *(None for _ in operands)
 
 
-class StabilisedShare(Function):
-    """``G · a / (a + ε)`` for a ≥ 0: what ReLU leaves of relevance.
+def stabilised_share(g: Tensor, a: Tensor, epsilon: float) -> Tensor:
+    """Return ``G · a / (a + ε)`` for a ≥ 0, without a gradient: what ReLU leaves of relevance."""
+    share = a + epsilon
+    return torch.div(a, share, out=share).mul_(g)
 
-    The same as torch's own expression of it, with a double backward that takes half of the steps.
-    """
+
+class StabilisedShare(Function):
+    """:func:`stabilised_share`, with a gradient that takes half of the steps of torch's own."""
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, a: Tensor, epsilon: float) -> Tensor:
         """Return the share."""
         ctx.epsilon = epsilon
         ctx.save_for_backward(g, a)
-        return (a + epsilon).reciprocal_().mul_(a).mul_(g)
+        return stabilised_share(g, a, epsilon)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, None]:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from faster_isnet.checks import check_choice
+from faster_isnet.relevance.normalisations import shared_batch_norm
 
 
 def check_layers(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
@@ -73,6 +74,7 @@ def hidden_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
 
     modules = dict(model.named_modules())
     with ExitStack() as hooks:
+        hooks.enter_context(_shared_statistics(model))
         for name in names:
             handle = modules[name].register_forward_hook(collect(name))
             hooks.callback(handle.remove)
@@ -109,3 +111,27 @@ def running_module(model: nn.Module) -> Iterator[Callable[[], str]]:
             handle = module.register_forward_hook(leave, always_call=True)
             hooks.callback(handle.remove)
         yield lambda: names[-1]
+
+
+@contextmanager
+def _shared_statistics(model: nn.Module) -> Iterator[None]:
+    """Make known what synchronised batch norms compute while the model runs inside the block.
+
+    ``torch.nn.SyncBatchNorm`` calls a torch function only as long as it has nothing to synchronise.
+    """
+    owner = threading.get_ident()
+
+    def hook(module: nn.SyncBatchNorm, args: Any, kwargs: Any, output: Tensor) -> Tensor | None:
+        node: Any = output.grad_fn
+        if threading.get_ident() != owner or type(node).__name__ != "SyncBatchNormBackward":
+            return None
+        _input, _weight, mean, rstd, _counts = node.saved_tensors
+        x = args[0] if args else kwargs["input"]
+        return shared_batch_norm(x, output, mean, rstd, module.weight, module.bias)
+
+    with ExitStack() as hooks:
+        for module in model.modules():
+            if isinstance(module, nn.SyncBatchNorm):
+                handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
+                hooks.callback(handle.remove)
+        yield

@@ -204,12 +204,14 @@ class LayerRules:
             y, Output(rules, (mapped,), shift=shift, fusable=not dense or y.dim() == 2)
         )
 
-    def _batch_norm(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
+    def _batch_norm(
+        self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
+    ) -> Tensor:
         call = BATCH_NORM_CALLS[func](*args, **kwargs)
         x = call.input
         before = self._before(x)
         if not x.requires_grad or any(output.rules is None for output in before):
-            return normalisations.batch_norm(self._relevance_pass, call)
+            return normalisations.batch_norm(flag, func, args, kwargs)
         y, mean, rstd = call.normalise()
         scale = rstd if call.weight is None else rstd * call.weight
         offset = -mean * scale if call.bias is None else call.bias - mean * scale

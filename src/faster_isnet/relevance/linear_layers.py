@@ -57,7 +57,7 @@ class LinearLayer(Function):
             return None, None, *_gradients(ctx.map, x, weight, needs, g, v, relevance)
         if g is None:
             back = None
-        elif ctx.relevance_pass.batched or not torch.is_grad_enabled():
+        elif ctx.relevance_pass.batched:
             back = ctx.map.adjoint(g, weight, x)
         else:
             back = Adjoint.apply(ctx.map, x, g, weight, *ways)
@@ -96,6 +96,8 @@ class Adjoint(Function):
 
 def linear_layer(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
     """Compute a linear layer that passes G by its gradient."""
+    if not relevance_pass.differentiable:  # PyTorch's own gradient is as good
+        return func(*args, **kwargs)  # type: ignore[no-any-return]
     call = LINEAR_CALLS[func](*args, **kwargs)
     x, weight = call.input, call.weight
     batched = x.dim() > 1 if isinstance(call.map, Dense) else x.dim() == weight.dim()
@@ -120,7 +122,8 @@ def concatenation(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: A
     """
     y: Tensor = func(*args, **kwargs)
     tensors, dim = concatenated(*args, **kwargs)
-    if not y.requires_grad or any(tensor.dim() != y.dim() for tensor in tensors):
+    differentiable = relevance_pass.differentiable and y.requires_grad
+    if not differentiable or any(tensor.dim() != y.dim() for tensor in tensors):
         return y
     sizes = [tensor.shape[dim] for tensor in tensors]
 

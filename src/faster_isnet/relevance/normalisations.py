@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from faster_isnet.relevance.functions import Detour, RelevancePass, Rule
 
@@ -63,6 +64,53 @@ class BatchNormCall:
         return mean, (variance + self.eps).rsqrt()
 
 
+@dataclass(frozen=True)
+class _SharedCall(BatchNormCall):
+    """A batch norm that several processes have computed together, with what came of it."""
+
+    output: Tensor
+    mean: Tensor
+    rstd: Tensor
+
+    def normalise(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the output, and μ and 1/σ of all processes' samples as constants."""
+        return self.output, *self.statistics()
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Return μ and 1/σ of all processes' samples as constants."""
+        return self.mean.detach(), self.rstd.detach()
+
+
+def shared_batch_norm(
+    input: Tensor,  # noqa: A002
+    output: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> Tensor:
+    """Return ``output``, what ``torch.nn.SyncBatchNorm`` has made of ``input``.
+
+    That module calls no torch function, so this one is called in its place, known to torch's
+    function protocol: whatever treats batch norms can treat it as one.
+    """
+    if has_torch_function_unary(input):
+        arguments = input, output, mean, rstd, weight, bias
+        return handle_torch_function(shared_batch_norm, (input,), *arguments)
+    return output
+
+
+def _shared_call(
+    input: Tensor,  # noqa: A002
+    output: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+) -> BatchNormCall:
+    return _SharedCall(input, None, None, weight, bias, True, 0.0, 0.0, output, mean, rstd)
+
+
 def _functional_call(
     input: Tensor,  # noqa: A002 - torch's name, by which it may be passed
     running_mean: Tensor | None,
@@ -93,12 +141,16 @@ def _torch_call(
 BATCH_NORM_CALLS: dict[Callable[..., Tensor], Callable[..., BatchNormCall]] = {
     F.batch_norm: _functional_call,
     torch.batch_norm: _torch_call,
+    shared_batch_norm: _shared_call,
 }
-"""How to read the arguments of batch norm, which come in two orders."""
+"""How to read the arguments of batch norm, which come in several orders."""
 
 
-def batch_norm(relevance_pass: RelevancePass, call: BatchNormCall) -> Tensor:
+def batch_norm(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
     """Batch norm; relevance is scaled by γ/σ, σ being the batch's or the running one."""
+    call = BATCH_NORM_CALLS[func](*args, **kwargs)
+    if not call.training:  # its own gradient does so
+        return func(*args, **kwargs)  # type: ignore[no-any-return]
     y, _, rstd = call.normalise()
     if not y.requires_grad:
         return y
@@ -237,14 +289,12 @@ class _Handler:
     def __call__(
         self, relevance_pass: RelevancePass, func: Callable[..., Any], args: Any, kwargs: Any
     ) -> Tensor:
-        if func in BATCH_NORM_CALLS:
-            return self.compute(relevance_pass, BATCH_NORM_CALLS[func](*args, **kwargs))
         return self.compute(relevance_pass, *args, **kwargs)
 
 
 HANDLERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
-    F.batch_norm: _Handler(batch_norm),
-    torch.batch_norm: _Handler(batch_norm),
+    F.batch_norm: batch_norm,
+    torch.batch_norm: batch_norm,
     F.layer_norm: _Handler(layer_norm),
     torch.layer_norm: _Handler(layer_norm),
     F.group_norm: _Handler(group_norm),
