@@ -122,7 +122,7 @@ class ReLURule:
 
     def _way_back(self, relevance_pass: RelevancePass, g: Tensor, a: Tensor) -> tuple[Tensor]:
         if self.epsilon == 0:  # the gradient
-            return (torch.ops.aten.threshold_backward(g, a, 0),)
+            return (torch.ops.aten.threshold_backward.default(g, a, 0),)
         if relevance_pass.batched:
             return (g * (a / (a + self.epsilon)),)
         if not torch.is_grad_enabled():

@@ -147,7 +147,7 @@ class ReLU(Function):
         a, *operands = ctx.saved_tensors
         if ctx.relevance_pass.active:
             return None, None, None, *ctx.rule(grad, a, *operands)
-        gated = torch.ops.aten.threshold_backward(grad, a, 0)
+        gated = torch.ops.aten.threshold_backward.default(grad, a, 0)
         return None, None, None, gated, *(None for _ in operands)
 
 

@@ -148,8 +148,8 @@ def _gradients(
         return (None, None, None) if g is None else linear_map.gradients(g, x, weight, needs)
     if g is None:
         return None, linear_map.gradients(relevance, v, weight, (False, True, False))[1], None
-    if weight.numel() > x.numel() + g.numel():
-        # It costs less to copy what the gradient is made of than to add up two gradients.
+    if weight.numel() > 8 * (x.numel() + g.numel()):
+        # It costs less to copy what the gradients are made of than to write the weight's twice.
         together = torch.cat([g, relevance]), torch.cat([x, v])
         _, of_weight, _ = linear_map.gradients(*together, weight, (False, True, False))
         of_x, _, of_bias = linear_map.gradients(g, x, weight, (need_x, False, need_bias))

@@ -87,7 +87,7 @@ class Convolution:
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
     ) -> Gradients:
         """Return PyTorch's gradients."""
-        return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+        return torch.ops.aten.convolution_backward.default(  # type: ignore[no-any-return]
             *(g, x, weight, [g.shape[1]], self.stride, self.padding, self.dilation),
             *(self.transposed, self.output_padding, self.groups, needs),
         )
