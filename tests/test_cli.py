@@ -26,6 +26,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         "--backbone",
         "--variant",
         "--no-deep-supervision",
+        "--cut-low",
         "--seed",
         "--source",
     ):
@@ -68,17 +69,41 @@ def test_options_reach_the_demo(
         "--variant",
         "original",
         "--no-deep-supervision",
+        "--cut-low",
+        "0.5",
         "--seed",
         "7",
         "--source",
         "mnist",
     ]
     assert cli.main(["demo", "--out", str(tmp_path), *options]) == 0
-    assert seen["settings"] == DemoSettings("mnist", "resnet18", "original", False, 7).quick()
+    assert (
+        seen["settings"]
+        == DemoSettings("mnist", "resnet18", "original", False, 7, cut_low=0.5).quick()
+    )
     assert seen["out"] == tmp_path
     printed = capsys.readouterr().out
     assert str(tmp_path / "report.html") in printed
     assert "12.5%" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cut_low"),
+    [([], 0.2), (["--variant", "dual"], "auto"), (["--cut-low", "auto"], "auto")],
+)
+def test_cuts_suit_the_variant_unless_they_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], cut_low: float | str
+) -> None:
+    seen = {}
+
+    def demo(settings: DemoSettings, out: Path) -> dict:
+        seen["settings"] = settings
+        row = dict.fromkeys(("biased", "unbiased", "deceiving", "background_share"), 0.125)
+        return {"standard": row, "isnet": row}
+
+    monkeypatch.setattr(cli, "run_demo", demo)
+    assert cli.main(["demo", "--out", str(tmp_path), *arguments]) == 0
+    assert seen["settings"].cut_low == cut_low
 
 
 @pytest.mark.slow
@@ -87,7 +112,7 @@ def test_options_reach_the_demo(
 def test_the_demo_runs_with_every_variant(
     tmp_path: Path, variant: str, deep_supervision: bool
 ) -> None:
-    settings = replace(TINY, variant=variant, deep_supervision=deep_supervision, cut_low="auto")
+    settings = replace(TINY, variant=variant, deep_supervision=deep_supervision, cut_low=None)
     metrics = run_demo(settings, tmp_path)
     assert 0 <= metrics["isnet"]["background_share"] <= 1
     report = (tmp_path / "report.html").read_text()

