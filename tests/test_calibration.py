@@ -50,10 +50,11 @@ def test_it_is_the_mean_and_deviation_of_the_absolute_relevance(variant: str) ->
 
 def test_it_leaves_the_classifier_as_it_was() -> None:
     net = ISNet(network()).train()
+    net.backbone[2].eval()
     before = copy.deepcopy(net.state_dict())
+    modes = [module.training for module in net.modules()]
     calibrate(net, loader())
-    assert net.training
-    assert net.backbone[1].training
+    assert [module.training for module in net.modules()] == modes
     assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
 
 
@@ -153,6 +154,8 @@ def test_a_resumed_run_keeps_its_cuts(tmp_path: Path) -> None:
 
 def test_numbers_are_not_calibrated() -> None:
     assert LitISNet(ISNet(network()), ISNetLoss(cut_low=1.0)).configure_callbacks() == []
+    plain = LitISNet(ISNet(network()), ISNetLoss(0.0, cut_low="auto"))
+    assert plain.configure_callbacks() == []
 
 
 def test_bad_arguments() -> None:

@@ -122,12 +122,12 @@ def test_bad_images(images: object, error: type, message: str) -> None:
 
 def test_autocast() -> None:
     images = torch.zeros(1, 2)
-    check_precision(images)
+    check_precision(images, "dual")
     with torch.autocast("cpu", torch.bfloat16):
         with pytest.raises(RuntimeError, match=r"autocast is on for cpu.*enabled=False.*32-true"):
-            check_precision(images)
+            check_precision(images, "dual")
         with torch.autocast("cpu", enabled=False):
-            check_precision(images)
+            check_precision(images, "dual")
 
 
 @pytest.mark.parametrize(

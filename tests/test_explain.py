@@ -342,7 +342,7 @@ def test_arguments_are_checked() -> None:
         pytest.raises(RuntimeError, match="autocast is on for cpu"),
         torch.autocast("cpu", torch.bfloat16),
     ):
-        Explainer(network())(images())
+        Explainer(network(), "zplus")(images())
     with pytest.raises(TypeError, match="TorchScript"):
         Explainer(torch.jit.trace(network().eval(), images()))
     with pytest.raises(ValueError, match="target 4 is out of range: the model has 4 classes"):

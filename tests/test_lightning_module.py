@@ -148,6 +148,28 @@ class Recorder(Callback):
             self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
+@pytest.mark.parametrize("variant", ["selective", "dual", "original"])
+def test_accumulated_gradients_are_those_of_the_large_batch(variant: str) -> None:
+    """With batch norm in eval mode; samples without a mask count, too."""
+    x, y, masks = batch()
+    masks[::3] = NO_MASK
+    model, found = network().eval(), []
+
+    class Keep(Callback):
+        def on_before_optimizer_step(self, trainer: Any, lit: Any, optimizer: Any) -> None:
+            found.append([p.grad.clone() for p in lit.net.parameters()])
+
+    for size, batches in ((20, 1), (5, 4)):
+        net = ISNet(copy.deepcopy(model), variant)
+        lit = LitISNet(net, ISNetLoss(cut_low=0.1), gradient_clip=None)
+        fit(
+            lit, loader(x, y, masks, size=size), callbacks=[Keep()], accumulate_grad_batches=batches
+        )
+    large, accumulated = found
+    for ours, theirs in zip(accumulated, large, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("module_clip", "trainer_clip", "largest"),
     [(1.0, None, 1.0), (0.5, None, 0.5), (1.0, 0.25, 0.25), (None, None, None)],

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,14 +155,9 @@ def calibrate(net: ISNet, batches: Iterable[Sequence[Tensor]]) -> Calibration:
     8
     """
     sizes = _Sizes()
-    was_training = net.training
-    net.eval()
-    try:
-        with torch.no_grad():
-            for batch in batches:
-                sizes.update(net.explain(batch[0]))
-    finally:
-        net.train(was_training)
+    with _eval_mode(net), torch.no_grad():
+        for batch in batches:
+            sizes.update(net.explain(batch[0]))
     return sizes.compute()
 
 
@@ -170,7 +166,8 @@ class CutCalibration(lightning.Callback):
 
     A copy of the classifier is trained without the heatmap loss for a few epochs; in the last of
     them the relevance of each batch is measured. The copy is then thrown away: the ISNet starts
-    from its own weights. A criterion that has its C1 and C2, as in a run that is resumed, is left
+    from its own weights. Where several processes train, they train one copy together and find the
+    same C1 and C2. A criterion that has its C1 and C2, as in a run that is resumed, is left
     as it is.
 
     Parameters
@@ -207,7 +204,7 @@ class CutCalibration(lightning.Callback):
         log.info("%s", self.calibration)
 
     def _measure(self, trainer: lightning.Trainer, lit: LitISNet) -> Calibration:
-        net = copy.deepcopy(lit.net).train()
+        net = copy.deepcopy(lit.net)
         optimizer = lit.build_optimizer(net.parameters())
         sizes = _Sizes()
         loader = trainer.train_dataloader
@@ -220,11 +217,22 @@ class CutCalibration(lightning.Callback):
                     images, labels, *_ = trainer.strategy.batch_to_device(batch, lit.device)
                     optimizer.zero_grad()
                     lit.criterion.classify(net(images), labels).backward()  # type: ignore[no-untyped-call]
+                    _average_gradients(net, trainer)
                     nn.utils.clip_grad_norm_(net.parameters(), lit.gradient_clip or float("inf"))
                     optimizer.step()
                     if epoch == self.epochs - 1:
-                        sizes.update(_explain(net, images))
+                        with _eval_mode(net), torch.no_grad():
+                            sizes.update(net.explain(images))
         return sizes.compute()
+
+
+def _average_gradients(net: ISNet, trainer: lightning.Trainer) -> None:
+    """Give the gradients of all processes' batches to each, which DDP does for what it wraps."""
+    for parameter in net.parameters():
+        if parameter.grad is not None:
+            mean = trainer.strategy.reduce(parameter.grad, reduce_op="mean")
+            assert isinstance(mean, Tensor)
+            parameter.grad = mean
 
 
 class _Sizes:
@@ -242,7 +250,7 @@ class _Sizes:
 
     def compute(self) -> Calibration:
         sizes = {
-            name: metric.compute().reshape(-1, self._heatmaps).double()
+            name: metric.compute().reshape(-1, self._heatmaps).cpu().double()
             for name, metric in self._by_layer.items()
         }
         samples = min((len(size) for size in sizes.values()), default=0)
@@ -264,10 +272,13 @@ class _Sizes:
         return Calibration(layers, samples)
 
 
-def _explain(net: ISNet, images: Tensor) -> Explanation:
-    """Explain in eval mode, which leaves the batch norms' statistics alone."""
+@contextmanager
+def _eval_mode(net: ISNet) -> Iterator[None]:
+    """Have the batch norms' statistics left alone; afterwards each module is in its own mode."""
+    modes = [(module, module.training) for module in net.modules()]
     net.eval()
-    with torch.no_grad():
-        explanation = net.explain(images)
-    net.train()
-    return explanation
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -76,6 +76,12 @@ def check_explainable(model: object) -> None:
                 f"module {name!r} is compiled by torch.compile, whose functions cannot be "
                 "intercepted; explain the module it was made from, its ._orig_mod"
             )
+        if module._compiled_call_impl is not None:
+            raise TypeError(
+                f"module {name!r} is compiled by its method compile(), so its functions cannot be "
+                "intercepted; use compiled = torch.compile(module) for inference instead, which "
+                "leaves the module itself as it is"
+            )
 
 
 def check_images(images: object) -> None:
@@ -125,8 +131,8 @@ def check_quantity(quantity: object, batch: int, target: object) -> None:
         )
 
 
-def check_precision(images: Tensor) -> None:
-    """Check that no autocast computes in half precision on the images' device.
+def check_precision(images: Tensor, composite: str) -> None:
+    """Check that no autocast computes in half precision, for a composite that cannot bear it.
 
     Raises
     ------
@@ -136,9 +142,9 @@ def check_precision(images: Tensor) -> None:
     device = images.device.type
     if torch.is_autocast_enabled(device):
         raise RuntimeError(
-            f"autocast is on for {device}, but relevance needs full precision; explain outside of "
-            "torch.autocast, or inside of torch.autocast(..., enabled=False); train with "
-            "precision='32-true'"
+            f"autocast is on for {device}, but composite {composite!r} needs full precision; "
+            "explain outside of torch.autocast, or inside of torch.autocast(..., enabled=False); "
+            "train with precision='32-true', or a variant with composite 'flex'"
         )
 
 

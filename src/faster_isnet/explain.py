@@ -17,16 +17,19 @@ from faster_isnet.checks import (
     check_precision,
     check_quantity,
 )
+from faster_isnet.precision import at_least_float32
 from faster_isnet.quantities import Target, build_quantity
 from faster_isnet.relevance import (
     INPUT_RULES,
     Composite,
+    FunctionComposite,
     InputRule,
     Interception,
     RelevancePass,
     build_composite,
     check_layers,
     hidden_outputs,
+    intercepting,
     running_module,
 )
 
@@ -160,11 +163,16 @@ class Explainer:
             If images, target or the model's output are not as described above; the message
             names the value and the cure.
         RuntimeError
-            If no relevance reaches the images or a layer, or under autocast, whose half
-            precision has too few digits for the stabiliser.
+            If no relevance reaches the images or a layer, or under autocast with a composite of
+            rules for layers, which half precision has too few digits for.
         """
+        if torch.compiler.is_dynamo_compiling():  # compiled, it would be wrong: docs/compile.md
+            eager = torch.compiler.disable(self.__call__)  # type: ignore[no-untyped-call]
+            return eager(images, target, differentiable=differentiable)  # type: ignore[no-any-return]
+        check_explainable(self.model)
         check_images(images)
-        check_precision(images)
+        if not self.composite.half_precision:
+            check_precision(images, self.composite.name)
         with torch.inference_mode(False), torch.enable_grad():
             pixels = _as_pixels(images, differentiable)
             relevance_pass = RelevancePass(differentiable)
@@ -178,7 +186,7 @@ class Explainer:
                     gs = _propagate(start.quantity, tensors, differentiable, keep)
                 passes.append(_arrived(gs, names))
             relevances = [
-                t.unsqueeze(1) * torch.cat(gs, 1)
+                at_least_float32(t).unsqueeze(1) * torch.cat(gs, 1)
                 for t, gs in zip(tensors, zip(*passes, strict=True), strict=True)
             ]
         heatmap = sum(relevances[1 : len(run.sources)], relevances[0])
@@ -228,9 +236,11 @@ class Explainer:
             )
             claimed = (lambda tensor: False) if rule is None else rule.claims
             forward = self.composite.begin(relevance_pass, running, claimed)
-            stack.enter_context(Interception(forward.handlers(), relevance_pass))
-            if rule is not None:
-                stack.enter_context(rule)
+            modes = [Interception(forward.handlers(), relevance_pass), *([rule] if rule else [])]
+            # What rules for layers know of tensors would be lost on those of a second run.
+            stateless = isinstance(self.composite, FunctionComposite)
+            noted = claimed if stateless else (lambda tensor: True)
+            stack.enter_context(intercepting(modes, noted))
             logits = self.model(image)
         check_logits(logits, len(pixels))
         with Interception(forward.quantity_handlers(), relevance_pass):
@@ -269,7 +279,8 @@ class _Run:
 
 def _start(logits_and_values: tuple[Tensor, Tensor], target: Target, batch: int) -> _Start:
     logits, values = logits_and_values
-    quantity = build_quantity(target)(logits)
+    with torch.autocast(logits.device.type, enabled=False):
+        quantity = build_quantity(target)(at_least_float32(logits))
     check_quantity(quantity, batch, target)
     if values is logits or not quantity.requires_grad:
         return _Start(quantity, quantity)

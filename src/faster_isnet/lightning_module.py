@@ -40,8 +40,9 @@ class LitISNet(lightning.LightningModule):
 
     Logs ``train/loss``, ``train/classification``, ``train/heatmap`` and ``train/accuracy``, and
     the same under ``val/``; with several validation loaders under ``val/NAME/``, NAME being the
-    loader's key if they are given as a dict, its number if as a list. Checkpoints hold the state
-    of the random number generators, so that a resumed run goes on as if it had not stopped.
+    loader's key if they are given as a dict, its number if as a list. All are means over the
+    samples of all processes. Checkpoints hold the state of each process's random number
+    generators, so that a resumed run of as many processes goes on as if it had not stopped.
 
     Parameters
     ----------
@@ -168,8 +169,10 @@ class LitISNet(lightning.LightningModule):
         return OPTIMIZERS[self.optimizer_name](parameters, **options)
 
     def configure_callbacks(self) -> list[lightning.Callback]:
-        """Return the calibration of C1 and C2, if they are not known yet."""
-        return [CutCalibration(self.calibration_epochs)] if self.criterion.cuts is None else []
+        """Return the calibration of C1 and C2, if they are wanted and not known yet."""
+        weights = (self.criterion.heatmap_weight, *self.heatmap_weight_schedule.values())
+        unknown = self.criterion.cuts is None and any(weight > 0 for weight in weights)
+        return [CutCalibration(self.calibration_epochs)] if unknown else []
 
     def configure_gradient_clipping(
         self,
@@ -184,8 +187,8 @@ class LitISNet(lightning.LightningModule):
             self.clip_gradients(optimizer, self.gradient_clip, "norm")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of the random number generators, and C1 and C2."""
-        checkpoint["random_states"] = _random_states()
+        """Keep the state of all processes' random number generators, and C1 and C2."""
+        checkpoint["random_states"] = _from_all_processes(_random_states())
         if self.criterion.cuts is not None:
             checkpoint["cuts"] = asdict(self.criterion.cuts)
 
@@ -193,8 +196,9 @@ class LitISNet(lightning.LightningModule):
         """Restore the state of the random number generators, and C1 and C2 that were calibrated."""
         if "cuts" in checkpoint and self.criterion.cuts is None:
             self.criterion.cuts = Cuts.of(**checkpoint["cuts"])
-        if "random_states" in checkpoint:
-            _set_random_states(checkpoint["random_states"])
+        states = checkpoint.get("random_states", [])
+        if len(states) == _processes():  # those of others are no use
+            _set_random_states(states[self.global_rank])
 
     def _losses(self, batch: Batch) -> tuple[LossParts, Tensor]:
         images, labels, *rest = batch
@@ -224,6 +228,7 @@ class LitISNet(lightning.LightningModule):
                 on_epoch=True,
                 prog_bar=in_progress_bar,
                 batch_size=len(logits),
+                sync_dist=True,
                 add_dataloader_idx=False,
             )
 
@@ -246,12 +251,26 @@ def _check_finite(parts: LossParts, where: str) -> None:
         )
 
 
+def _processes() -> int:
+    together = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if together else 1
+
+
+def _from_all_processes(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the value of each process, by its rank; all have to call this."""
+    values = [value] * _processes()
+    if len(values) > 1:
+        torch.distributed.all_gather_object(values, value)
+    return values
+
+
 def _random_states() -> dict[str, Any]:
     """Collect the generators' states in types that ``torch.load(weights_only=True)`` reads."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # Of the device that this process works on: to ask the others takes memory of each.
+        "cuda": torch.cuda.get_rng_state() if _uses_cuda() else None,
         "numpy": [
             name,
             torch.from_numpy(np.asarray(keys).astype(np.int64)),
@@ -263,10 +282,14 @@ def _random_states() -> dict[str, Any]:
     }
 
 
+def _uses_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 def _set_random_states(states: Mapping[str, Any]) -> None:
     torch.set_rng_state(states["torch"].cpu())
-    if len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([state.cpu() for state in states["cuda"]])
+    if states["cuda"] is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states["cuda"].cpu())
     name, keys, *rest = states["numpy"]
     np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss = states["python"]

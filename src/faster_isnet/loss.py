@@ -19,6 +19,7 @@ from faster_isnet.checks import (
 )
 from faster_isnet.cuts import AUTO, IMAGE, Cut, Cuts
 from faster_isnet.explain import Explanation
+from faster_isnet.precision import at_least_float32
 
 NO_MASK = -1.0
 """A mask filled with this value says that its sample has none."""
@@ -165,7 +166,7 @@ class ISNetLoss(nn.Module):
         masks, has_mask = check_masks(masks, explanation.heatmap, NO_MASK)
         if masks is None:
             # Zero, and still a function of the heatmap; what is not looked at may be NaN.
-            heatmap = _at_least_float32(explanation.heatmap[:0]).sum()
+            heatmap = at_least_float32(explanation.heatmap[:0]).sum()
         else:
             for relevance in (explanation.heatmap, *explanation.layers.values()):
                 check_finite_heatmap(relevance, has_mask)
@@ -176,7 +177,7 @@ class ISNetLoss(nn.Module):
     def classify(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the classification loss of logits ``[B, C]`` alone, a scalar."""
         check_labels(labels, logits, self.task)
-        logits = _at_least_float32(logits)
+        logits = at_least_float32(logits)
         weights = None if self.class_weights is None else self.class_weights.to(logits)
         if self.task == "multilabel":
             return F.binary_cross_entropy_with_logits(logits, labels.to(logits), pos_weight=weights)
@@ -199,7 +200,7 @@ class ISNetLoss(nn.Module):
         Tensor
             ``[B]``, the mean over each sample's K heatmaps.
         """
-        h, mask = _at_least_float32(heatmaps).flatten(3), masks.flatten(2).unsqueeze(1)
+        h, mask = at_least_float32(heatmaps).flatten(3), masks.flatten(2).unsqueeze(1)
         mask = mask.to(h)
         inside = (h.abs() * mask).sum((2, 3))
         losses = h.new_zeros(h.shape[:2])
@@ -344,7 +345,3 @@ _ADAPTIVE_POOLS: dict[int, Callable[..., Tensor]] = {
     2: F.adaptive_avg_pool2d,
     3: F.adaptive_avg_pool3d,
 }
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()

@@ -1,5 +1,6 @@
 """The relevance engine: layer-wise relevance propagation by interception."""
 
+from faster_isnet.relevance.checkpointing import intercepting
 from faster_isnet.relevance.composites import (
     COMPOSITES,
     LAYER_TYPES,
@@ -38,5 +39,6 @@ __all__ = [
     "contrast",
     "flex",
     "hidden_outputs",
+    "intercepting",
     "running_module",
 ]

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
@@ -76,12 +76,15 @@ class Composite(ABC):
         the one that a layer has anyway.
     uses_names
         Whether it needs to know which module runs.
+    half_precision
+        Whether it works under autocast.
     """
 
     name: str
     passes: int = 1
     input_rule: str | None = None
     uses_names: bool = False
+    half_precision: bool = False
 
     @abstractmethod
     def begin(
@@ -118,6 +121,7 @@ class FunctionComposite(Composite):
 
     name: str
     table: Mapping[TorchFunction, Handler]
+    half_precision: ClassVar[bool] = True  # type: ignore[misc]
 
     def begin(
         self,

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from faster_isnet.checks import check_choice
-from faster_isnet.relevance.normalisations import shared_batch_norm
+from faster_isnet.relevance.normalisations import OnDemand, shared_batch_norm
 
 
 def check_layers(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
@@ -127,6 +127,7 @@ def _shared_statistics(model: nn.Module) -> Iterator[None]:
             return None
         _input, _weight, mean, rstd, _counts = node.saved_tensors
         x = args[0] if args else kwargs["input"]
+        output = OnDemand.apply(node, output.detach(), x, module.weight, module.bias)
         return shared_batch_norm(x, output, mean, rstd, module.weight, module.bias)
 
     with ExitStack() as hooks:

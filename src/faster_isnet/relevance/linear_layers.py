@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
+from faster_isnet.precision import as_autocast_would
 from faster_isnet.relevance.activations import spellings
 from faster_isnet.relevance.functions import Detour, RelevancePass
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, LinearMap
@@ -103,7 +104,8 @@ def linear_layer(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: An
     batched = x.dim() > 1 if isinstance(call.map, Dense) else x.dim() == weight.dim()
     if not (batched and x.requires_grad):
         return func(*args, **kwargs)  # type: ignore[no-any-return]
-    y, *_ = LinearLayer.apply(relevance_pass, call.map, x, weight, call.bias)
+    tensors = as_autocast_would(x, weight, call.bias)
+    y, *_ = LinearLayer.apply(relevance_pass, call.map, *tensors)
     return y  # type: ignore[no-any-return]
 
 

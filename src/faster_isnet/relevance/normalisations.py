@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from faster_isnet.relevance.functions import Detour, RelevancePass, Rule
@@ -79,6 +80,30 @@ class _SharedCall(BatchNormCall):
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return μ and 1/σ of all processes' samples as constants."""
         return self.mean.detach(), self.rstd.detach()
+
+
+class OnDemand(Function):
+    """What a node of the graph has computed, whose backward runs only where a gradient arrives.
+
+    ``OnDemand.apply(node, output, *inputs)`` returns ``output``, detached. PyTorch runs the
+    backward of a function in Python even if there is no gradient, with zeros; that of a
+    synchronised batch norm would send them to all processes in every relevance pass.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, node: Any, output: Tensor, *inputs: Tensor | None) -> Tensor:
+        """Return ``output`` itself, with this node on top of its inputs."""
+        ctx.node = node
+        ctx.set_materialize_grads(False)
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Ask the node, if there is something to ask."""
+        inputs = len(ctx.needs_input_grad) - 2
+        gradients = (None,) * inputs if grad is None else ctx.node.apply(grad)[:inputs]
+        return None, None, *gradients
 
 
 def shared_batch_norm(
@@ -295,6 +320,7 @@ class _Handler:
 HANDLERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.batch_norm: batch_norm,
     torch.batch_norm: batch_norm,
+    shared_batch_norm: batch_norm,
     F.layer_norm: _Handler(layer_norm),
     torch.layer_norm: _Handler(layer_norm),
     F.group_norm: _Handler(group_norm),

@@ -1,0 +1,37 @@
+"""Half precision: what is computed in it, and what never is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Return values in float32, or in float64 if they are.
+
+    Examples
+    --------
+    >>> at_least_float32(torch.ones(2, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def as_autocast_would(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+    """Return the operands of a convolution or dense layer in the type that autocast gives them.
+
+    For the engine's own functions, which autocast does not know. Without autocast, and in float64,
+    they stay as they are.
+
+    Examples
+    --------
+    >>> with torch.autocast("cpu", torch.bfloat16):
+    ...     x, bias = as_autocast_would(torch.ones(2), None)
+    >>> x.dtype, bias
+    (torch.bfloat16, None)
+    """
+    device = next(t.device.type for t in tensors if t is not None)
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors)

@@ -1,0 +1,167 @@
+"""Activation checkpointing in a model that is explained.
+
+``torch.utils.checkpoint`` keeps no more of a segment of the model than its inputs, and runs the
+segment again in the backward. The interception has ended by then; here it begins again, for as
+long as the segment runs.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.utils.checkpoint as torch_checkpoint
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+
+@contextmanager
+def intercepting(
+    modes: Sequence[TorchFunctionMode], keeps: Callable[[Tensor], bool] = lambda tensor: False
+) -> Iterator[None]:
+    """Run a model under ``modes`` inside the block, and what it checkpoints again under them.
+
+    A checkpoint with ``use_reentrant=True`` becomes one with ``False``: the other kind refuses
+    ``torch.autograd.grad``, and has no double backward.
+
+    Parameters
+    ----------
+    modes
+        The engine's, the innermost last.
+    keeps
+        Whether a rule has notes of a tensor. A segment that reads such a tensor is not
+        checkpointed: what runs again reads another one, of which there are no notes.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from faster_isnet.relevance import Interception, RelevancePass, flex
+    >>> relevance_pass, x = RelevancePass(), torch.tensor([-1.0, 2.0], requires_grad=True)
+    >>> with intercepting([Interception(flex(epsilon=1.0).table, relevance_pass)]):
+    ...     y = torch_checkpoint.checkpoint(torch.relu, x, use_reentrant=False)
+    >>> with relevance_pass.running():
+    ...     (g,) = torch.autograd.grad(y.sum(), x)
+    >>> g  # a / (a + ε), where the gradient has 1
+    tensor([0.0000, 0.6667])
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_REPLACEMENT)
+        stack.callback(_engine.reset, _engine.set(_Engine(tuple(modes), keeps)))
+        for mode in modes:
+            stack.enter_context(mode)
+        yield
+
+
+@dataclass(frozen=True)
+class _Engine:
+    """What the model of this thread runs under."""
+
+    modes: tuple[TorchFunctionMode, ...]
+    keeps: Callable[[Tensor], bool]
+
+    def has_notes_of(self, arguments: Any) -> bool:
+        return any(self.keeps(t) for t in tree_leaves(arguments) if isinstance(t, Tensor))
+
+    def again(self, segment: Callable[..., Any]) -> Callable[..., None]:
+        """Return ``segment`` as it shall run in a backward, in whatever thread that is."""
+
+        def run(*args: Any, **kwargs: Any) -> None:
+            with _outside_of_vmap(), intercepting(self.modes, self.keeps):
+                segment(*args, **kwargs)
+
+        return run
+
+
+@contextmanager
+def _outside_of_vmap() -> Iterator[None]:
+    """Leave the vmap that a backward of several heatmaps is, which refuses dropout.
+
+    The segment is the same for all of them.
+    """
+    levels = torch._C._vmapmode_increment_nesting()  # returns how many there are, with this one
+    for _ in range(levels):
+        torch._C._vmapmode_decrement_nesting()
+    try:
+        yield
+    finally:
+        for _ in range(levels - 1):
+            torch._C._vmapmode_increment_nesting()
+
+
+_engine: ContextVar[_Engine | None] = ContextVar("engine", default=None)
+
+
+def _non_reentrant(
+    segment: Callable[..., Any], *args: Any, **kwargs: Any
+) -> Generator[None, None, None]:
+    """Do what is to be done before and after a segment with ``use_reentrant=False``."""
+    engine = _engine.get()
+    if engine is not None:
+        if engine.has_notes_of((args, kwargs)):
+            yield  # nothing before, nothing after: it is not checkpointed
+            return
+        # Torch calls what it is given here when it runs the segment again, and then only.
+        segment = engine.again(segment)
+    yield from _REPLACEMENT.torchs[_NON_REENTRANT](segment, *args, **kwargs)
+
+
+class _Reentrant(torch_checkpoint.CheckpointFunction):
+    """Torch's function for ``use_reentrant=True``, which in a model that is explained is not."""
+
+    @classmethod
+    def apply(cls, segment: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        if _engine.get() is None:
+            return _REPLACEMENT.torchs[_REENTRANT].apply(segment, preserve_rng_state, *args)
+        return torch_checkpoint.checkpoint(
+            segment, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state
+        )
+
+
+# What torch.utils.checkpoint.checkpoint calls. Models hold references to that function itself, so
+# there is no use in replacing it.
+_REENTRANT = "CheckpointFunction"
+_NON_REENTRANT = next(
+    name
+    for name in (
+        "_checkpoint_without_reentrant_generator_impl",  # PyTorch 2.14
+        "_checkpoint_without_reentrant_generator",
+    )
+    if hasattr(torch_checkpoint, name)
+)
+
+
+class _Replacement:
+    """Replaces functions of torch while any thread is in the block.
+
+    Threads that explain nothing are sent on to torch's own.
+    """
+
+    def __init__(self, replacements: dict[str, Any]) -> None:
+        self._replacements = replacements
+        self._lock, self._blocks = threading.Lock(), 0
+        self.torchs = {name: getattr(torch_checkpoint, name) for name in replacements}
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._blocks:
+                self._set(self._replacements)
+            self._blocks += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                self._set(self.torchs)
+
+    def _set(self, functions: dict[str, Any]) -> None:
+        for name, function in functions.items():
+            setattr(torch_checkpoint, name, function)
+
+
+_REPLACEMENT = _Replacement({_REENTRANT: _Reentrant, _NON_REENTRANT: _non_reentrant})
