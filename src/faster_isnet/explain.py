@@ -31,6 +31,7 @@ from faster_isnet.relevance import (
     hidden_outputs,
     intercepting,
     running_module,
+    shared_statistics,
 )
 
 Bound = float | Sequence[float] | Tensor
@@ -221,6 +222,7 @@ class Explainer:
         sources = [pixels]
         rule = None
         with ExitStack() as stack:
+            stack.enter_context(shared_statistics(self.model))
             hidden = stack.enter_context(hidden_outputs(self.model, self.layers))
             if self.input_rule is not None:
                 sources += [_corner(b, pixels) for b in (self.input_low, self.input_high)]

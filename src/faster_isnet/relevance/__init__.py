@@ -11,7 +11,12 @@ from faster_isnet.relevance.composites import (
     flex,
 )
 from faster_isnet.relevance.functions import RelevancePass
-from faster_isnet.relevance.hidden import check_layers, hidden_outputs, running_module
+from faster_isnet.relevance.hidden import (
+    check_layers,
+    hidden_outputs,
+    running_module,
+    shared_statistics,
+)
 from faster_isnet.relevance.input_rule import INPUT_RULES, InputRule
 from faster_isnet.relevance.interception import Interception
 from faster_isnet.relevance.layer_rules import Layer
@@ -41,4 +46,5 @@ __all__ = [
     "hidden_outputs",
     "intercepting",
     "running_module",
+    "shared_statistics",
 ]

@@ -74,7 +74,6 @@ def hidden_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
 
     modules = dict(model.named_modules())
     with ExitStack() as hooks:
-        hooks.enter_context(_shared_statistics(model))
         for name in names:
             handle = modules[name].register_forward_hook(collect(name))
             hooks.callback(handle.remove)
@@ -114,7 +113,7 @@ def running_module(model: nn.Module) -> Iterator[Callable[[], str]]:
 
 
 @contextmanager
-def _shared_statistics(model: nn.Module) -> Iterator[None]:
+def shared_statistics(model: nn.Module) -> Iterator[None]:
     """Make known what synchronised batch norms compute while the model runs inside the block.
 
     ``torch.nn.SyncBatchNorm`` calls a torch function only as long as it has nothing to synchronise.
