@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from faster_isnet import cli
+from faster_isnet.benchmark import BenchmarkSettings
 from faster_isnet.demo import DemoSettings, run_demo
 from faster_isnet.isnet import VARIANTS
 
@@ -85,6 +86,25 @@ def test_options_reach_the_demo(
     printed = capsys.readouterr().out
     assert str(tmp_path / "report.html") in printed
     assert "12.5%" in printed
+
+
+def test_benchmark_passes_its_options_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen = {}
+
+    def run(settings: BenchmarkSettings, out: Path) -> None:
+        seen.update(settings=settings)
+        (out / "benchmark.md").write_text("a table")
+
+    monkeypatch.setattr(cli, "run_benchmark", run)
+    options = ["--only", "step", "memory", "--architectures", "convnet", "--rounds", "5"]
+    assert cli.main(["benchmark", "--out", str(tmp_path), *options, "--quick"]) == 0
+    expected = BenchmarkSettings(["step", "memory"], ["convnet"], 5).quick()
+    assert seen["settings"] == expected
+    assert "a table" in capsys.readouterr().out
+    assert cli.main(["benchmark", "--only", "stap"]) == 2
+    assert "did you mean 'step'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from faster_isnet import __version__
+from faster_isnet.benchmark import SUITES, BenchmarkSettings, run_benchmark
 from faster_isnet.cuts import AUTO
 from faster_isnet.data import SOURCES
 from faster_isnet.demo import DemoSettings, run_demo
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = _parser().parse_args(arguments)
     _quieten()
-    return _demo(options.demo)
+    commands = {"demo": _demo, "benchmark": _benchmark}
+    return commands[options.subcommand](options[options.subcommand])
 
 
 def _quieten() -> None:
@@ -46,6 +48,9 @@ def _parser() -> ArgumentParser:
     )
     commands = parser.add_subcommands(required=True)
     commands.add_subcommand("demo", _demo_parser(), help="see it work on digits, in six minutes")
+    commands.add_subcommand(
+        "benchmark", _benchmark_parser(), help="what training steps and explanations cost here"
+    )
     return parser
 
 
@@ -82,6 +87,47 @@ def _demo_parser() -> ArgumentParser:
         help=f"of the digits: {' or '.join(SOURCES)} (the latter is downloaded)",
     )
     return parser
+
+
+def _benchmark_parser() -> ArgumentParser:
+    defaults = BenchmarkSettings()
+    parser = ArgumentParser(
+        description="Time training steps beside the plain one, and explanations beside Gradient × "
+        "Input and other packages (pip install 'faster-isnet[bench]'); write tables and plots."
+    )
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("benchmark"), help="folder (default: benchmark)")
+    add("--quick", action="store_true", help="a minute, to see that all of it works")
+    add("--only", nargs="+", default=list(defaults.only), help=f"of: {', '.join(SUITES)}")
+    add(
+        "--architectures",
+        nargs="+",
+        default=list(defaults.architectures),
+        help="names of torchvision classifiers, or convnet; the sweeps take the first",
+    )
+    add("--rounds", type=int, default=defaults.rounds, help="how often each is timed (default: 20)")
+    add("--deep-supervision", action="store_true", help="supervise the published hidden layers too")
+    add("--device", default=defaults.device, help="where: cpu, cuda, … (default: cpu)")
+    add("--seed", type=int, default=defaults.seed, help="of weights, images and order (default: 0)")
+    return parser
+
+
+def _benchmark(options: Namespace) -> int:
+    try:
+        settings = BenchmarkSettings(
+            only=options.only,
+            architectures=options.architectures,
+            rounds=options.rounds,
+            deep_supervision=options.deep_supervision,
+            device=options.device,
+            seed=options.seed,
+        )
+    except (TypeError, ValueError) as error:
+        print(f"faster-isnet benchmark: {error}", file=sys.stderr)
+        return 2
+    run_benchmark(settings.quick() if options.quick else settings, options.out)
+    print((options.out / "benchmark.md").read_text())
+    return 0
 
 
 def _number_or_auto(text: str) -> float | str:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import platform
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 import torchvision
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -28,6 +25,7 @@ from faster_isnet.files import write_atomically
 from faster_isnet.isnet import VARIANTS, ISNet
 from faster_isnet.lightning_module import LitISNet
 from faster_isnet.loss import ISNetLoss
+from faster_isnet.machine import machine
 from faster_isnet.models import CONVNET, CONVNET_BLOCKS, build_backbone, check_backbone
 from faster_isnet.report import write_overview, write_report
 from faster_isnet.results import Example
@@ -254,17 +252,6 @@ def choose_examples(models: Mapping[str, nn.Module], data: BiasedDigitsData) -> 
                 )
             )
     return examples
-
-
-def machine() -> dict[str, str | int]:
-    """Return what a run depends on beside its settings."""
-    packages = ("faster-isnet", "torch", "torchvision", "lightning")
-    return {
-        **{name: version(name) for name in packages},
-        "python": platform.python_version(),
-        "processor": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-    }
 
 
 class _ProgressBar(TQDMProgressBar):
