@@ -162,11 +162,10 @@ def _draw_growth(
         axes.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axes.set_xticks([], minor=True)
         axes.set_xlabel(label)
+        axes.set_ylim(bottom=0)
         axes.set_title(title, loc="left", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
-    times.set_yscale("log")
-    ratios.set_ylim(bottom=0)
-    times.legend(frameon=False)
+    times.figure.legend(loc="outside right center", frameon=False)
 
 
 def _around(ratios: Sequence[Quartiles]) -> list[list[float]]:
