@@ -242,7 +242,7 @@ class Explainer:
             # What rules for layers know of tensors would be lost on those of a second run.
             stateless = isinstance(self.composite, FunctionComposite)
             noted = claimed if stateless else (lambda tensor: True)
-            stack.enter_context(intercepting(modes, noted))
+            stack.enter_context(intercepting(modes, noted, relevance_pass.forget))
             logits = self.model(image)
         check_logits(logits, len(pixels))
         with Interception(forward.quantity_handlers(), relevance_pass):

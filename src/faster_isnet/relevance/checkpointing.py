@@ -23,7 +23,9 @@ from torch.utils._pytree import tree_leaves
 
 @contextmanager
 def intercepting(
-    modes: Sequence[TorchFunctionMode], keeps: Callable[[Tensor], bool] = lambda tensor: False
+    modes: Sequence[TorchFunctionMode],
+    keeps: Callable[[Tensor], bool] = lambda tensor: False,
+    forget: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
     """Run a model under ``modes`` inside the block, and what it checkpoints again under them.
 
@@ -37,6 +39,9 @@ def intercepting(
     keeps
         Whether a rule has notes of a tensor. A segment that reads such a tensor is not
         checkpointed: what runs again reads another one, of which there are no notes.
+    forget
+        Called where a segment begins or ends, and at the end: what ran outside of a segment must
+        not change what the segment does, since it will not run again with it.
 
     Examples
     --------
@@ -52,7 +57,8 @@ def intercepting(
     """
     with ExitStack() as stack:
         stack.enter_context(_REPLACEMENT)
-        stack.callback(_engine.reset, _engine.set(_Engine(tuple(modes), keeps)))
+        stack.callback(_engine.reset, _engine.set(_Engine(tuple(modes), keeps, forget)))
+        stack.callback(forget)
         for mode in modes:
             stack.enter_context(mode)
         yield
@@ -64,6 +70,7 @@ class _Engine:
 
     modes: tuple[TorchFunctionMode, ...]
     keeps: Callable[[Tensor], bool]
+    forget: Callable[[], None]
 
     def has_notes_of(self, arguments: Any) -> bool:
         return any(self.keeps(t) for t in tree_leaves(arguments) if isinstance(t, Tensor))
@@ -72,7 +79,7 @@ class _Engine:
         """Return ``segment`` as it shall run in a backward, in whatever thread that is."""
 
         def run(*args: Any, **kwargs: Any) -> None:
-            with _outside_of_vmap(), intercepting(self.modes, self.keeps):
+            with _outside_of_vmap(), intercepting(self.modes, self.keeps, self.forget):
                 segment(*args, **kwargs)
 
         return run
@@ -108,7 +115,10 @@ def _non_reentrant(
             return
         # Torch calls what it is given here when it runs the segment again, and then only.
         segment = engine.again(segment)
+        engine.forget()
     yield from _REPLACEMENT.torchs[_NON_REENTRANT](segment, *args, **kwargs)
+    if engine is not None:
+        engine.forget()
 
 
 class _Reentrant(torch_checkpoint.CheckpointFunction):

@@ -39,6 +39,11 @@ class RelevancePass:
         self.active = False
         self.number = 0
         self.batched = False
+        self.latest_concatenation: object = None  # see linear_layers.Concatenation
+
+    def forget(self) -> None:
+        """Forget what was concatenated: it is not to be continued, and shall not be kept alive."""
+        self.latest_concatenation = None
 
     @contextmanager
     def running(self, number: int = 0, batched: bool = False) -> Iterator[None]:
@@ -174,9 +179,10 @@ class StabilisedShare(Function):
         if torch.is_grad_enabled():
             ratio = 1 / (a + ctx.epsilon)
             return v * (a * ratio), v * g * (ctx.epsilon * ratio.square()), None
-        ratio = (a + ctx.epsilon).reciprocal_()
-        v = v * ratio
-        return v * a, ratio.mul_(v).mul_(g).mul_(ctx.epsilon), None
+        stabilised = a + ctx.epsilon
+        v = v / stabilised
+        back = v * a
+        return back, torch.addcdiv(v.new_zeros(()), v.mul_(g), stabilised, value=ctx.epsilon), None
 
 
 class Overwrite(Function):

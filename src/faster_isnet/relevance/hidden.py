@@ -72,10 +72,9 @@ def hidden_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
 
         return hook
 
-    modules = dict(model.named_modules())
     with ExitStack() as hooks:
         for name in names:
-            handle = modules[name].register_forward_hook(collect(name))
+            handle = model.get_submodule(name).register_forward_hook(collect(name))
             hooks.callback(handle.remove)
         yield outputs
 

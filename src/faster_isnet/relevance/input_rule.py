@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -141,7 +141,7 @@ class InputRule(TorchFunctionMode):
     ) -> Any:
         """Call ``func``, and give its output the rule if it reads pixels."""
         kwargs = kwargs or {}
-        if func in AFFINE:
+        if func in AFFINE and any(map(self._boxes.get, _shallow(args, kwargs))):
             return self._preprocess(func, args, kwargs)
         subject = args[0] if args else kwargs.get("input")
         if func in LINEAR_CALLS and (box := self._boxes.get(subject)):
@@ -165,7 +165,7 @@ class InputRule(TorchFunctionMode):
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         boxes = {id(t): box for t in tensors if (box := self._boxes.get(t))}
         depends_otherwise = any(t.grad_fn is not None for t in tensors if id(t) not in boxes)
-        if not boxes or depends_otherwise:
+        if depends_otherwise:
             return func(*args, **kwargs)
         # Before the function runs, since it may work in place.
         corners = [_corner(func, args, kwargs, boxes, name) for name in ("low", "high")]
@@ -295,6 +295,15 @@ INPUT_RULES: dict[str, Callable[[_FirstLayer, float], Rule]] = {
     "flat": _flat_rule,
 }
 """The rules for layers that read the image, by name."""
+
+
+def _shallow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
+    """Yield the arguments, and what is in those that are lists."""
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, (list, tuple)):
+            yield from value
+        else:
+            yield value
 
 
 def _call(function: Callable[..., Any], x: Tensor, args: Any, kwargs: Any) -> Any:

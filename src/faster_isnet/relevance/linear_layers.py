@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -104,9 +105,23 @@ def linear_layer(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: An
     batched = x.dim() > 1 if isinstance(call.map, Dense) else x.dim() == weight.dim()
     if not (batched and x.requires_grad):
         return func(*args, **kwargs)  # type: ignore[no-any-return]
-    tensors = as_autocast_would(x, weight, call.bias)
-    y, *_ = LinearLayer.apply(relevance_pass, call.map, *tensors)
-    return y  # type: ignore[no-any-return]
+    if _is_large(weight, x):
+        tensors = as_autocast_would(x, weight, call.bias)
+        y, *_ = LinearLayer.apply(relevance_pass, call.map, *tensors)
+        return y  # type: ignore[no-any-return]
+    y = func(*args, **kwargs)
+    if y._is_view():  # of more than two dimensions: in-place activations refuse it
+        y = y.clone()
+
+    def rule(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
+        return call.map.adjoint(g, weight, x), None
+
+    return Detour.apply(relevance_pass, rule, y, x, weight)  # type: ignore[no-any-return]
+
+
+def _is_large(weight: Tensor, x: Tensor) -> bool:
+    """Say whether a weight's gradient costs more to write than what it is made of to copy."""
+    return weight.numel() > 16 * x.numel()
 
 
 def concatenated(
@@ -120,19 +135,62 @@ def concatenation(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: A
     """Concatenate; relevance is split by one function, whose gradient is a concatenation.
 
     PyTorch's own gradient slices it once for each tensor, and the gradient of each slice is as
-    large as the whole.
+    large as the whole. What begins as the concatenation before it (a dense block's do) is made
+    from that one: two slices then, and not one for each layer of the block.
     """
-    y: Tensor = func(*args, **kwargs)
     tensors, dim = concatenated(*args, **kwargs)
-    differentiable = relevance_pass.differentiable and y.requires_grad
-    if not differentiable or any(tensor.dim() != y.dim() for tensor in tensors):
+    if not all(isinstance(tensor, Tensor) and tensor.dim() for tensor in tensors):
+        return func(*args, **kwargs)  # type: ignore[no-any-return]
+    latest = relevance_pass.latest_concatenation
+    pieces = latest.continued(tensors, dim) if isinstance(latest, Concatenation) else None
+    pieces = pieces or tuple(tensors)
+    y: Tensor = torch.cat(pieces, dim)
+    if relevance_pass.differentiable and y.requires_grad:
+        y = _splitting(relevance_pass, y, pieces, dim)
+    relevance_pass.latest_concatenation = Concatenation.of(tensors, dim, y)
+    return y
+
+
+def _splitting(
+    relevance_pass: RelevancePass, y: Tensor, pieces: Sequence[Tensor], dim: int
+) -> Tensor:
+    if any(piece.dim() != y.dim() for piece in pieces):  # empty ones, which torch.cat leaves out
         return y
-    sizes = [tensor.shape[dim] for tensor in tensors]
+    sizes = [piece.shape[dim] for piece in pieces]
 
     def rule(g: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
         return torch.split(g, sizes, dim)
 
-    return Detour.apply(relevance_pass, rule, y, *tensors)  # type: ignore[no-any-return]
+    return Detour.apply(relevance_pass, rule, y, *pieces)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Concatenation:
+    """What has been concatenated, along which dimension, and what came of it."""
+
+    tensors: tuple[Tensor, ...]
+    dim: int
+    output: Tensor
+    versions: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensors: Sequence[Tensor], dim: int, output: Tensor) -> Concatenation:
+        """Note it, with the versions that the tensors have now."""
+        return cls(tuple(tensors), dim, output, _versions(*tensors, output))
+
+    def continued(self, tensors: Sequence[Tensor], dim: int) -> tuple[Tensor, ...] | None:
+        """Return the pieces of a concatenation that begins as this one did, if it does."""
+        old = len(self.tensors)
+        same = dim == self.dim and len(tensors) > old
+        same = same and all(a is b for a, b in zip(self.tensors, tensors, strict=False))
+        if not same or self.versions != _versions(*self.tensors, self.output):
+            return None
+        return self.output, *tensors[old:]
+
+
+def _versions(*tensors: Tensor) -> tuple[int, ...]:
+    """Say how often the tensors have been written to; those of inference mode do not count it."""
+    return tuple(-1 if tensor.is_inference() else tensor._version for tensor in tensors)
 
 
 def _gradients(
