@@ -8,13 +8,15 @@ of the signed ones also have values, which the rule divides by.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from faster_isnet.relevance.functions import Detour, RelevancePass, Route, Rule
+from faster_isnet.relevance.linear_layers import split_relevance
 from faster_isnet.relevance.linear_maps import LinearCall
 
 
@@ -104,6 +106,39 @@ class Pooled(Contributions):
         return self._function(self._input.clamp(max=0))
 
 
+class Concatenated(Contributions):
+    """Several contributions, side by side.
+
+    Parameters
+    ----------
+    relevance_pass
+        The flag of this forward pass.
+    pieces
+        Contributions to outputs of the same batch, height and width.
+    """
+
+    def __init__(self, relevance_pass: RelevancePass, pieces: Sequence[Contributions]) -> None:
+        self._relevance_pass, self._pieces = relevance_pass, pieces
+        sizes = [piece.channels for piece in pieces]
+        self.channels = sum(sizes)
+        first = pieces[0].all
+        like = first.new_zeros(()).expand(first.shape[0], self.channels, *first.shape[2:])
+
+        def rule(g: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+            return torch.split(g, sizes, 1)
+
+        self.all = Route.apply(relevance_pass, rule, like, *(piece.all for piece in pieces))
+
+    def _positive(self) -> Tensor:
+        return self._joined([piece.positive for piece in self._pieces])
+
+    def _negative(self) -> Tensor:
+        return self._joined([piece.negative for piece in self._pieces])
+
+    def _joined(self, sums: list[Tensor]) -> Tensor:
+        return split_relevance(self._relevance_pass, torch.cat(sums, 1), sums, 1)
+
+
 class Summed(Contributions):
     """A sum of tensors, such as a residual connection.
 
@@ -161,13 +196,13 @@ class Mapped(Contributions):
 
     def _positive(self) -> Tensor:
         w = self._call.weight
-        return self._sum_of(w.clamp(min=0), w.clamp(max=0))
+        return self._sum_of(w.relu(), w.clamp(max=0))
 
     def _negative(self) -> Tensor:
         w = self._call.weight
         if self._nonnegative:
             return self._rest(w.clamp(max=0))
-        return self._sum_of(w.clamp(max=0), w.clamp(min=0))
+        return self._sum_of(w.clamp(max=0), w.relu())
 
     def _sum_of(self, for_positive: Tensor, for_negative: Tensor) -> Tensor:
         x = self._call.input

@@ -42,17 +42,23 @@ from faster_isnet.relevance.contributions import (
     Way,
 )
 from faster_isnet.relevance.functions import Detour, RelevancePass, ReLU, Route
-from faster_isnet.relevance.linear_layers import CONCATENATIONS, concatenated
+from faster_isnet.relevance.linear_layers import (
+    CONCATENATIONS,
+    concatenated,
+    concatenation,
+    continuing,
+)
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, contrast
 from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS, per_channel
 from faster_isnet.relevance.notes import Notes
 from faster_isnet.relevance.outputs import (
     Output,
     Rules,
-    joined,
+    gathered,
     normalised,
     positive_sum,
     routes_of,
+    runs,
     way_back,
 )
 from faster_isnet.relevance.rules import Epsilon
@@ -222,18 +228,16 @@ class LayerRules:
 
     def _before(self, x: Tensor) -> list[Output]:
         """Return the outputs that a batch norm of ``x`` is one with, those of one rule together."""
+        outputs = self._pieces(x)
+        own = self._layer("normalisation", x)
+        return runs([o if o.rules else replace(o, rules=own) for o in outputs], x)
+
+    def _pieces(self, x: Tensor) -> tuple[Output, ...]:
+        """Return what a batch norm of ``x`` would be one with."""
         outputs = self._concatenations.get(x) or self._outputs.get(x)
         if outputs is None or not all(output.fusable for output in outputs):
-            elements = Elements(x, self._is_nonnegative(x))
-            outputs = (Output(None, (elements,)),)
-        own = self._layer("normalisation", x)
-        runs: list[Output] = []
-        for output in outputs:
-            output = output if output.rules else replace(output, rules=own)
-            if runs and runs[-1].rules == output.rules:
-                output = joined(runs.pop(), output, x)
-            runs.append(output)
-        return runs
+            return (Output(None, (Elements(x, self._is_nonnegative(x)),)),)
+        return outputs
 
     def _relu(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
         relu, z, _rest, _kwargs, inplace = out_of_place(func, args, kwargs)
@@ -313,19 +317,18 @@ class LayerRules:
             self._nonnegative.put(y, True)
         return (y, *result[1:]) if isinstance(result, tuple) else y
 
-    def _concatenate(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
-        y: Tensor = func(*args, **kwargs)
+    def _concatenate(
+        self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
+    ) -> Tensor:
         tensors, dim = concatenated(*args, **kwargs)
-        outputs = [self._outputs.get(t) for t in tensors]
+        pieces = continuing(flag, tensors, dim)
+        y = concatenation(flag, func, args, kwargs)
         if self._is_nonnegative(*tensors):
             self._nonnegative.put(y, True)
-        if dim % y.dim() == 1 and any(outputs):
-            pieces: list[Output] = []
-            for tensor, output in zip(tensors, outputs, strict=True):
-                if output is None or not all(o.fusable for o in output):
-                    output = (Output(None, (Elements(tensor, self._is_nonnegative(tensor)),)),)
-                pieces += output
-            self._concatenations.put(y, tuple(pieces))
+        if dim % y.dim() == 1 and y.requires_grad:
+            outputs = [gathered(flag, o) for piece in pieces for o in self._pieces(piece)]
+            if any(output.rules for output in outputs):
+                self._concatenations.put(y, tuple(runs(outputs, y)))
         return y
 
     def _keep_sign(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Any:

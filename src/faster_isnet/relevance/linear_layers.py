@@ -139,23 +139,29 @@ def concatenation(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: A
     from that one: two slices then, and not one for each layer of the block.
     """
     tensors, dim = concatenated(*args, **kwargs)
-    if not all(isinstance(tensor, Tensor) and tensor.dim() for tensor in tensors):
-        return func(*args, **kwargs)  # type: ignore[no-any-return]
-    latest = relevance_pass.latest_concatenation
-    pieces = latest.continued(tensors, dim) if isinstance(latest, Concatenation) else None
-    pieces = pieces or tuple(tensors)
+    pieces = continuing(relevance_pass, tensors, dim)
     y: Tensor = torch.cat(pieces, dim)
-    if relevance_pass.differentiable and y.requires_grad:
-        y = _splitting(relevance_pass, y, pieces, dim)
+    if relevance_pass.differentiable:
+        y = split_relevance(relevance_pass, y, pieces, dim)
     relevance_pass.latest_concatenation = Concatenation.of(tensors, dim, y)
     return y
 
 
-def _splitting(
+def continuing(
+    relevance_pass: RelevancePass, tensors: Sequence[Tensor], dim: int
+) -> tuple[Tensor, ...]:
+    """Return pieces to concatenate: the latest concatenation may be what ``tensors`` begin with."""
+    latest = relevance_pass.latest_concatenation
+    pieces = latest.continued(tensors, dim) if isinstance(latest, Concatenation) else None
+    return pieces or tuple(tensors)
+
+
+def split_relevance(
     relevance_pass: RelevancePass, y: Tensor, pieces: Sequence[Tensor], dim: int
 ) -> Tensor:
-    if any(piece.dim() != y.dim() for piece in pieces):  # empty ones, which torch.cat leaves out
-        return y
+    """Make ``y``, the pieces concatenated, split its relevance by one function."""
+    if not y.requires_grad or any(piece.dim() != y.dim() for piece in pieces):
+        return y  # torch.cat leaves out pieces of one dimension that are empty
     sizes = [piece.shape[dim] for piece in pieces]
 
     def rule(g: Tensor, *_: Tensor) -> tuple[Tensor, ...]:

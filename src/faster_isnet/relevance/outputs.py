@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from faster_isnet.relevance.contributions import Contributions
+from faster_isnet.relevance.contributions import Concatenated, Contributions
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.functions import Rule as WayBack
 from faster_isnet.relevance.rules import Rule, Shares, Sums
@@ -117,8 +117,24 @@ def normalised(output: Output, scale: Tensor, offset: Tensor) -> Output:
     return replace(output, scale=scale, shift=shift, fusable=False)
 
 
-def joined(one: Output, other: Output, like: Tensor) -> Output:
-    """Return two runs of channels with the same rules as one."""
+def gathered(relevance_pass: RelevancePass, output: Output) -> Output:
+    """Return an output with its contributions as one, for readers to share the way back."""
+    if len(output.contributions) == 1:
+        return output
+    together = Concatenated(relevance_pass, output.contributions)
+    return replace(output, contributions=(together,))
+
+
+def runs(outputs: Sequence[Output], like: Tensor) -> list[Output]:
+    """Return outputs that lie side by side with those of the same rules as one."""
+    found: list[Output] = []
+    for output in outputs:
+        same = found and found[-1].rules == output.rules
+        found.append(_joined(found.pop(), output, like) if same else output)
+    return found
+
+
+def _joined(one: Output, other: Output, like: Tensor) -> Output:
     shift = None
     if not (one.shift is None and other.shift is None):
         ones = (1,) * (like.dim() - 2)
