@@ -52,6 +52,18 @@ def test_published_losses_and_gradients(golden: Golden, input_rule: str | None) 
 HEATMAPS = {"original": 4, "dual": 2}
 
 
+@pytest.mark.parametrize("deep_supervision", [False, True])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_value_on_an_accelerator_is_waited_for(variant: str, deep_supervision: bool) -> None:
+    # A tensor on the device "meta" has no values: asking for one is an error.
+    model = torchvision.models.resnet18(num_classes=3).to("meta")
+    images, masks = torch.rand(4, 3, 64, 64, device="meta"), torch.ones(4, 1, 64, 64, device="meta")
+    labels = torch.zeros(4, dtype=torch.int64, device="meta")
+    explanation = ISNet(model, variant, deep_supervision).explain(images)
+    ISNetLoss(0.7)(explanation, labels, masks).total.backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_variant_explains_its_quantity(variant: str) -> None:
     net, (x, _, _) = ISNet(network(), variant).eval(), batch()

@@ -9,6 +9,8 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from faster_isnet.precision import autocasts
+
 
 def check_choice(kind: str, name: object, known: Iterable[str]) -> str:
     """Return ``name`` if it is one of the ``known`` names.
@@ -92,7 +94,8 @@ def check_images(images: object) -> None:
     TypeError
         If they are not a tensor of such a type.
     ValueError
-        If there is no batch dimension, the batch is empty, or a value is not finite.
+        If there is no batch dimension, the batch is empty, or a value is not finite; of images on
+        an accelerator the values are not looked at, see :func:`is_on_host`.
     """
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a torch.Tensor [B, ...], got {type(images).__name__}")
@@ -105,7 +108,26 @@ def check_images(images: object) -> None:
         raise TypeError(f"images must be float32 or float64, got {images.dtype}; {cure}")
     if images.dim() < 2 or images.numel() == 0:
         raise ValueError(f"images must be a batch [B, ...], got shape {list(images.shape)}")
-    if not bool(images.isfinite().all()):
+    check_image_values(images)
+
+
+def is_on_host(tensor: Tensor) -> bool:
+    """Whether looking at a tensor's values costs no more than that.
+
+    To look at values on an accelerator is to wait for all that it has been given to do.
+    """
+    return tensor.device.type == "cpu"
+
+
+def check_image_values(images: Tensor) -> None:
+    """Check that images on the host are finite.
+
+    Raises
+    ------
+    ValueError
+        If not; the message names the samples.
+    """
+    if is_on_host(images) and not bool(images.isfinite().all()):
         bad = [i for i, image in enumerate(images) if not bool(image.isfinite().all())]
         raise ValueError(f"images hold NaN or infinite values, in samples {bad[:10]} of the batch")
 
@@ -140,7 +162,7 @@ def check_precision(images: Tensor, composite: str) -> None:
         If one does.
     """
     device = images.device.type
-    if torch.is_autocast_enabled(device):
+    if autocasts(device):
         raise RuntimeError(
             f"autocast is on for {device}, but composite {composite!r} needs full precision; "
             "explain outside of torch.autocast, or inside of torch.autocast(..., enabled=False); "
@@ -203,7 +225,7 @@ def check_labels(labels: object, logits: Tensor, task: str) -> None:
     TypeError
         If labels are not a tensor of the task's type.
     ValueError
-        If their shape is another one, or a value is out of range.
+        If their shape is another one, or a value, on the host, is out of range.
     """
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels must be a torch.Tensor, got {type(labels).__name__}")
@@ -214,7 +236,7 @@ def check_labels(labels: object, logits: Tensor, task: str) -> None:
                 f"multi-label labels must have one 0 or 1 for each class, shape "
                 f"{[batch, classes]}, got {list(labels.shape)}"
             )
-        if not bool(((labels == 0) | (labels == 1)).all()):
+        if is_on_host(labels) and not bool(((labels == 0) | (labels == 1)).all()):
             raise ValueError("multi-label labels must be 0 or 1 everywhere")
         return
     if labels.dtype != torch.int64:
@@ -227,6 +249,8 @@ def check_labels(labels: object, logits: Tensor, task: str) -> None:
             f"labels must have one class a sample, shape [{batch}], got {list(labels.shape)}; "
             "turn one-hot labels into indices with labels.argmax(1)"
         )
+    if not is_on_host(labels):
+        return
     outside = labels[(labels < 0) | (labels >= classes)]
     if outside.numel():
         raise ValueError(
@@ -241,7 +265,8 @@ def check_masks(masks: object, heatmap: Tensor, no_mask: float) -> tuple[Tensor 
     Returns
     -------
     tuple
-        The masks as ``[B, 1, ...]``, ``None`` if no sample has one, and ``[B]`` which samples do.
+        The masks as ``[B, 1, ...]``, and ``[B]`` which samples have one. ``None`` instead of masks
+        that are known to be none: their values, on an accelerator, are not looked at.
 
     Raises
     ------
@@ -262,6 +287,21 @@ def check_masks(masks: object, heatmap: Tensor, no_mask: float) -> tuple[Tensor 
             f"masks must have the images' size, shape {[batch, 1, *size]}, got "
             f"{list(masks.shape)}; resize masks with nearest-neighbour interpolation"
         )
+    check_mask_values(masks, no_mask)
+    has_mask = (masks != no_mask).flatten(1).any(1)
+    return (None if is_on_host(masks) and not bool(has_mask.any()) else masks), has_mask
+
+
+def check_mask_values(masks: Tensor, no_mask: float) -> None:
+    """Check that masks on the host, the batch first, are of zeros and ones, or none at all.
+
+    Raises
+    ------
+    ValueError
+        If a mask is not binary or has no foreground.
+    """
+    if not is_on_host(masks):
+        return
     has_mask = (masks != no_mask).flatten(1).any(1)
     binary = ((masks == 0) | (masks == 1)).flatten(1).all(1)
     empty = ~(masks == 1).flatten(1).any(1)
@@ -276,17 +316,18 @@ def check_masks(masks: object, heatmap: Tensor, no_mask: float) -> tuple[Tensor 
             f"the masks of samples {bad[:10]} have no foreground; fill them with {no_mask:g} if "
             "these samples have no mask, or leave them out"
         )
-    return (masks if bool(has_mask.any()) else None), has_mask
 
 
 def check_finite_heatmap(heatmap: Tensor, has_mask: Tensor) -> None:
-    """Check that the heatmaps ``[B, K, ...]`` of the samples with a mask ``[B]`` are finite.
+    """Check that heatmaps ``[B, K, ...]`` of samples with a mask ``[B]`` are finite, on the host.
 
     Raises
     ------
     FloatingPointError
         If one is not; the message names the samples.
     """
+    if not is_on_host(heatmap):
+        return
     finite = heatmap.isfinite().flatten(1).all(1)
     if bad := (has_mask & ~finite).nonzero().flatten().tolist():
         raise FloatingPointError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from faster_isnet.checks import (
     check_precision,
     check_quantity,
 )
-from faster_isnet.precision import at_least_float32
+from faster_isnet.precision import at_least_float32, autocasts
 from faster_isnet.quantities import Target, build_quantity
 from faster_isnet.relevance import (
     INPUT_RULES,
@@ -281,7 +281,8 @@ class _Run:
 
 def _start(logits_and_values: tuple[Tensor, Tensor], target: Target, batch: int) -> _Start:
     logits, values = logits_and_values
-    with torch.autocast(logits.device.type, enabled=False):
+    device = logits.device.type
+    with torch.autocast(device, enabled=False) if autocasts(device) else nullcontext():
         quantity = build_quantity(target)(at_least_float32(logits))
     check_quantity(quantity, batch, target)
     if values is logits or not quantity.requires_grad:

@@ -16,10 +16,15 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy, multilabel_accuracy
 
 from faster_isnet.calibration import CutCalibration
-from faster_isnet.checks import check_choice, check_range
+from faster_isnet.checks import (
+    check_choice,
+    check_image_values,
+    check_mask_values,
+    check_range,
+)
 from faster_isnet.cuts import Cuts
 from faster_isnet.isnet import ISNet
-from faster_isnet.loss import ISNetLoss, LossParts
+from faster_isnet.loss import NO_MASK, ISNetLoss, LossParts
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -135,6 +140,16 @@ class LitISNet(lightning.LightningModule):
             weights = [schedule[epoch] for epoch in epochs]
             self.criterion.heatmap_weight = float(np.interp(self.current_epoch, epochs, weights))
 
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Look at values that go to an accelerator: there it would hold up the training."""
+        images, _, *masks = batch
+        if self.device.type == "cpu":  # the training step does
+            return batch
+        check_image_values(images)
+        if masks and isinstance(masks[0], Tensor) and self.criterion.heatmap_weight > 0:
+            check_mask_values(masks[0], NO_MASK)
+        return batch
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
         where = f"batch {batch_idx} of epoch {self.current_epoch}"
@@ -241,8 +256,10 @@ class LitISNet(lightning.LightningModule):
 
 
 def _check_finite(parts: LossParts, where: str) -> None:
-    values = {"classification": parts.classification.item(), "heatmap": parts.heatmap.item()}
-    bad = [f"{name} loss is {v}" for name, v in values.items() if not math.isfinite(v)]
+    # The one place where a training step waits for an accelerator.
+    values = torch.stack([parts.classification.detach(), parts.heatmap.detach()]).tolist()
+    named = zip(("classification", "heatmap"), values, strict=True)
+    bad = [f"{name} loss is {value}" for name, value in named if not math.isfinite(value)]
     if bad:
         raise FloatingPointError(
             f"{where}: the {' and the '.join(bad)}. Training stops before this batch touches the "

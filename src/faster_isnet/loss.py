@@ -161,6 +161,10 @@ class ISNetLoss(nn.Module):
             size than the images.
         FloatingPointError
             If a heatmap with a mask, at the image or at a layer, is not finite.
+
+        Notes
+        -----
+        Values on an accelerator are not looked at, which would hold up the training step.
         """
         classification = self.classify(explanation.logits, labels)
         masks, has_mask = check_masks(masks, explanation.heatmap, NO_MASK)
@@ -211,13 +215,20 @@ class ISNetLoss(nn.Module):
         return losses.mean(1)
 
     def _heatmap_loss(self, explanation: Explanation, masks: Tensor, has_mask: Tensor) -> Tensor:
-        masks, relevances = masks[has_mask], {IMAGE: explanation.heatmap, **explanation.layers}
+        # Samples without a mask are filled in rather than taken out: how many there are is not
+        # known on the host. What their heatmaps hold, be it NaN, does not matter.
+        relevances = {IMAGE: explanation.heatmap, **explanation.layers}
+        masks = masks.masked_fill(_per_sample(~has_mask, masks), 1)
         by_layer = [
-            self.heatmap_losses(relevance[has_mask], shrink_mask(masks, relevance), layer)
+            self.heatmap_losses(
+                relevance.masked_fill(_per_sample(~has_mask, relevance), 0),
+                shrink_mask(masks, relevance),
+                layer,
+            )
             for layer, relevance in relevances.items()
         ]
         joined = gwrp(torch.stack(by_layer, dim=1), self.layer_decay)
-        return joined.sum() / len(has_mask)
+        return (joined * has_mask).sum() / len(has_mask)
 
     def _background(self, h: Tensor, mask: Tensor) -> Tensor:
         """Return −log(1 − s/(s + E)) of the background scores s, ``[B, K]``."""
@@ -264,6 +275,10 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
     # Powers in float64: a decay near 1 loses its digits in float32.
     weights = decay ** torch.arange(ranks, dtype=torch.float64) * ((1 - decay) / (1 - decay**n))
     return values.topk(ranks, dim=-1).values @ weights.to(values)
+
+
+def _per_sample(values: Tensor, like: Tensor) -> Tensor:
+    return values.reshape(-1, *(1,) * (like.dim() - 1))
 
 
 def shrink_mask(masks: Tensor, relevance: Tensor) -> Tensor:

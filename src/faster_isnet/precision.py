@@ -17,6 +17,11 @@ def at_least_float32(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
+def autocasts(device: str) -> bool:
+    """Return whether autocast is on for this type of device; there are some that it has not."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def as_autocast_would(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     """Return the operands of a convolution or dense layer in the type that autocast gives them.
 
@@ -31,7 +36,7 @@ def as_autocast_would(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     (torch.bfloat16, None)
     """
     device = next(t.device.type for t in tensors if t is not None)
-    if not torch.is_autocast_enabled(device):
+    if not autocasts(device):
         return tensors
     dtype = torch.get_autocast_dtype(device)
     return tuple(t if t is None or t.dtype == torch.float64 else t.to(dtype) for t in tensors)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from faster_isnet.checks import is_on_host
 from faster_isnet.relevance.contributions import Concatenated, Contributions
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.functions import Rule as WayBack
@@ -80,8 +81,9 @@ class _Routes:
         needs_negative = any(rule.needs_negative for rule in rules)
         flips = False
         if output.scale is not None and (needs_positive or needs_negative):
-            # A negative γ makes negative contributions of positive ones.
-            flips = bool((output.scale < 0).any())
+            # A negative γ makes negative contributions of positive ones. Whether there is one is
+            # worth a look on the host, and no wait for an accelerator.
+            flips = not is_on_host(output.scale) or bool((output.scale < 0).any())
         return cls(
             tuple(piece.all for piece in pieces),
             tuple(p.positive for p in pieces) if needs_positive or flips else (),
