@@ -28,6 +28,8 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         "--variant",
         "--no-deep-supervision",
         "--cut-low",
+        "--supervised-part",
+        "--supervise-every",
         "--seed",
         "--source",
     ):
@@ -41,6 +43,7 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         (["--variant", "selectve"], "unknown variant 'selectve'; did you mean 'selective'?"),
         (["--source", "cifar"], "unknown source 'cifar'"),
         (["--seed", "-1"], "seed must be a number in [0, "),
+        (["--supervised-part", "0"], "supervised_part must be a number in (0, 1]"),
     ],
 )
 def test_bad_arguments_are_told_before_anything_is_written(
@@ -72,16 +75,19 @@ def test_options_reach_the_demo(
         "--no-deep-supervision",
         "--cut-low",
         "0.5",
+        "--supervised-part",
+        "0.25",
+        "--supervise-every",
+        "2",
         "--seed",
         "7",
         "--source",
         "mnist",
     ]
     assert cli.main(["demo", "--out", str(tmp_path), *options]) == 0
-    assert (
-        seen["settings"]
-        == DemoSettings("mnist", "resnet18", "original", False, 7, cut_low=0.5).quick()
-    )
+    expected = DemoSettings("mnist", "resnet18", "original", False, 7, cut_low=0.5)
+    cheaper = replace(expected, supervised_part=0.25, supervise_every=2)
+    assert seen["settings"] == cheaper.quick()
     assert seen["out"] == tmp_path
     printed = capsys.readouterr().out
     assert str(tmp_path / "report.html") in printed

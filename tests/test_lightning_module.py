@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from faster_isnet import NO_MASK, ISNet, ISNetLoss, LitISNet
+from faster_isnet import NO_MASK, Explanation, ISNet, ISNetLoss, LitISNet
 
 PARTS = ("loss", "classification", "heatmap", "accuracy")
 
@@ -270,6 +270,8 @@ def test_multilabel_accuracy_counts_labels() -> None:
         ({"learning_rate": 0}, r"learning_rate must be a number in \(0, inf\), got 0"),
         ({"gradient_clip": -1.0}, "gradient_clip must be"),
         ({"heatmap_weight_schedule": {3: 2.0}}, r"heatmap_weight_schedule\[3\] must be"),
+        ({"supervised_part": 0}, r"supervised_part must be a number in \(0, 1\], got 0"),
+        ({"supervise_every": 0}, "supervise_every must be"),
     ],
 )
 def test_arguments_are_checked(options: dict[str, Any], message: str) -> None:
@@ -280,3 +282,74 @@ def test_arguments_are_checked(options: dict[str, Any], message: str) -> None:
 def test_a_bare_model_is_refused() -> None:
     with pytest.raises(TypeError, match=r"got Sequential; wrap your model: ISNet\(model\)"):
         LitISNet(network())  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def explained(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The images of each batch that is explained."""
+    batches: list[Tensor] = []
+    explain = ISNet.explain
+
+    def noted(net: ISNet, images: Tensor) -> Explanation:
+        batches.append(images)
+        return explain(net, images)
+
+    monkeypatch.setattr(ISNet, "explain", noted)
+    return batches
+
+
+def test_every_third_step_is_supervised(explained: list[Tensor]) -> None:
+    so_far: list[int] = []
+
+    class Count(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            so_far.append(len(explained))
+
+    lit = module(supervise_every=3)
+    fit(lit, loader(*batch(), size=4), epochs=2, callbacks=[Count()])
+    assert so_far == [1, 1, 1, 2, 2, 2, 3, 3, 3, 4]
+
+
+def test_steps_are_counted_as_the_optimizer_does(explained: list[Tensor]) -> None:
+    data = loader(*batch(16), size=2)
+    fit(module(supervise_every=2), data, accumulate_grad_batches=4)
+    assert len(explained) == 4
+
+
+def test_a_part_of_each_batch_is_supervised(explained: list[Tensor]) -> None:
+    x, y, masks = batch()
+    fit(module(supervised_part=0.3), loader(x, y, masks), loader(x, y, masks), epochs=2)
+    sizes = [len(images) for images in explained]
+    sanity, train, validation = [8, 8], [3, 3, 2], [8, 8, 4]
+    assert sizes == sanity + 2 * (train + validation)
+    assert not torch.equal(*(explained[i].sort(0).values for i in (2, 8)))  # drawn anew
+
+
+@pytest.mark.parametrize("with_masks", [True, False])
+def test_the_loss_of_a_part(with_masks: bool, explained: list[Tensor]) -> None:
+    x, y, masks = batch(8)
+    lit = module(supervised_part=0.5).eval()
+    tensors = (x, y, masks) if with_masks else (x, y)
+    total = lit.training_step(tensors, 0)
+    whole = lit.criterion(lit.net.explain(x), y, None)
+    (chosen,) = explained[:1]
+    heatmap = whole.heatmap
+    if with_masks:
+        heatmap = lit.criterion(lit.net.explain(chosen), y[:4], masks[:4]).heatmap
+    expected = lit.criterion.join(whole.classification, heatmap).total
+    torch.testing.assert_close(total, expected)
+    ours, theirs = (
+        torch.autograd.grad(value, list(lit.net.parameters())) for value in (total, expected)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_values_for_an_accelerator_are_checked_before_they_go_there() -> None:
+    x, y, masks = batch(4)
+    lit = module().to("meta")
+    assert lit.on_before_batch_transfer((x, y, masks), 0)[0] is x
+    with pytest.raises(ValueError, match=r"in samples \[1\]"):
+        lit.on_before_batch_transfer((x.index_fill(0, torch.tensor(1), torch.nan), y, masks), 0)
+    with pytest.raises(ValueError, match="masks must hold 0 and 1 only"):
+        lit.on_before_batch_transfer((x, y, masks / 2), 0)

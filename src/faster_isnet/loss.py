@@ -175,6 +175,10 @@ class ISNetLoss(nn.Module):
             for relevance in (explanation.heatmap, *explanation.layers.values()):
                 check_finite_heatmap(relevance, has_mask)
             heatmap = self._heatmap_loss(explanation, masks, has_mask)
+        return self.join(classification, heatmap)
+
+    def join(self, classification: Tensor, heatmap: Tensor) -> LossParts:
+        """Return the parts, scalars each, with their weighted sum: (1 − P) · first + P · second."""
         p = self.heatmap_weight
         return LossParts((1 - p) * classification + p * heatmap, classification, heatmap)
 
