@@ -116,6 +116,10 @@ class Route(Function):
         return None, None, None, *ctx.rule(g, *ctx.saved_tensors)
 
 
+OWN_RELUS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
+"""What :class:`ReLU` calls: no model does, so an interception knows them from the model's."""
+
+
 class ReLU(Function):
     """ReLU whose relevance goes back by a rule.
 
@@ -140,7 +144,7 @@ class ReLU(Function):
         ctx.set_materialize_grads(False)
         if inplace:
             ctx.mark_dirty(z)
-        a = z.relu_() if inplace else z.relu()
+        a: Tensor = OWN_RELUS[inplace](z)
         ctx.save_for_backward(a, *operands)
         return a
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from faster_isnet.relevance.activations import RELUS, out_of_place, spellings, stabilise, write_back
-from faster_isnet.relevance.functions import Detour, RelevancePass, Rule
+from faster_isnet.relevance.activations import RELUS, out_of_place, spellings, stabilise
+from faster_isnet.relevance.functions import Detour, RelevancePass, ReLU, Rule
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, LinearCall
 from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS
 from faster_isnet.relevance.notes import Notes
@@ -57,15 +57,21 @@ class _FirstLayer:
     """A layer that reads pixels, and the batch norm that follows it, if one does.
 
     Together they compute ``z = scale · (output − bias) + shift`` per channel. The scale is part of
-    the weights; the shift, made of biases and statistics, is a constant (method §2).
+    the weights; the shift, made of biases and statistics, is a constant (method §2). ``output`` is
+    the layer's own, which a batch norm has read.
     """
 
     call: LinearCall
     box: _Box
     bias_bounds: tuple[Tensor, Tensor]
-    output: Tensor
-    scale: Tensor | None
     shift: Tensor | None
+    scale: Tensor | None = None
+    output: Tensor | None = None
+
+    def operands(self) -> tuple[Tensor, ...]:
+        """Return what the rule reads, apart from what it can tell by it."""
+        operands = self.box.pixels, self.box.low, self.box.high, self.call.weight
+        return operands if self.output is None else (*operands, self.output)
 
     def fused(self, weight: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """Return the weights with the batch norm in them, and what they make of the pixels.
@@ -150,10 +156,7 @@ class InputRule(TorchFunctionMode):
             if func in BATCH_NORM_CALLS and layer.scale is None:
                 return self._batch_norm(func, args, kwargs, layer)
             if func in RELUS:
-                relu, z, _, _, inplace = out_of_place(func, args, kwargs)
-                # ReLU keeps its output for its gradient, and Detour marks what it gets as changed.
-                a = relu(z).clone()
-                return write_back(z, self._detour(a, layer, a), inplace)
+                return self._relu(func, args, kwargs, layer)
         return func(*args, **kwargs)
 
     def claims(self, tensor: Any) -> bool:
@@ -187,11 +190,7 @@ class InputRule(TorchFunctionMode):
         bias_bounds = (box.low.mean().detach(), box.high.mean().detach())
         box = _Box(call.input, low.input, high.input)
         shift = None if call.bias is None else call.bias.detach()
-        # A copy, since what follows may work in place.
-        layer = _FirstLayer(call, box, bias_bounds, output.clone(), None, shift)
-        output = self._detour(output, layer)
-        self._first_layers.put(output, layer)
-        return output
+        return self._detour(output, _FirstLayer(call, box, bias_bounds, shift))
 
     def _batch_norm(
         self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer
@@ -201,22 +200,44 @@ class InputRule(TorchFunctionMode):
         scale = scale if call.weight is None else scale * call.weight
         shift = scale * ((0 if layer.call.bias is None else layer.call.bias.detach()) - mean)
         shift = shift if call.bias is None else shift + call.bias.detach()
-        layer = replace(layer, scale=scale, shift=shift)
-        output = self._detour(y, layer)
+        layer = replace(layer, scale=scale, shift=shift, output=call.input)
+        return self._detour(y, layer)
+
+    def _relu(self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer) -> Tensor:
+        _, z, _, _, inplace = out_of_place(func, args, kwargs)
+        share = self._rule(layer, self._epsilon)
+
+        def rule(
+            g: Tensor, a: Tensor, x: Tensor, low: Tensor, high: Tensor, weight: Tensor, *z: Tensor
+        ) -> tuple[Tensor | None, ...]:
+            # Where a layer's output is not a, its ReLU is off and has no relevance.
+            layer_output = z[0] if z else a
+            return None, *share(g, x, low, high, weight, layer_output, a), *(None for _ in z)
+
+        return ReLU.apply(  # type: ignore[no-any-return]
+            self._relevance_pass, rule, inplace, z, *layer.operands()
+        )
+
+    def _detour(self, output: Tensor, layer: _FirstLayer) -> Tensor:
+        share = self._rule(layer, self._epsilon)
+
+        def rule(
+            g: Tensor, x: Tensor, low: Tensor, high: Tensor, weight: Tensor, *z: Tensor
+        ) -> tuple[Tensor | None, ...]:
+            # The output of a layer that nothing follows is computed again rather than copied:
+            # what reads it may work in place.
+            layer_output = z[0] if z else layer.call.map.forward(x, weight, layer.call.bias)
+            return *share(g, x, low, high, weight, layer_output, None), *(None for _ in z)
+
+        output = Detour.apply(self._relevance_pass, rule, output, *layer.operands())
         self._first_layers.put(output, layer)
         return output
-
-    def _detour(self, output: Tensor, layer: _FirstLayer, *activation: Tensor) -> Tensor:
-        box = layer.box
-        operands = (box.pixels, box.low, box.high, layer.call.weight, layer.output, *activation)
-        rule = self._rule(layer, self._epsilon)
-        return Detour.apply(self._relevance_pass, rule, output, *operands)  # type: ignore[no-any-return]
 
 
 def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
     """Give zB for a layer and the batch norm fused with it, biases and statistics constant.
 
-    With R = output ⊙ G at the layer's output, its batch norm's, or its ReLU's ``activation`` (§2):
+    With R = output ⊙ G at the layer's output z, its batch norm's, or its ReLU's, ``activation``:
     R_i = Σ_k (x_i w_ik − l_i w⁺_ik − h_i w⁻_ik) / (z_k + ε·sign z_k) R_k, split into the G of x, l
     and h.
     """
@@ -230,10 +251,10 @@ def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
         high: Tensor,
         weight: Tensor,
         z: Tensor,
-        *activation: Tensor,
+        activation: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         weight, z = layer.fused(weight, z)
-        output = activation[0] if activation else layer.shifted(z)
+        output = layer.shifted(z) if activation is None else activation
         positive, negative = weight.clamp(min=0), weight.clamp(max=0)
         # The box is the same for all samples.
         low, high = low[:1].detach(), high[:1].detach()
@@ -243,7 +264,7 @@ def _zb_rule(layer: _FirstLayer, epsilon: float) -> Rule:
             offset = offset + linear.per_output(shift - bias_low * up - bias_high * down)
         s = g * output / stabilise(z + offset, epsilon)
         up, down = linear.adjoints(s, (positive, negative), x)
-        return up + down, -up, -down, None, None, *(None for _ in activation)
+        return up + down, -up, -down, None
 
     return rule
 
@@ -275,16 +296,16 @@ def _by_weight_alone(
         high: Tensor,
         weight: Tensor,
         z: Tensor,
-        *activation: Tensor,
+        activation: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         weight, z = layer.fused(weight, z)
-        output = activation[0] if activation else layer.shifted(z)
+        output = layer.shifted(z) if activation is None else activation
         shares = share_of(weight)
         fan_in = linear.forward(torch.ones_like(x[:1]), shares)
         relevance = linear.adjoint(g * output / stabilise(fan_in, epsilon), shares, x)
         up = relevance / stabilise(high - low, 0)
         nothing = torch.zeros_like(up)
-        return nothing, -up, up, None, None, *(None for _ in activation)
+        return nothing, -up, up, None
 
     return rule
 

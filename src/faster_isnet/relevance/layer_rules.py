@@ -41,7 +41,7 @@ from faster_isnet.relevance.contributions import (
     Summed,
     Way,
 )
-from faster_isnet.relevance.functions import Detour, RelevancePass, ReLU, Route
+from faster_isnet.relevance.functions import OWN_RELUS, Detour, RelevancePass, ReLU, Route
 from faster_isnet.relevance.linear_layers import (
     CONCATENATIONS,
     concatenated,
@@ -146,6 +146,7 @@ class LayerRules:
         table |= dict.fromkeys(ACTIVATIONS, self._activate)
         table |= dict.fromkeys(GATES, self._gate)
         table |= dict.fromkeys(RELUS, self._relu)
+        table |= dict.fromkeys(OWN_RELUS, self._rectified)
         table |= dict.fromkeys(CLAMPS, self._clamp)
         table |= dict.fromkeys(LINEAR_CALLS, self._linear)
         table |= dict.fromkeys(SUMS, self._sum)
@@ -249,6 +250,12 @@ class LayerRules:
             routes = routes_of(outputs)
             back = way_back(self._relevance_pass, outputs, rectified=True)
             a = ReLU.apply(self._relevance_pass, back, inplace, z, *routes)
+        self._nonnegative.put(a, True)
+        return a
+
+    def _rectified(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
+        """Note what the input rule's ReLU returns."""
+        a: Tensor = func(*args, **kwargs)
         self._nonnegative.put(a, True)
         return a
 
