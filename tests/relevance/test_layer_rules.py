@@ -226,6 +226,47 @@ def test_batch_norms_see_through_concatenations() -> None:
         torch.testing.assert_close(both[0], both[1])
 
 
+MIXED = LayerComposite("mixed", {"convolution": ZPlus(), "dense": Epsilon()}, {"parts.1": Gamma()})
+
+
+def dense_block(between: Callable[[Tensor], object]) -> Callable[..., Tensor]:
+    """Return a dense block; a concatenation continues the one before it if nothing is between."""
+
+    def block(x: Tensor, *parts: nn.Module) -> Tensor:
+        features = [parts[0](x)]
+        for bn, layer in zip(parts[1:-2:2], parts[2:-2:2], strict=True):
+            joined = torch.cat(features, 1)
+            between(joined)
+            features.append(layer(bn(joined).relu()))
+        # A concatenation of concatenations, as in a U-Net of dense blocks.
+        joined = torch.cat([torch.cat(features, 1), parts[-2](x)], 1)
+        between(joined)
+        return parts[-1](joined).relu()
+
+    return block
+
+
+@pytest.mark.parametrize("composite", ["flex", *RULED, "dual", MIXED])
+def test_concatenations_that_continue_one_another_change_nothing(composite: object) -> None:
+    widths = (4, 7, 10)
+    layers = [part for n in widths for part in (nn.BatchNorm2d(n), conv(n, 3))]
+    parts = conv(bias=False), *layers, conv(), nn.BatchNorm2d(17), nn.Linear(17 * 64, 3)
+    for part in parts:
+        if isinstance(part, nn.BatchNorm2d):
+            part.weight.data.normal_()
+            part.bias.data.normal_()
+    x = images(3, 8, 8)
+    found = []
+    for between in (lambda _: None, lambda joined: torch.cat([joined, joined])):
+        model = Lambda(dense_block(between), *parts).double().train()
+        explanation = Explainer(model, composite)(x, "all-logits", differentiable=True)
+        loss = explanation.heatmap.pow(3).sum() + explanation.logits.square().sum()
+        gradients = torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True)
+        found.append((explanation.heatmap, *gradients))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-8)
+
+
 def test_biases_are_constants_of_the_rules_and_weights_are_not() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)).double()
     for composite in ("epsilon", "zplus", "alpha2-beta1"):
@@ -274,13 +315,15 @@ def test_heatmaps_can_be_trained(composite: str, training: bool) -> None:
     assert size() < before
 
 
-def test_nothing_of_an_explanation_stays_in_memory() -> None:
-    model = torchvision.models.resnet18(num_classes=3)
+@pytest.mark.parametrize("variant", ["flex", "dual"])
+@pytest.mark.parametrize("name", ["resnet18", "densenet121"])
+def test_nothing_of_an_explanation_stays_in_memory(name: str, variant: str) -> None:
+    model = torchvision.models.get_model(name, num_classes=3)
     gc.collect()
     gc.disable()
     try:
-        explanation = Explainer(model, "dual")(
-            torch.rand(2, 3, 32, 32), "all-logits", differentiable=True
+        explanation = Explainer(model, variant)(
+            torch.rand(2, 3, 64, 64), "all-logits", differentiable=True
         )
         heatmap = weakref.ref(explanation.heatmap)
         nodes = weakref.ref(explanation.logits)

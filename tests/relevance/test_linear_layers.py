@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.interception import Interception
 from faster_isnet.relevance.linear_layers import concatenation, linear_layer
 
 Layer = Callable[..., Tensor]
@@ -141,3 +143,61 @@ def test_concatenation(arguments: dict[str, int]) -> None:
         torch.testing.assert_close(ours, theirs)
     assert gradcheck(split, g)
     assert gradgradcheck(split, g)
+
+
+def dense_block(x: Tensor, y: Tensor, between: Callable[[list[Tensor], Tensor], object]) -> Tensor:
+    """Return the last of the concatenations that a dense block makes."""
+    features = [x, x * y]
+    for _ in range(3):
+        joined = torch.cat(features, 1)
+        between(features, joined)
+        features.append(joined.sum(1, keepdim=True) * y)
+    return torch.cat(features, 1)
+
+
+BETWEEN: dict[str, Callable[[list[Tensor], Tensor], object]] = {
+    "nothing": lambda features, joined: None,
+    "another concatenation": lambda features, joined: torch.cat(features[1:], 1),
+    "the output written to": lambda features, joined: joined.mul_(2),
+    "an input written to": lambda features, joined: features[1].mul_(2),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
+def test_a_concatenation_may_continue_the_one_before_it(
+    between: Callable[[list[Tensor], Tensor], object],
+) -> None:
+    x, y = tensors([(2, 3), (2, 1)])
+
+    def relevance(g: Tensor) -> tuple[Tensor, ...]:
+        relevance_pass = RelevancePass()
+        with Interception({torch.cat: concatenation}, relevance_pass):
+            joined = dense_block(x, y, between)
+        with relevance_pass.running():
+            return torch.autograd.grad(joined, [x, y], g, create_graph=True)
+
+    expected = dense_block(x, y, between)
+    with Interception({torch.cat: concatenation}, RelevancePass()):
+        torch.testing.assert_close(dense_block(x, y, between), expected)
+    g = torch.randn_like(expected).requires_grad_()
+    for ours, theirs in zip(relevance(g), torch.autograd.grad(expected, [x, y], g), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert gradgradcheck(relevance, g)
+
+
+def test_a_dense_block_costs_two_slices_a_layer() -> None:
+    sizes = []
+    relevance_pass, (x, y) = RelevancePass(), tensors([(2, 3), (2, 1)])
+
+    def noted(*arguments: Any) -> Tensor:
+        joined = concatenation(*arguments)
+        sizes.append(len(joined.grad_fn.sizes))
+        return joined
+
+    with Interception({torch.cat: noted}, relevance_pass):
+        dense_block(x, y, BETWEEN["nothing"])
+    assert sizes == [2, 2, 2, 2]
+    relevance_pass.forget()
+    with Interception({torch.cat: noted}, relevance_pass):
+        torch.cat([x, y, y, y], 1)
+    assert sizes[-1] == 4

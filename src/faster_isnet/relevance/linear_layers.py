@@ -162,12 +162,35 @@ def split_relevance(
     """Make ``y``, the pieces concatenated, split its relevance by one function."""
     if not y.requires_grad or any(piece.dim() != y.dim() for piece in pieces):
         return y  # torch.cat leaves out pieces of one dimension that are empty
-    sizes = [piece.shape[dim] for piece in pieces]
+    return SplitRelevance.apply(relevance_pass, dim, y, *pieces)  # type: ignore[no-any-return]
 
-    def rule(g: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-        return torch.split(g, sizes, dim)
 
-    return Detour.apply(relevance_pass, rule, y, *pieces)  # type: ignore[no-any-return]
+class SplitRelevance(Function):
+    """A concatenation whose relevance is split by one function.
+
+    ``SplitRelevance.apply(relevance_pass, dim, y, *pieces)`` returns ``y``, which is the pieces
+    concatenated. A :class:`~faster_isnet.relevance.functions.Detour`, except that it does not keep
+    the pieces: they may be written to.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, relevance_pass: RelevancePass, dim: int, y: Tensor, *pieces: Tensor
+    ) -> Tensor:
+        """Return ``y`` itself, with this node put on top of its history."""
+        ctx.relevance_pass, ctx.dim = relevance_pass, dim
+        ctx.sizes = [piece.shape[dim] for piece in pieces]
+        ctx.set_materialize_grads(False)
+        ctx.mark_dirty(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Send the gradient down its own way, or relevance to the pieces."""
+        nowhere = (None,) * len(ctx.sizes)
+        if grad is None or not ctx.relevance_pass.active:
+            return None, None, grad, *nowhere
+        return None, None, None, *torch.split(grad, ctx.sizes, ctx.dim)
 
 
 @dataclass(frozen=True)
