@@ -290,3 +290,19 @@ def test_names_are_checked() -> None:
         ISNet(network(), "selectiv")
     with pytest.raises(ValueError, match="unknown layer 'layer5'"):
         ISNet(torchvision.models.resnet18(), deep_supervision=["layer5"])
+
+
+@pytest.mark.parametrize("variant", ["selective", "dual"])
+def test_channels_last_is_the_same_to_the_method(variant: str) -> None:
+    model = torchvision.models.resnet18(num_classes=3).double()
+    x, masks = torch.rand(2, 3, 48, 48, dtype=torch.float64), torch.ones(2, 1, 48, 48)
+    masks[..., :16] = 0
+    found = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        net = ISNet(copy.deepcopy(model).to(memory_format=memory_format), variant, True)
+        explanation = net.explain(x.contiguous(memory_format=memory_format))
+        total = ISNetLoss(0.7)(explanation, torch.tensor([0, 1]), masks).total
+        gradients = torch.autograd.grad(total, list(net.parameters()))
+        found.append((explanation.heatmap, *explanation.layers.values(), *gradients))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
