@@ -1,10 +1,11 @@
-"""Checkpoints of the published code: found under their wrappers, and never run."""
+"""Weights out of files: found under their wrappers, and never run."""
 
 from __future__ import annotations
 
 import logging
 import pickle
 import tarfile
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
-from faster_isnet.checkpoints import load_published_checkpoint
+from faster_isnet import ISNet, ISNetLoss, LitISNet
+from faster_isnet.checkpoints import load_backbone_weights, load_published_checkpoint
 from faster_isnet.models import build_backbone
 
 State = dict[str, Tensor]
@@ -331,3 +334,89 @@ def test_the_papers_backbones(tmp_path: Path, name: str, prefix: str) -> None:
     state = build_backbone(name, 3).state_dict()
     path = written(tmp_path, lightning_content(prefixed(state, prefix)))
     assert same(load_published_checkpoint(path, build_backbone(name, 3)), state)
+
+
+def as_torch(folder: Path, model: nn.Module) -> Path:
+    return written(folder, model.state_dict())
+
+
+def as_safetensors(folder: Path, model: nn.Module) -> Path:
+    save_model(model, str(folder / "weights"))  # known by its content, not by its name
+    return folder / "weights"
+
+
+def as_lightning(folder: Path, model: nn.Module) -> Path:
+    state = prefixed(model.state_dict(), "net.backbone.")
+    return written(folder, lightning_content({**state, "criterion.weights": torch.rand(3)}))
+
+
+Save = Callable[[Path, nn.Module], Path]
+WRITERS = [as_torch, as_safetensors, as_lightning]
+
+
+@pytest.mark.parametrize("save", WRITERS)
+def test_own_weights_round_trip(tmp_path: Path, save: Save) -> None:
+    model, backbone = trained(), Small().eval()
+    assert load_backbone_weights(save(tmp_path, model), backbone) is backbone
+    assert same(backbone, model.state_dict())
+    assert not backbone.training
+
+
+def test_a_checkpoint_of_litisnet(tmp_path: Path) -> None:
+    lit = LitISNet(ISNet(Small()), ISNetLoss(class_weights=[1.0, 2.0, 3.0]))
+    data = torch.utils.data.TensorDataset(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))
+    trainer = lightning.Trainer(
+        **{"max_epochs": 1, "accelerator": "cpu", "default_root_dir": tmp_path, "logger": False},
+        **{"enable_progress_bar": False, "enable_model_summary": False},
+    )
+    trainer.fit(lit, torch.utils.data.DataLoader(data, batch_size=2))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    backbone = load_backbone_weights(tmp_path / "last.ckpt", Small())
+    assert same(backbone, lit.net.backbone.state_dict())
+
+
+@pytest.mark.parametrize("save", WRITERS)
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        (Small(5), r"of another shape: fc.weight \[3, 5\], in the file \[5, 5\].*Build the backb"),
+        (Small(dropout=0.5), r"missing: fc.weight \[3, 5\].* left over in the file: .*fc.1.weight"),
+        (nn.Sequential(Small()), r"missing: conv1.weight.* left over in the file: .*0.conv1.weig"),
+        (nn.Sequential(OrderedDict(conv1=nn.Conv2d(3, 4, 3))), r"left over in the file: .*conv1.b"),
+    ],
+)
+def test_own_weights_have_to_fit(
+    tmp_path: Path, save: Save, other: nn.Module, message: str
+) -> None:
+    path, backbone = save(tmp_path, other), Small()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    with pytest.raises(ValueError, match=message) as caught:
+        load_backbone_weights(path, backbone)
+    assert str(path) in str(caught.value)
+    assert same(backbone, before)
+
+
+def test_what_alone_is_left_over_is_an_error(tmp_path: Path) -> None:
+    state = trained().state_dict()
+    path = written(tmp_path, {**state, "extra.weight": torch.rand(2)})
+    with pytest.raises(ValueError, match=r"isnet\.ckpt does not .*: left over in the file: extra"):
+        load_backbone_weights(path, Small())
+
+
+def test_foreign_wrappers_are_for_the_other_reader(tmp_path: Path) -> None:
+    path = written(tmp_path, prefixed(trained().state_dict(), "model.model."))
+    with pytest.raises(ValueError, match="other wrappers, load_published_checkpoint finds them"):
+        load_backbone_weights(path, Small())
+
+
+def test_published_weights_may_be_safetensors(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"model": trained()})
+    backbone = load_published_checkpoint(as_safetensors(tmp_path, model), Small())
+    assert same(backbone, model["model"].state_dict())
+
+
+def test_damaged_safetensors(tmp_path: Path) -> None:
+    path = as_safetensors(tmp_path, trained())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"weights is no file of tensors .*or it is damaged"):
+        load_backbone_weights(path, Small())

@@ -10,6 +10,7 @@ import pytest
 
 from faster_isnet import cli
 from faster_isnet.benchmark import BenchmarkSettings
+from faster_isnet.commands import benchmarking, demonstrating
 from faster_isnet.demo import DemoSettings, run_demo
 from faster_isnet.isnet import VARIANTS
 
@@ -34,6 +35,30 @@ def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
         "--source",
     ):
         assert option in text
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], []):
+        with pytest.raises(SystemExit):
+            cli.main(words)
+    text = capsys.readouterr().out
+    assert all(f"  {name} " in text for name in cli.COMMANDS)
+    for name in cli.COMMANDS:
+        with pytest.raises(SystemExit) as stop:
+            cli.main([name, "--help"])
+        assert stop.value.code == 0
+        assert "--out" in capsys.readouterr().out
+
+
+def test_an_error_is_a_sentence_unless_its_origin_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["demo", "--backbone", "resnet19"]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.startswith("faster-isnet demo: unknown backbone 'resnet19'")
+    monkeypatch.setenv(cli.TRACEBACK, "1")
+    with pytest.raises(ValueError, match="resnet19"):
+        cli.main(words)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +90,7 @@ def test_options_reach_the_demo(
         seen.update(settings=settings, out=out)
         return {"standard": scores, "isnet": scores}
 
-    monkeypatch.setattr(cli, "run_demo", run)
+    monkeypatch.setattr(demonstrating, "run_demo", run)
     options = [
         "--quick",
         "--backbone",
@@ -103,7 +128,7 @@ def test_benchmark_passes_its_options_on(
         seen.update(settings=settings)
         (out / "benchmark.md").write_text("a table")
 
-    monkeypatch.setattr(cli, "run_benchmark", run)
+    monkeypatch.setattr(benchmarking, "run_benchmark", run)
     options = ["--only", "step", "memory", "--architectures", "convnet", "--rounds", "5"]
     assert cli.main(["benchmark", "--out", str(tmp_path), *options, "--quick"]) == 0
     expected = BenchmarkSettings(["step", "memory"], ["convnet"], 5).quick()
@@ -127,7 +152,7 @@ def test_cuts_suit_the_variant_unless_they_are_given(
         row = dict.fromkeys(("biased", "unbiased", "deceiving", "background_share"), 0.125)
         return {"standard": row, "isnet": row}
 
-    monkeypatch.setattr(cli, "run_demo", demo)
+    monkeypatch.setattr(demonstrating, "run_demo", demo)
     assert cli.main(["demo", "--out", str(tmp_path), *arguments]) == 0
     assert seen["settings"].cut_low == cut_low
 

@@ -16,6 +16,7 @@ from faster_isnet.figures import (
     background_bars,
     draw_heatmap,
     example_grid,
+    explanation_figure,
     heatmap_figure,
     image_figure,
     model_colours,
@@ -206,3 +207,31 @@ def test_nothing_global_is_touched() -> None:
     before = (pyplot.get_fignums(), dict(matplotlib.rcParams))
     pixels(overview_figure(METRICS, [example()], CLASS_NAMES))
     assert (pyplot.get_fignums(), dict(matplotlib.rcParams)) == before
+
+
+@pytest.mark.parametrize("size", [(8, 8), (5, 40), (40, 5), (300, 200)])
+@pytest.mark.parametrize("name", ["a.png", "a long name of an image " * 3, "x" * 120])
+def test_an_explanation_fits_into_its_figure(size: tuple[int, int], name: str) -> None:
+    heatmap = 1e-7 * torch.randn(3, *size)
+    figure = explanation_figure(torch.rand(3, *size), heatmap, name=name, title="covid, 33.3 %")
+    figure.draw_without_rendering()
+    left, right, scale = (axes.get_tightbbox() for axes in figure.axes)
+    for box in (left, right, scale):
+        assert box is not None
+        assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1
+    assert left.x1 < right.x0
+    assert right.x1 < scale.x0
+
+
+@pytest.mark.parametrize("exponent", [-30, -7, -1, 0, 2, 12])
+def test_the_scale_of_an_explanation_has_short_numbers(exponent: int) -> None:
+    heatmap = torch.full((1, 4, 4), 5.0 * 10.0**exponent)
+    figure = explanation_figure(torch.rand(1, 4, 4), heatmap, name="", title="")
+    figure.draw_without_rendering()
+    scale = figure.axes[2]
+    for label, value in zip(scale.get_yticklabels(), scale.get_yticks(), strict=True):
+        written = label.get_text()
+        assert len(written) <= 5
+        factor = 1 if scale.get_ylabel() == "relevance" else 10.0**exponent
+        assert float(written) * factor == pytest.approx(value)

@@ -1,4 +1,4 @@
-"""Checkpoints of the published code, read without running code from them."""
+"""Weights of a network out of files of all kinds, read without running code from them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,71 @@ from pathlib import Path
 from typing import TypeAlias
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
 
 _ZIP = b"PK\x03\x04"
+_OURS = "net.backbone."  # where LitISNet has the network
+_MISSING, _OTHER_SHAPE, _LEFT_OVER = "missing", "of another shape", "left over in the file"
 _CURE = "Build the backbone with the architecture, classes and dropout of the checkpoint's."
+_OTHERS = "If it has other wrappers, load_published_checkpoint finds them."
 # From which key of the file each key of the backbone is read.
 _Fit: TypeAlias = dict[str, str]
+
+
+def load_backbone_weights(path: str | Path, backbone: nn.Module) -> nn.Module:
+    """Read the weights of a network that was trained or exported with this library.
+
+    That is a Lightning checkpoint of :class:`~faster_isnet.LitISNet`, whose ``net.backbone.`` is
+    read, or a plain state dict, as PyTorch or safetensors writes it. Every key has to fit. (Files
+    of other origin, in wrappers: :func:`load_published_checkpoint`.)
+
+    Parameters
+    ----------
+    path
+        The file, as PyTorch 1.6 and newer or safetensors write it. Only tensors and plain values
+        are read: code that it holds is never run.
+    backbone
+        The network that the weights are for, on any device; for example from
+        :func:`~faster_isnet.models.build_backbone`, with the dropout it was trained with.
+
+    Returns
+    -------
+    torch.nn.Module
+        ``backbone``, with all of its parameters and buffers from the file. Only the counters
+        ``num_batches_tracked`` may be missing there, and stay as they are.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it cannot be opened.
+    TypeError
+        If ``backbone`` is no module.
+    ValueError
+        If the file cannot be read without running code, or holds no state dict, or a key is
+        missing, left over, or of another shape. The backbone is as it was.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from faster_isnet.models import build_backbone
+    >>> trained, fresh = build_backbone("convnet", 3), build_backbone("convnet", 3)
+    >>> with TemporaryDirectory() as folder:
+    ...     torch.save(trained.state_dict(), f"{folder}/model.pt")
+    ...     model = load_backbone_weights(f"{folder}/model.pt", fresh)
+    >>> model is fresh, torch.equal(model.classifier.weight, trained.classifier.weight)
+    (True, True)
+    """
+    expected = _expected(backbone)
+    state = _state_dict(path, _read(path))
+    under = _OURS if any(key.startswith(_OURS) for key in state) else ""
+    fit = {name: under + name for name in expected if under + name in state}
+    misfits = _misfits(state, expected, under, fit)
+    if any(misfits.values()):
+        raise _misfit_error(path, under, misfits, _CURE if under else f"{_CURE} {_OTHERS}")
+    return _fill(path, backbone, state, fit)
 
 
 def load_published_checkpoint(path: str | Path, backbone: nn.Module) -> nn.Module:
@@ -71,29 +128,38 @@ def load_published_checkpoint(path: str | Path, backbone: nn.Module) -> nn.Modul
     >>> model is fresh, torch.equal(model.classifier.weight, trained.classifier.weight)
     (True, True)
     """
-    if not isinstance(backbone, nn.Module):
-        raise TypeError(f"backbone must be a torch.nn.Module, got {type(backbone).__name__}")
+    expected = _expected(backbone)
     state = _state_dict(path, _read(path))
-    expected = {k: v for k, v in backbone.state_dict().items() if isinstance(v, Tensor)}
     prefix, fit = _best_fit(path, state, expected)
-    _check_fit(path, state, expected, prefix, fit)
-    values = {name: _converted(path, key, state[key], expected[name]) for name, key in fit.items()}
-    backbone.load_state_dict({**backbone.state_dict(), **values})
+    under = f"{prefix}." if prefix else ""
+    misfits = _misfits(state, expected, under, fit)
+    if misfits[_MISSING] or misfits[_OTHER_SHAPE]:
+        raise _misfit_error(path, under, misfits, _CURE)
+    _fill(path, backbone, state, fit)
     if ignored := state.keys() - fit.values():
         log.warning("%s: ignored, as not of the backbone: %s", path, _some(sorted(ignored)))
     return backbone
+
+
+def _expected(backbone: object) -> dict[str, Tensor]:
+    """Return the tensors that a file has to have."""
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(f"backbone must be a torch.nn.Module, got {type(backbone).__name__}")
+    return {k: v for k, v in backbone.state_dict().items() if isinstance(v, Tensor)}
 
 
 def _read(path: str | Path) -> object:
     """Read a file of tensors and plain values."""
     cause = None
     with Path(path).open("rb") as file:
-        # PyTorch before 2.6 could be made to run code from the formats before zip (CVE-2025-32434).
-        is_zip = file.read(len(_ZIP)) == _ZIP
+        head = file.read(9)
         file.seek(0)
         try:
-            if is_zip:
+            # PyTorch before 2.6 could be made to run code from other formats (CVE-2025-32434).
+            if head.startswith(_ZIP):
                 return torch.load(file, map_location="cpu", weights_only=True)
+            if head[8:] == b"{":  # behind the length of the header, which is JSON
+                return _read_safetensors(path)
         except Exception as error:  # of many types, for a file that may hold anything
             cause = error
     raise ValueError(
@@ -102,6 +168,14 @@ def _read(path: str | Path) -> object:
         'environment that has what it needs: torch.save(torch.load(path, weights_only=False)["'
         'state_dict"], new_path)'
     ) from cause
+
+
+def _read_safetensors(path: str | Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+        # Of tensors that share memory one alone is there, and for each other one, which that is.
+        shared = (file.metadata() or {}).items()
+    return {**{name: state[kept] for name, kept in shared if kept in state}, **state}
 
 
 def _state_dict(path: str | Path, content: object) -> dict[str, Tensor]:
@@ -181,40 +255,39 @@ def _same_values(state: dict[str, Tensor], fit: _Fit, other: _Fit) -> bool:
     )
 
 
-def _check_fit(
-    path: str | Path,
-    state: dict[str, Tensor],
-    expected: dict[str, Tensor],
-    prefix: str,
-    fit: _Fit,
-) -> None:
-    """Check that every parameter and buffer is there, in its shape.
+def _misfits(
+    state: dict[str, Tensor], expected: dict[str, Tensor], under: str, fit: _Fit
+) -> dict[str, list[str]]:
+    """Return what does not fit: what is missing, of another shape, or left over in the file."""
+    return {
+        _MISSING: [
+            f"{name} {list(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name not in fit and not name.endswith("num_batches_tracked")
+        ],
+        _OTHER_SHAPE: [
+            f"{name} {list(tensor.shape)}, in the file {list(state[fit[name]].shape)}"
+            for name, tensor in expected.items()
+            if name in fit and state[fit[name]].shape != tensor.shape
+        ],
+        _LEFT_OVER: [key for key in state if key.startswith(under) and key not in fit.values()],
+    }
 
-    Raises
-    ------
-    ValueError
-        If one is not; the message lists them, with their shapes.
-    """
-    missing = [
-        f"{name} {list(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name not in fit and not name.endswith("num_batches_tracked")
-    ]
-    other = [
-        f"{name} {list(tensor.shape)}, in the file {list(state[fit[name]].shape)}"
-        for name, tensor in expected.items()
-        if name in fit and state[fit[name]].shape != tensor.shape
-    ]
-    if not missing and not other:
-        return
-    under = f"{prefix}." if prefix else ""
-    rest = [key for key in state if key.startswith(under) and key not in fit.values()]
-    lists = {"missing": missing, "of another shape": other, "left over in the file": rest}
-    found = "; ".join(f"{what}: {_some(keys)}" for what, keys in lists.items() if keys)
-    raise ValueError(
-        f"{path} does not fit the backbone, whose keys have the prefix {under!r} there: {found}. "
-        f"{_CURE}"
-    )
+
+def _misfit_error(
+    path: str | Path, under: str, misfits: dict[str, list[str]], cure: str
+) -> ValueError:
+    where = f", whose keys have the prefix {under!r} there" if under else ""
+    found = "; ".join(f"{what}: {_some(keys)}" for what, keys in misfits.items() if keys)
+    return ValueError(f"{path} does not fit the backbone{where}: {found}. {cure}")
+
+
+def _fill(path: str | Path, backbone: nn.Module, state: dict[str, Tensor], fit: _Fit) -> nn.Module:
+    """Give the backbone its values, all or none."""
+    old = backbone.state_dict()
+    values = {name: _converted(path, key, state[key], old[name]) for name, key in fit.items()}
+    backbone.load_state_dict({**old, **values})
+    return backbone
 
 
 def _converted(path: str | Path, key: str, value: Tensor, like: Tensor) -> Tensor:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from faster_isnet.precision import autocasts
 
+NO_MASK = -1.0
+"""A mask filled with this value says that its sample has none."""
+
 
 def check_choice(kind: str, name: object, known: Iterable[str]) -> str:
     """Return ``name`` if it is one of the ``known`` names.
@@ -259,7 +262,7 @@ def check_labels(labels: object, logits: Tensor, task: str) -> None:
         )
 
 
-def check_masks(masks: object, heatmap: Tensor, no_mask: float) -> tuple[Tensor | None, Tensor]:
+def check_masks(masks: object, heatmap: Tensor) -> tuple[Tensor | None, Tensor]:
     """Check masks against heatmaps ``[B, K, C, ...]``.
 
     Returns
@@ -287,12 +290,12 @@ def check_masks(masks: object, heatmap: Tensor, no_mask: float) -> tuple[Tensor 
             f"masks must have the images' size, shape {[batch, 1, *size]}, got "
             f"{list(masks.shape)}; resize masks with nearest-neighbour interpolation"
         )
-    check_mask_values(masks, no_mask)
-    has_mask = (masks != no_mask).flatten(1).any(1)
+    check_mask_values(masks)
+    has_mask = (masks != NO_MASK).flatten(1).any(1)
     return (None if is_on_host(masks) and not bool(has_mask.any()) else masks), has_mask
 
 
-def check_mask_values(masks: Tensor, no_mask: float) -> None:
+def check_mask_values(masks: Tensor) -> None:
     """Check that masks on the host, the batch first, are of zeros and ones, or none at all.
 
     Raises
@@ -302,18 +305,18 @@ def check_mask_values(masks: Tensor, no_mask: float) -> None:
     """
     if not is_on_host(masks):
         return
-    has_mask = (masks != no_mask).flatten(1).any(1)
+    has_mask = (masks != NO_MASK).flatten(1).any(1)
     binary = ((masks == 0) | (masks == 1)).flatten(1).all(1)
     empty = ~(masks == 1).flatten(1).any(1)
     if bad := (has_mask & ~binary).nonzero().flatten().tolist():
         values = sorted(set(masks[bad[0]].flatten().tolist()))[:5]
         raise ValueError(
-            f"masks must hold 0 and 1 only (or {no_mask:g} everywhere for no mask); samples "
+            f"masks must hold 0 and 1 only (or {NO_MASK:g} everywhere for no mask); samples "
             f"{bad[:10]} do not, the first has {values}; binarise with (mask > threshold).float()"
         )
     if bad := (has_mask & empty).nonzero().flatten().tolist():
         raise ValueError(
-            f"the masks of samples {bad[:10]} have no foreground; fill them with {no_mask:g} if "
+            f"the masks of samples {bad[:10]} have no foreground; fill them with {NO_MASK:g} if "
             "these samples have no mask, or leave them out"
         )
 

@@ -7,7 +7,7 @@ pyplot, with its global list of open figures, is never imported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from math import ceil
+from math import ceil, floor, log10
 from textwrap import fill
 from typing import Any
 
@@ -203,6 +203,49 @@ def heatmap_figure(
     if colorbar:
         figure.set_figwidth(3.2)
         figure.colorbar(drawn, ax=axes, extend="both", label="relevance")
+    return figure
+
+
+def explanation_figure(image: Tensor, heatmap: Tensor, *, name: str, title: str) -> Figure:
+    """Return an image, and beside it its heatmap with a scale; as in :func:`draw_heatmap`.
+
+    Parameters
+    ----------
+    image
+        Shape ``[1, H, W]`` or ``[3, H, W]`` in [0, 1].
+    heatmap
+        Relevance, shape ``[C, H, W]``.
+    name
+        What to write above the image.
+    title
+        What to write above the heatmap.
+
+    Examples
+    --------
+    >>> figure = explanation_figure(
+    ...     torch.zeros(1, 8, 8), 1e-6 * torch.ones(3, 8, 8), name="a.png", title="covid"
+    ... )
+    >>> figure.axes[2].get_ylabel()
+    'relevance / $10^{-6}$'
+    """
+    check_image(image)
+    height, width = image.shape[1:]
+    panel = 2.8  # inches
+    figure = _figure(2 * panel + 0.9, np.clip(panel * height / width, 1.2, 2 * panel) + 0.6)
+    left, right = figure.subplots(1, 2)
+    draw_image(left, image)
+    drawn = draw_heatmap(right, heatmap, image=image)
+    for axes, text in ((left, name), (right, title)):
+        axes.set_title(fill(text, 34), fontsize=9, parse_math=False)
+    _, limit = drawn.get_clim()
+    exponent = 0 if 0.1 <= limit < 1000 else floor(log10(limit))
+    figure.colorbar(
+        drawn,
+        ax=right,
+        extend="both",
+        format=lambda value, _: f"{value / 10**exponent:g}",
+        label=f"relevance / $10^{{{exponent}}}$" if exponent else "relevance",
+    )
     return figure
 
 

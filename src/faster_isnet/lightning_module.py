@@ -24,7 +24,7 @@ from faster_isnet.checks import (
 )
 from faster_isnet.cuts import Cuts
 from faster_isnet.isnet import ISNet
-from faster_isnet.loss import NO_MASK, ISNetLoss, LossParts
+from faster_isnet.loss import ISNetLoss, LossParts
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -44,10 +44,11 @@ class LitISNet(lightning.LightningModule):
     computed at all.
 
     Logs ``train/loss``, ``train/classification``, ``train/heatmap`` and ``train/accuracy``, and
-    the same under ``val/``; with several validation loaders under ``val/NAME/``, NAME being the
-    loader's key if they are given as a dict, its number if as a list. All are means over the
-    samples of all processes. Checkpoints hold the state of each process's random number
-    generators, so that a resumed run of as many processes goes on as if it had not stopped.
+    the same under ``val/`` and ``test/``; with several loaders under ``val/NAME/``, NAME being the
+    loader's key if they are given as a dict (``"val"`` itself goes without), its number if as a
+    list. All are means over the samples of all processes. Checkpoints hold the state of each
+    process's random number generators, so that a resumed run of as many processes goes on as if it
+    had not stopped.
 
     Parameters
     ----------
@@ -158,7 +159,7 @@ class LitISNet(lightning.LightningModule):
             return batch
         check_image_values(images)
         if masks and isinstance(masks[0], Tensor) and self.criterion.heatmap_weight > 0:
-            check_mask_values(masks[0], NO_MASK)
+            check_mask_values(masks[0])
         return batch
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -177,7 +178,14 @@ class LitISNet(lightning.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the losses and the accuracy of a batch."""
         parts, logits = self._losses(batch)
-        self._log_parts(self._stage(dataloader_idx), parts, logits, batch[1])
+        name = _log_name("val", self.trainer.val_dataloaders, dataloader_idx)
+        self._log_parts(name, parts, logits, batch[1])
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Log the losses and the accuracy of a batch."""
+        parts, logits = self._losses(batch)
+        name = _log_name("test", self.trainer.test_dataloaders, dataloader_idx)
+        self._log_parts(name, parts, logits, batch[1])
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser, with its learning rate's milestones if there are any."""
@@ -280,12 +288,13 @@ class LitISNet(lightning.LightningModule):
                 add_dataloader_idx=False,
             )
 
-    def _stage(self, dataloader_idx: int) -> str:
-        loaders = self.trainer.val_dataloaders
-        if isinstance(loaders, Mapping):
-            return f"val/{list(loaders)[dataloader_idx]}"
-        several = isinstance(loaders, Sequence) and len(loaders) > 1
-        return f"val/{dataloader_idx}" if several else "val"
+
+def _log_name(stage: str, loaders: Any, index: int) -> str:
+    if isinstance(loaders, Mapping):
+        key = list(loaders)[index]
+        return stage if key == stage else f"{stage}/{key}"
+    several = isinstance(loaders, Sequence) and len(loaders) > 1
+    return f"{stage}/{index}" if several else stage
 
 
 def _check_finite(parts: LossParts, where: str) -> None:

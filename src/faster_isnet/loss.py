@@ -21,9 +21,6 @@ from faster_isnet.cuts import AUTO, IMAGE, Cut, Cuts
 from faster_isnet.explain import Explanation
 from faster_isnet.precision import at_least_float32
 
-NO_MASK = -1.0
-"""A mask filled with this value says that its sample has none."""
-
 TASKS = ("multiclass", "multilabel")
 _LARGEST_BACKGROUND_LOSS = -math.log(1e-7)
 
@@ -149,8 +146,8 @@ class ISNetLoss(nn.Module):
             ``[B]`` int64, or ``[B, C]`` in {0, 1} for multi-label.
         masks
             ``[B, 1, H, W]`` or ``[B, H, W]`` of the images' size: 1 in the foreground, 0 in the
-            background, :data:`NO_MASK` everywhere for a sample that has no mask. ``None`` if no
-            sample has one. Samples without a mask contribute classification only.
+            background, :data:`~faster_isnet.NO_MASK` everywhere for a sample that has no mask.
+            ``None`` if no sample has one. Samples without a mask contribute classification only.
 
         Raises
         ------
@@ -167,7 +164,7 @@ class ISNetLoss(nn.Module):
         Values on an accelerator are not looked at, which would hold up the training step.
         """
         classification = self.classify(explanation.logits, labels)
-        masks, has_mask = check_masks(masks, explanation.heatmap, NO_MASK)
+        masks, has_mask = check_masks(masks, explanation.heatmap)
         if masks is None:
             # Zero, and still a function of the heatmap; what is not looked at may be NaN.
             heatmap = at_least_float32(explanation.heatmap[:0]).sum()

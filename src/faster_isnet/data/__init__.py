@@ -1,5 +1,43 @@
 """Datasets and masks."""
 
+from faster_isnet.data.checking import Findings, check_samples
+from faster_isnet.data.coco import from_coco
+from faster_isnet.data.dataset import Augmentation, ImageDataset
 from faster_isnet.data.digits import BIASES, SOURCES, BiasedDigits, BiasedDigitsData
+from faster_isnet.data.duplicates import group_near_duplicates
+from faster_isnet.data.folders import add_mask_folder, from_folders, list_images
+from faster_isnet.data.hdf5 import from_hdf5
+from faster_isnet.data.images import read_image
+from faster_isnet.data.masks import Boxes, Segments, grow, read_mask
+from faster_isnet.data.module import ImageData
+from faster_isnet.data.samples import Sample
+from faster_isnet.data.sources import read_samples
+from faster_isnet.data.splits import split
+from faster_isnet.data.tables import from_table
 
-__all__ = ["BIASES", "SOURCES", "BiasedDigits", "BiasedDigitsData"]
+__all__ = [
+    "BIASES",
+    "SOURCES",
+    "Augmentation",
+    "BiasedDigits",
+    "BiasedDigitsData",
+    "Boxes",
+    "Findings",
+    "ImageData",
+    "ImageDataset",
+    "Sample",
+    "Segments",
+    "add_mask_folder",
+    "check_samples",
+    "from_coco",
+    "from_folders",
+    "from_hdf5",
+    "from_table",
+    "group_near_duplicates",
+    "grow",
+    "list_images",
+    "read_image",
+    "read_mask",
+    "read_samples",
+    "split",
+]

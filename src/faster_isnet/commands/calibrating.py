@@ -1,0 +1,58 @@
+"""``faster-isnet calibrate``: C1 and C2, from a plain classifier that has been trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning
+
+from faster_isnet.calibration import calibrate
+from faster_isnet.commands.training import RunCLI
+from faster_isnet.data import ImageData
+from faster_isnet.image_classifier import ImageClassifier
+
+CALIBRATION = "calibration.json"
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command, of which ``words`` are the name and the arguments."""
+    _CalibrationCLI(words, _Calibrator)
+
+
+class _Calibrator(lightning.Trainer):
+    """A trainer that can calibrate, too."""
+
+    def calibrate(
+        self,
+        model: ImageClassifier,
+        datamodule: ImageData,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Measure C1 and C2 on a plain classifier, and write them into its run's folder.
+
+        Args:
+            model: Whose variant, rules and layers are measured.
+            datamodule: Whose training images are looked at.
+            ckpt_path: Of the plain classifier (default: the run's best).
+            weights_only: Whether to refuse a checkpoint that holds more than tensors and plain
+                values (default: yes).
+        """
+        assert ckpt_path is not None  # the command line sees to it
+        trained = ImageClassifier.load_from_checkpoint(
+            ckpt_path, map_location="cpu", weights_only=weights_only is not False
+        )
+        model.net.backbone.load_state_dict(trained.net.backbone.state_dict())
+        datamodule.setup()
+        found = calibrate(model.net, datamodule.train_dataloader())
+        path = Path(self.default_root_dir) / CALIBRATION
+        found.save(path)
+        print(f"{found}\n\nWritten to {path.resolve()}")
+
+
+class _CalibrationCLI(RunCLI):
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the one command."""
+        return {"calibrate": {"model", "datamodule"}}

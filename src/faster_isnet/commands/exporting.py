@@ -1,0 +1,45 @@
+"""``faster-isnet export``: the bare network, for use without this library."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser
+
+from faster_isnet.commands.subject import Subject
+from faster_isnet.export import FILES, export
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command, of which ``words`` are the name and the arguments."""
+    options = parser().parse_args(list(words[1:]))
+    subject = Subject.from_checkpoint(options.checkpoint)
+    written = export(
+        subject.network,
+        options.out,
+        subject.image_shape,
+        options.formats,
+        subject.class_names,
+        architecture=subject.architecture,
+    )
+    for name, path in written.items():
+        print(f"{name:12} {path.resolve()}")
+
+
+def parser() -> ArgumentParser:
+    """Return the command's parser."""
+    parser = ArgumentParser(
+        prog="faster-isnet export",
+        description="Write the network of a checkpoint, without any trace of how it was trained.",
+    )
+    add = parser.add_argument
+    add("checkpoint", type=Path, help="of faster-isnet fit")
+    add("--out", type=Path, default=Path("exported"), help="folder (default: exported)")
+    add(
+        "--formats",
+        nargs="+",
+        default=list(FILES),
+        help=f"{', '.join(FILES)} (default: all; onnx needs pip install 'faster-isnet[onnx]')",
+    )
+    return parser

@@ -1,0 +1,132 @@
+"""``faster-isnet fit`` and ``validate``: Lightning's own command line, with our defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from faster_isnet.data import ImageData
+from faster_isnet.files import write_atomically
+from faster_isnet.image_classifier import ImageClassifier
+
+CHECKPOINTS, BEST, CONFIG = "checkpoints", "best", "config.yaml"
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command, of which ``words`` are the name and the arguments."""
+    RunCLI(words)
+
+
+class KeepConfig(SaveConfigCallback):
+    """Writes the configuration of a training into its folder."""
+
+    def save_config(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
+    ) -> None:
+        """Write it, if this is a training."""
+        if stage == "fit":
+            text = self.parser.dump(self.config, skip_none=False)
+            write_atomically(Path(self.config.out) / CONFIG, text.encode())
+
+
+class RunCLI(LightningCLI):
+    """Lightning's command line for image classifiers.
+
+    All that a run leaves lies in one folder, ``--out``: ``config.yaml``, which it was made with,
+    ``checkpoints/best.ckpt`` and ``last.ckpt``, and its curves.
+
+    Parameters
+    ----------
+    words
+        The command's name and its arguments.
+    trainer_class
+        A Lightning trainer, with the methods that are commands.
+    """
+
+    def __init__(
+        self, words: Sequence[str], trainer_class: type[lightning.Trainer] = lightning.Trainer
+    ) -> None:
+        super().__init__(
+            ImageClassifier,
+            ImageData,
+            trainer_class=trainer_class,
+            args=list(words),
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_callback=KeepConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults={"max_epochs": 30, "log_every_n_steps": 10},
+            parser_kwargs={"prog": "faster-isnet"},
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Return the trainer's methods that are commands, and the arguments they have anyway."""
+        commands = LightningCLI.subcommands()
+        return {name: commands[name] for name in ("fit", "validate")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add where a run goes, how its best epoch is chosen, and what the data tell the model."""
+        parser.add_argument(
+            "--out", type=str, default="run", help="folder of the run (default: run)"
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/loss",
+                "checkpoint.filename": BEST,
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.link_arguments("out", "trainer.default_root_dir")
+        parser.link_arguments("out", "checkpoint.dirpath", compute_fn=_checkpoints)
+        parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
+        parser.link_arguments("data.image_shape", "model.image_shape", apply_on="instantiate")
+        parser.link_arguments("data.task", "model.task", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Take the run's best checkpoint if what shall be judged is not named."""
+        super().parse_arguments(parser, args)
+        command = self.config.subcommand
+        options = self.config[command]
+        if command != "fit" and options.ckpt_path is None:
+            options.ckpt_path = str(best_checkpoint(Path(options.out)))
+
+    def before_fit(self) -> None:
+        """Look at all data before anything is trained or written."""
+        self.datamodule.setup()
+
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """Make the trainer, whose curves go to the run's folder, a new one each time."""
+        out = self.config_init[self.config_init.subcommand].out
+        curves = CSVLogger(out, name="curves")
+        loggers = [curves, TensorBoardLogger(out, name="curves", version=curves.version)]
+        return super().instantiate_trainer(logger=loggers, **kwargs)
+
+
+def best_checkpoint(run_folder: Path) -> Path:
+    """Return a run's best checkpoint.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it has none.
+    """
+    path = Path(_checkpoints(run_folder)) / f"{BEST}.ckpt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no {path}; train first (faster-isnet fit --out {run_folder}), or name a "
+            "checkpoint with --ckpt_path"
+        )
+    return path
+
+
+def _checkpoints(run_folder: str | Path) -> str:
+    return str(Path(run_folder) / CHECKPOINTS)

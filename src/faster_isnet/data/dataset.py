@@ -1,0 +1,171 @@
+"""Samples as tensors of one size, and their augmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+
+from faster_isnet.checks import NO_MASK, check_range
+from faster_isnet.data.masks import grow
+from faster_isnet.data.samples import Sample
+
+Item = tuple[Tensor, Tensor, Tensor]
+Transform = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly training images are changed, drawn anew at each access; 0 leaves as it is.
+
+    All draws come from torch's global generator.
+
+    Attributes
+    ----------
+    rotation
+        Largest angle in degrees, in either direction, in [0, 180].
+    translation
+        Largest shift, as a share of the image's size, in [0, 1].
+    scaling
+        Largest change of size: 0.1 for factors of 0.9 to 1.1; in [0, 1).
+    horizontal_flip, vertical_flip
+        Probabilities. Turn them off where left and right, or up and down, tell classes apart.
+    brightness, contrast
+        Largest change, as a share, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If a value is out of its range.
+    """
+
+    rotation: float = 10.0
+    translation: float = 0.05
+    scaling: float = 0.1
+    horizontal_flip: float = 0.5
+    vertical_flip: float = 0.0
+    brightness: float = 0.1
+    contrast: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, value in vars(self).items():
+            check_range(f"augmentation.{name}", value, 0, 180 if name == "rotation" else 1)
+        if self.scaling == 1:
+            raise ValueError("augmentation.scaling must be below 1, got 1: no size would be left")
+
+    def build(self) -> Transform:
+        """Return the transformation of an image, or of an image and its mask together."""
+        transform: Transform = v2.Compose(
+            [
+                v2.RandomAffine(
+                    self.rotation,
+                    translate=(self.translation, self.translation),
+                    scale=(1 - self.scaling, 1 + self.scaling),
+                    interpolation=InterpolationMode.BILINEAR,
+                ),
+                v2.RandomHorizontalFlip(self.horizontal_flip),
+                v2.RandomVerticalFlip(self.vertical_flip),
+                v2.ColorJitter(self.brightness, self.contrast),
+            ]
+        )
+        return transform
+
+
+class ImageDataset(Dataset[Item]):
+    """Samples as ``(image, label, mask)``, read from their files at each access.
+
+    The image is ``[channels, H, W]``, float32 in [0, 1]. The label is an int64 scalar, or for
+    several labels ``[K]`` float32 in {0, 1}. The mask is ``[1, H, W]`` in {0, 1}, or filled with
+    ``NO_MASK`` for a sample that has none; a mask without foreground (drawn so, lost in resizing,
+    or moved out of sight by the augmentation) is none.
+
+    Parameters
+    ----------
+    samples
+        All with a label.
+    size
+        H and W that images and masks are brought to, whatever their sides' ratio.
+    channels
+        3: grey images are repeated. 1: colours become their luminance.
+    mask_margin
+        By which masks grow, in pixels at ``size``, see :func:`~faster_isnet.data.masks.grow`.
+    augmentation
+        ``None`` for none.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range, or samples have no label. At access: if an image or a mask
+        cannot be read or they do not fit together; names the file.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        size: tuple[int, int],
+        channels: int = 3,
+        mask_margin: float = 0.0,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.samples = list(samples)
+        self.size = tuple(int(check_range("size", side, 1)) for side in size)
+        if channels not in (1, 3):
+            raise ValueError(f"channels must be 1 or 3, got {channels}")
+        self.channels = channels
+        self.mask_margin = check_range("mask_margin", mask_margin, 0)
+        self._augment = augmentation.build() if augmentation else None
+        if unlabelled := [sample.name for sample in self.samples if sample.label is None]:
+            raise ValueError(
+                f"{len(unlabelled)} samples have no label, for example {unlabelled[:3]}; fill it "
+                "in, or leave them out"
+            )
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Item:
+        """Return ``(image, label, mask)``; raise ``IndexError`` beyond the end."""
+        sample = self.samples[index]
+        image = sample.read_image()
+        mask = sample.read_mask((image.shape[1], image.shape[2]))
+        image = fit_image(image, self.size, self.channels)
+        if mask is not None:
+            mask = F.interpolate(mask[None], self.size, mode="nearest-exact")[0]
+            mask = grow(mask, self.mask_margin)
+        if self._augment is not None:
+            image, mask = _augmented(self._augment, image, mask)
+        if mask is None or not bool(mask.any()):
+            mask = torch.full((1, *self.size), NO_MASK)
+        return image, _label(sample), mask
+
+
+def fit_image(image: Tensor, size: Sequence[int], channels: int) -> Tensor:
+    """Return an image ``[C, H, W]`` in [0, 1] of another size, with 1 or 3 channels."""
+    image = v2.functional.resize(image, list(size), antialias=True)
+    if channels == 1 and len(image) == 3:
+        image = v2.functional.rgb_to_grayscale(image)
+    # Interpolation can leave [0, 1] by a rounding error.
+    return image.clamp(0, 1).expand(channels, -1, -1)
+
+
+def _augmented(
+    augment: Transform, image: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    if mask is None:
+        return augment(tv_tensors.Image(image)).as_subclass(Tensor).clamp(0, 1), None
+    image, mask = augment(tv_tensors.Image(image), tv_tensors.Mask(mask))
+    return image.as_subclass(Tensor).clamp(0, 1), mask.as_subclass(Tensor)
+
+
+def _label(sample: Sample) -> Tensor:
+    several = isinstance(sample.label, tuple)
+    return torch.tensor(sample.label, dtype=torch.float32 if several else torch.int64)

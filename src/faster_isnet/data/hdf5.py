@@ -1,0 +1,176 @@
+"""Samples from HDF5: data sets of images, masks and labels, one entry for each sample.
+
+The layout is that of the published scripts (P. R. A. S. Bassi, github.com/PedroRASB/ISNet), which
+keep a file for each split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from faster_isnet.data.images import Pixels, unit_tensor
+from faster_isnet.data.masks import binary_tensor
+from faster_isnet.data.samples import Sample
+
+if TYPE_CHECKING:
+    import h5py
+
+HDF5_SUFFIXES = (".h5", ".hdf5", ".h5py")
+
+
+@dataclass(frozen=True)
+class Hdf5Entry:
+    """An image or a mask in an HDF5 file.
+
+    The file is opened for each reading: a handle that processes share would read wrong data.
+
+    Attributes
+    ----------
+    path
+        The file.
+    dataset
+        Name of a data set ``[N, H, W]``, ``[N, C, H, W]`` or ``[N, H, W, C]``, C 1 or 3.
+    index
+        In 0..N − 1.
+    """
+
+    path: Path
+    dataset: str
+    index: int
+
+    def __str__(self) -> str:
+        """Name the file, the data set and the index."""
+        return f"{self.path}:{self.dataset}[{self.index}]"
+
+    def read_image(self) -> Tensor:
+        """Return the image, ``[C, H, W]`` float32 in [0, 1]; integers as of image files."""
+        return unit_tensor(self._read_pixels(), str(self))
+
+    def read_mask(self, size: tuple[int, int]) -> Tensor:
+        """Return the mask, ``[1, H, W]`` in {0, 1}, by the rule for mask files."""
+        return binary_tensor(self._read_pixels())
+
+    def _read_pixels(self) -> Pixels:
+        with _open(self.path) as file:
+            try:
+                pixels: Pixels = np.asarray(file[self.dataset][self.index])
+            except (OSError, KeyError, IndexError) as error:
+                raise ValueError(
+                    f"cannot read {str(self)!r} ({error}); write the file anew"
+                ) from error
+        if pixels.ndim == 3 and pixels.shape[0] in (1, 3):
+            pixels = np.moveaxis(pixels, 0, -1)
+        if pixels.ndim != 2 and (pixels.ndim != 3 or pixels.shape[2] not in (1, 3)):
+            raise ValueError(
+                f"{str(self)!r} has the shape {list(pixels.shape)}; an image must be [H, W], "
+                "[C, H, W] or [H, W, C] with 1 or 3 channels"
+            )
+        return pixels
+
+
+def from_hdf5(
+    path: str | Path,
+    split: str | None = None,
+    images: str = "images",
+    masks: str = "masks",
+    labels: str = "labels",
+    class_names: Sequence[str] | None = None,
+) -> tuple[list[Sample], list[str]]:
+    """Read samples from an HDF5 file; images and masks stay there until they are asked for.
+
+    Parameters
+    ----------
+    path
+        The file.
+    split
+        Of all its samples.
+    images, masks
+        Names of data sets ``[N, H, W]``, ``[N, C, H, W]`` or ``[N, H, W, C]``. There may be no
+        masks.
+    labels
+        Name of a data set of class indices ``[N]``, or of zeros and ones ``[N, K]`` for several
+        labels a sample.
+    class_names
+        The names of the classes. By default their indices.
+
+    Returns
+    -------
+    tuple
+        The samples, in the file's order, and the names of the classes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no HDF5 file, lacks images or labels, or these do not fit together.
+    ImportError
+        If h5py is not installed.
+    """
+    path = Path(path)
+    with _open(path) as file:
+        for name in (images, labels):
+            if name not in file:
+                raise ValueError(
+                    f"{str(path)!r} has no data set {name!r}, only {sorted(file)}; say which it is"
+                )
+        present = {name: file[name].shape[0] for name in (images, masks, labels) if name in file}
+        values = np.asarray(file[labels])
+    if len(set(present.values())) > 1 or not len(values):
+        raise ValueError(
+            f"the data sets of {str(path)!r} must have one entry for each sample, got {present}"
+        )
+    classes, indices = _labels(values, class_names, f"{path}:{labels}")
+    samples = [
+        Sample(
+            Hdf5Entry(path, images, i),
+            label=label,
+            mask=Hdf5Entry(path, masks, i) if masks in present else None,
+            split=split,
+        )
+        for i, label in enumerate(indices)
+    ]
+    return samples, classes
+
+
+def _labels(
+    values: Pixels, class_names: Sequence[str] | None, where: str
+) -> tuple[list[str], Sequence[int | tuple[int, ...]]]:
+    if values.ndim not in (1, 2) or values.dtype.kind not in "biuf" or (values % 1 != 0).any():
+        raise ValueError(
+            f"{where!r} must be class indices [N] or zeros and ones [N, K], got "
+            f"{values.dtype} {list(values.shape)}"
+        )
+    count = values.shape[1] if values.ndim == 2 else int(values.max()) + 1
+    names = [str(i) for i in range(count)] if class_names is None else list(class_names)
+    largest = 1 if values.ndim == 2 else len(names) - 1
+    if values.min() < 0 or values.max() > largest or (values.ndim == 2 and count != len(names)):
+        raise ValueError(
+            f"{where!r} is {list(values.shape)} with values from {values.min()} to {values.max()}, "
+            f"which does not fit {len(names)} classes; indices begin with 0"
+        )
+    if values.ndim == 1:
+        return names, [int(value) for value in values]
+    return names, [tuple(int(value) for value in row) for row in values]
+
+
+def _open(path: Path) -> h5py.File:
+    try:
+        import h5py
+    except ImportError as error:
+        raise ImportError(
+            f"to read {str(path)!r} install h5py: pip install 'faster-isnet[hdf5]'"
+        ) from error
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}; correct its name")
+    try:
+        file: Any = h5py.File(path, "r")
+    except OSError as error:
+        raise ValueError(f"{str(path)!r} is no HDF5 file ({error}); write it anew") from error
+    return file

@@ -1,0 +1,286 @@
+"""A user's own images for Lightning."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+from torch.utils.data import DataLoader, WeightedRandomSampler
+
+from faster_isnet.checks import check_range
+from faster_isnet.data.checking import Findings, check_samples
+from faster_isnet.data.coco import from_coco
+from faster_isnet.data.dataset import Augmentation, ImageDataset, Item
+from faster_isnet.data.duplicates import group_near_duplicates
+from faster_isnet.data.folders import add_mask_folder
+from faster_isnet.data.samples import SPLITS, Sample, classes_of
+from faster_isnet.data.sources import read_samples, task_of
+from faster_isnet.data.splits import DEFAULT_FRACTIONS, split
+
+
+class ImageData(LightningDataModule):
+    """Images with labels, and masks for some, of which training takes one part.
+
+    Batches are ``(images, labels, masks)``, see :class:`~faster_isnet.data.dataset.ImageDataset`.
+    All files are read once before the first batch, and what was found is printed.
+
+    Parameters
+    ----------
+    source
+        A folder of class folders, a table (``.csv``, ``.parquet``) or HDF5; or one of these for
+        each split, by its name. See :func:`~faster_isnet.data.sources.read_samples`.
+    root
+        Where relative paths in a table start. By default the table's folder.
+    fields
+        What a table's columns or HDF5's data sets are called, where not as expected:
+        ``{"label": "diagnosis", "group": "patient"}``.
+    masks
+        A folder where masks lie like the images in theirs (``root``, or the folder of ``source``).
+    coco
+        A COCO file with masks; see :func:`~faster_isnet.data.coco.from_coco`.
+    coco_categories
+        Names of the categories that are foreground. By default all.
+    val_sources, test_sources
+        Further data to validate and to test on, by names of their own, such as another
+        hospital's; like ``source``, with the same ``fields``. All of their samples are taken.
+    size
+        Side of the images, or H and W.
+    channels
+        3 or 1.
+    mask_margin
+        By which masks grow, in pixels at ``size``.
+    augmentation
+        Of training images; ``None`` for none.
+    batch_size
+        Of every loader.
+    balanced
+        Draw training samples with replacement so that classes come equally often.
+    fractions
+        The shares of train, val and test among samples without a split; see
+        :func:`~faster_isnet.data.splits.split`.
+    keep_near_duplicates_together
+        Put pictures that look the same into one split, as if they were of one patient.
+    skip_unreadable
+        Leave out samples that cannot be read, instead of stopping.
+    workers
+        Processes that read, for each loader. 0 reads in the process itself.
+    seed
+        Of the division; ≥ 0. All else is drawn from torch's global generator.
+
+    Attributes
+    ----------
+    class_names : list of str
+        The classes, in the order of their indices.
+    num_classes : int
+        How many.
+    task : str
+        ``"multiclass"`` or ``"multilabel"``.
+    findings : Findings
+        What the check found.
+    datasets : dict of str to ImageDataset
+        By the names ``"train"``, ``"val"``, ``"test"`` and those of further data; each has its
+        ``samples``.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range. When the data are read: see the functions named above; if
+        nothing is there to train on; if a further source has no name of its own.
+    """
+
+    def __init__(
+        self,
+        source: str | Path | dict[str, Path],
+        root: str | Path | None = None,
+        fields: dict[str, str | list[str]] | None = None,
+        masks: str | Path | None = None,
+        coco: str | Path | None = None,
+        coco_categories: list[str] | None = None,
+        val_sources: dict[str, Path] | None = None,
+        test_sources: dict[str, Path] | None = None,
+        size: int | tuple[int, int] = 224,
+        channels: int = 3,
+        mask_margin: float = 0.0,
+        augmentation: Augmentation | None = Augmentation(),  # noqa: B008 (it is frozen)
+        batch_size: int = 32,
+        balanced: bool = False,
+        fractions: dict[str, float] | None = None,
+        keep_near_duplicates_together: bool = False,
+        skip_unreadable: bool = False,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.source = dict(source) if isinstance(source, Mapping) else Path(source)
+        self.root = None if root is None else Path(root)
+        self.fields = fields
+        self.masks = masks
+        self.coco = coco
+        self.coco_categories = coco_categories or []
+        self.val_sources = val_sources or {}
+        self.test_sources = test_sources or {}
+        self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
+        self.channels = channels
+        self.mask_margin = mask_margin
+        self.augmentation = augmentation
+        self.batch_size = int(check_range("batch_size", batch_size, 1))
+        self.balanced = balanced
+        self.fractions = fractions or dict(DEFAULT_FRACTIONS)
+        self.keep_near_duplicates_together = keep_near_duplicates_together
+        self.skip_unreadable = skip_unreadable
+        self.workers = int(check_range("workers", workers, 0))
+        self.seed = int(check_range("seed", seed, 0))
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read, divide and check the data, once; ``stage`` makes no difference."""
+        _ = self.datasets
+
+    @property
+    def class_names(self) -> list[str]:
+        """The classes, in the order of their indices."""
+        return self._read[1]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of the images."""
+        return self.channels, *self.size
+
+    @property
+    def task(self) -> str:
+        """``"multiclass"`` or ``"multilabel"``."""
+        return task_of(self._read[0])
+
+    @cached_property
+    def findings(self) -> Findings:
+        """What the check of all data found; the data sets' names stand for splits. Printed once."""
+        samples = self._read[0]
+        if self.keep_near_duplicates_together:
+            samples = group_near_duplicates(samples)
+        samples = split(samples, self.fractions, self.seed, self.class_names)
+        for name, source in (self.val_sources | self.test_sources).items():
+            samples += self._read_further(name, source)
+        findings = check_samples(samples, self.class_names, self.skip_unreadable)
+        _print(findings)
+        return findings
+
+    @cached_property
+    def datasets(self) -> dict[str, ImageDataset]:
+        """The data sets by name."""
+        names = dict.fromkeys(sample.split for sample in self.findings.samples)
+        return {name: self._dataset(name) for name in names if name is not None}
+
+    def train_dataloader(self) -> DataLoader[Item]:
+        """Return the training data, shuffled or, if ``balanced``, drawn."""
+        train = self.datasets["train"]
+        sampler = _balancing_sampler(train.samples) if self.balanced else None
+        return self._loader(train, shuffle=sampler is None, sampler=sampler)
+
+    def val_dataloader(self) -> dict[str, DataLoader[Item]]:
+        """Return a loader for each data set to validate on, by name; the first is ``"val"``."""
+        return self._loaders("val", *self.val_sources)
+
+    def test_dataloader(self) -> dict[str, DataLoader[Item]]:
+        """Return a loader for each data set to test on, by name; the first is ``"test"``."""
+        return self._loaders("test", *self.test_sources)
+
+    def class_weights(self) -> Tensor:
+        """Return weights that make the classes of the training data count alike.
+
+        Returns
+        -------
+        Tensor
+            ``[K]``. Multi-class: N / (K · N_c) of N_c samples in class c, as scikit-learn's
+            ``"balanced"``. Multi-label: negatives / positives.
+        """
+        samples = self.datasets["train"].samples
+        counts = _class_counts(samples, self.num_classes)
+        if self.task == "multilabel":
+            return (len(samples) - counts) / counts
+        return len(samples) / (self.num_classes * counts)
+
+    @cached_property
+    def _read(self) -> tuple[list[Sample], list[str]]:
+        samples, class_names = read_samples(self.source, self.root, self.fields)
+        if self.masks is not None:
+            samples = add_mask_folder(samples, self._image_folder, self.masks)
+        if self.coco is not None:
+            samples = from_coco(self.coco, samples, self.coco_categories)
+        return samples, class_names
+
+    @property
+    def _image_folder(self) -> Path:
+        if self.root is not None:
+            return Path(self.root)
+        if isinstance(self.source, dict):
+            raise ValueError(
+                "masks in a folder, for several sources: name the images' folder, root"
+            )
+        path = Path(self.source)
+        return path if path.is_dir() else path.parent
+
+    def _read_further(self, name: str, source: Path) -> list[Sample]:
+        if name in SPLITS or (name in self.val_sources and name in self.test_sources):
+            raise ValueError(
+                f"further data are called {name!r}, as other data are; give them another name"
+            )
+        fields = None if Path(source).is_dir() else self.fields
+        samples, _ = read_samples(source, None, fields, self.class_names, self.task)
+        return [replace(sample, split=name) for sample in samples]
+
+    def _dataset(self, name: str) -> ImageDataset:
+        return ImageDataset(
+            [sample for sample in self.findings.samples if sample.split == name],
+            self.size,
+            self.channels,
+            self.mask_margin,
+            self.augmentation if name == "train" else None,
+        )
+
+    def _loaders(self, *names: str) -> dict[str, DataLoader[Item]]:
+        return {name: self._loader(self.datasets[name]) for name in names if name in self.datasets}
+
+    def _loader(
+        self,
+        dataset: ImageDataset,
+        shuffle: bool = False,
+        sampler: WeightedRandomSampler | None = None,
+    ) -> DataLoader[Item]:
+        return DataLoader(
+            dataset,
+            self.batch_size,
+            shuffle,
+            sampler,
+            num_workers=self.workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.workers > 0,
+        )
+
+
+@rank_zero_only
+def _print(findings: Findings) -> None:
+    print(findings)
+
+
+def _class_counts(samples: list[Sample], classes: int) -> Tensor:
+    counts = Counter(each for sample in samples for each in classes_of(sample))
+    return torch.tensor([float(counts[each]) for each in range(classes)])
+
+
+def _balancing_sampler(samples: list[Sample]) -> WeightedRandomSampler:
+    """Draw each sample as often as its rarest class needs it; those of none are a class, too."""
+    classes = [classes_of(sample) or [-1] for sample in samples]
+    counts = Counter(each for of_sample in classes for each in of_sample)
+    weights = [max(1 / counts[each] for each in of_sample) for of_sample in classes]
+    return WeightedRandomSampler(weights, len(samples))

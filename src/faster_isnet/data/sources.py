@@ -1,0 +1,100 @@
+"""Samples from wherever they are: folders, a table or HDF5, told apart by the path."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from faster_isnet.checks import check_choice
+from faster_isnet.data.folders import from_folders
+from faster_isnet.data.hdf5 import HDF5_SUFFIXES, from_hdf5
+from faster_isnet.data.samples import SPLITS, Sample
+from faster_isnet.data.tables import TABLE_SUFFIXES, TASKS, from_table
+
+Source = str | Path | Mapping[str, str | Path]
+Fields = Mapping[str, str | Sequence[str]]
+
+_TABLE_FIELDS = ("image", "label", "mask", "split", "group", "boxes")
+_HDF5_FIELDS = ("images", "masks", "labels")
+
+
+def read_samples(
+    source: Source,
+    root: str | Path | None = None,
+    fields: Fields | None = None,
+    class_names: Sequence[str] | None = None,
+    task: str | None = None,
+) -> tuple[list[Sample], list[str]]:
+    """Read samples from folders by class, a table, or HDF5.
+
+    Parameters
+    ----------
+    source
+        A folder, a ``.csv`` or ``.parquet`` file, an ``.h5`` or ``.hdf5`` file; or one for each
+        split, by its name. The classes are then those of the training data.
+    root
+        Where relative paths in a table start. By default the table's folder.
+    fields
+        Names of a table's columns (``image``, ``label``, ``mask``, ``split``, ``group``,
+        ``boxes``) or of HDF5's data sets (``images``, ``masks``, ``labels``) where they are not
+        called so themselves.
+    class_names, task
+        Of data that these join; see :func:`~faster_isnet.data.tables.from_table`.
+
+    Returns
+    -------
+    tuple
+        The samples, and the names of the classes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder.
+    ValueError
+        If it is none of these, has no such fields, or is not as its reader wants it.
+    """
+    if isinstance(source, Mapping):
+        return _read_splits(source, root, fields, class_names, task)
+    path, fields = Path(source), dict(fields or {})
+    suffix = path.suffix.lower()
+    if suffix in TABLE_SUFFIXES:
+        options: dict[str, Any] = _known(fields, _TABLE_FIELDS)
+        return from_table(path, root, class_names=class_names, task=task, **options)
+    if suffix in HDF5_SUFFIXES:
+        options = _known(fields, _HDF5_FIELDS)
+        return from_hdf5(path, class_names=class_names, **options)
+    if path.is_file():
+        raise ValueError(
+            f"{str(path)!r} is neither a folder nor a file ending in "
+            f"{', '.join((*TABLE_SUFFIXES, *HDF5_SUFFIXES))}; convert it to one of these"
+        )
+    return from_folders(path, class_names=class_names)
+
+
+def task_of(samples: Sequence[Sample]) -> str:
+    """Return ``"multilabel"`` if samples have a 0 or 1 for each class, else ``"multiclass"``."""
+    return TASKS[any(isinstance(sample.label, tuple) for sample in samples)]
+
+
+def _read_splits(
+    sources: Mapping[str, str | Path],
+    root: str | Path | None,
+    fields: Fields | None,
+    class_names: Sequence[str] | None,
+    task: str | None,
+) -> tuple[list[Sample], list[str]]:
+    samples: list[Sample] = []
+    names = None if class_names is None else list(class_names)
+    for split in sorted(
+        sources, key=lambda name: SPLITS.index(check_choice("split", name, SPLITS))
+    ):
+        part, names = read_samples(sources[split], root, fields, names, task)
+        task = task or task_of(part)
+        samples += [replace(sample, split=split) for sample in part]
+    return samples, names or []
+
+
+def _known(fields: Mapping[str, Any], known: Sequence[str]) -> dict[str, Any]:
+    return {check_choice("field", name, known): value for name, value in fields.items()}

@@ -1,0 +1,216 @@
+"""Samples from a table, CSV or Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from faster_isnet.checks import check_choice
+from faster_isnet.data.masks import Boxes
+from faster_isnet.data.samples import SPLITS, Sample, class_index
+
+TABLE_SUFFIXES = (".csv", ".parquet")
+TASKS = ("multiclass", "multilabel")
+_BETWEEN_LABELS = "|"
+
+
+def from_table(
+    path: str | Path,
+    root: str | Path | None = None,
+    image: str = "image",
+    label: str | Sequence[str] | None = "label",
+    mask: str = "mask",
+    split: str = "split",
+    group: str = "group",
+    boxes: Sequence[str] = (),
+    class_names: Sequence[str] | None = None,
+    task: str | None = None,
+) -> tuple[list[Sample], list[str]]:
+    """Read samples from a table with a row for each image.
+
+    Parameters
+    ----------
+    path
+        A ``.csv`` or ``.parquet`` file. An empty cell says that something is not known.
+    root
+        Where relative paths start. By default the table's folder.
+    image
+        The column of the images' paths.
+    label
+        The column of the labels; several in a cell stand between ``|``. A list instead names
+        columns of 0 and 1, one for each class. ``None`` reads no labels.
+    mask, split, group
+        Columns that the table may lack, see :class:`~faster_isnet.data.samples.Sample`.
+    boxes
+        Four columns with the left, top, width and height of a box in pixels, which is then the
+        mask. An image with several boxes has a row for each.
+    class_names
+        The classes in the order of their indices, for data that join others. By default all that
+        occur, sorted (numbers by value), or the names in ``label``.
+    task
+        ``"multiclass"`` or ``"multilabel"``. By default the latter if a cell has several labels;
+        there an empty cell says that none applies.
+
+    Returns
+    -------
+    tuple
+        The samples, in the table's order, and the names of the classes.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such table.
+    ValueError
+        If it cannot be read, is empty, lacks a column, or a cell is not as said above. Rows are
+        counted from 1, below the header.
+    """
+    path = Path(path)
+    root = path.parent if root is None else Path(root)
+    table = _read(path)
+    if len(boxes) not in (0, 4):
+        raise ValueError(
+            f"boxes must name four columns, left, top, width and height, got {list(boxes)}"
+        )
+    label_columns = [label] if isinstance(label, str) else list(label or ())
+    for column in (image, *label_columns, *boxes):
+        if column not in table:
+            raise ValueError(
+                f"{str(path)!r} has no column {column!r}, it has {', '.join(map(repr, table))}; "
+                "say which it is, or add it"
+            )
+    rows = [f"row {row} of {str(path)!r}" for row in range(1, len(table) + 1)]
+    indices: list[int | tuple[int, ...] | None] = [None] * len(table)
+    if isinstance(label, str):
+        names, indices = _named_labels(table[label], rows, class_names, task)
+    elif label is not None:
+        names, indices = _binary_labels(table[label_columns], rows, class_names)
+    else:
+        names = list(class_names or ())
+    samples = [
+        Sample(
+            root / _filled(cells.get(image, ""), f"the image in {row}"),
+            label=index,
+            mask=root / cells[mask] if cells.get(mask) else None,
+            split=cells.get(split) and check_choice(f"split in {row}:", cells[split], SPLITS),
+            group=cells.get(group) or None,
+        )
+        for row, index, cells in zip(rows, indices, table.to_dict("records"), strict=True)
+    ]
+    return (_join_boxes(samples, table[list(boxes)], rows) if boxes else samples), names
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """Return all cells as strings, those without a value as empty ones."""
+    check_choice(f"kind of table {str(path)!r}:", path.suffix.lower(), TABLE_SUFFIXES)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no table {str(path)!r}; correct its name")
+    try:
+        if path.suffix.lower() == ".csv":
+            # As strings, so that a patient 007 stays what it is.
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        else:
+            # Arrow's own types, so that whole numbers with gaps stay whole.
+            table = pd.read_parquet(path, dtype_backend="pyarrow")
+            table = table.astype("string").astype(object).where(table.notna(), "")
+    except Exception as error:  # pandas and pyarrow raise all kinds
+        raise ValueError(
+            f"cannot read the table {str(path)!r} ({error}); save it anew, as CSV with commas in "
+            "UTF-8, or as Parquet"
+        ) from error
+    if table.empty:
+        raise ValueError(f"the table {str(path)!r} has no rows below its header; add some")
+    return table
+
+
+def _filled(cell: str, what: str) -> str:
+    if not cell:
+        raise ValueError(f"{what} is not named; fill the cell or delete the row")
+    return cell
+
+
+def _named_labels(
+    cells: pd.Series[str], rows: list[str], class_names: Sequence[str] | None, task: str | None
+) -> tuple[list[str], list[int | tuple[int, ...] | None]]:
+    by_row = [
+        [name.strip() for name in cell.split(_BETWEEN_LABELS) if name.strip()] for cell in cells
+    ]
+    several = next((i for i, labels in enumerate(by_row) if len(labels) > 1), None)
+    if task is None:
+        task = TASKS[several is not None]
+    if check_choice("task", task, TASKS) == "multiclass" and several is not None:
+        raise ValueError(
+            f"{rows[several]} has several labels, {cells[several]!r}, but the task is multiclass; "
+            "keep one, or make it multilabel"
+        )
+    if class_names is None:
+        class_names = sorted({label for labels in by_row for label in labels}, key=_by_value)
+    known = [
+        [class_index(label, class_names, row) for label in labels]
+        for row, labels in zip(rows, by_row, strict=True)
+    ]
+    if task == "multiclass":
+        return list(class_names), [labels[0] if labels else None for labels in known]
+    every = range(len(class_names))
+    return list(class_names), [tuple(int(c in labels) for c in every) for labels in known]
+
+
+def _by_value(name: str) -> tuple[float, str]:
+    # Whole numbers first, in their order, then names.
+    return (float(name) if name.isdecimal() else float("inf"), name)
+
+
+def _binary_labels(
+    table: pd.DataFrame, rows: list[str], class_names: Sequence[str] | None
+) -> tuple[list[str], list[int | tuple[int, ...] | None]]:
+    names = list(table.columns)
+    if class_names is not None and list(class_names) != names:
+        raise ValueError(f"the columns of labels are {names}, but the classes {list(class_names)}")
+    values = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+    for name in names:
+        for row, cell in zip(rows, table[name], strict=True):
+            if cell.lower() not in values:
+                raise ValueError(f"{row} has {cell!r} for {name!r}; it must be 0 or 1")
+    return names, [
+        tuple(values[c.lower()] for c in cells) for cells in table.itertuples(index=False)
+    ]
+
+
+def _join_boxes(samples: list[Sample], table: pd.DataFrame, rows: list[str]) -> list[Sample]:
+    """Return one sample for each image, with the boxes of all its rows."""
+    joined: dict[str, Sample] = {}
+    for sample, cells, row in zip(samples, table.itertuples(index=False), rows, strict=True):
+        boxed = replace(sample, mask=_box(list(cells), row) or sample.mask)
+        before = joined.get(sample.name)
+        if before is None:
+            joined[sample.name] = boxed
+            continue
+        if replace(before, mask=None) != replace(sample, mask=None):
+            raise ValueError(
+                f"{row} says other things of {sample.name!r} than a row above; rows of one image "
+                "may differ in their boxes only"
+            )
+        if not isinstance(before.mask, Boxes) or not isinstance(boxed.mask, Boxes):
+            raise ValueError(
+                f"{row} is one of several of {sample.name!r}, but not all have a box; leave out "
+                "those without"
+            )
+        joined[sample.name] = replace(before, mask=Boxes(before.mask.boxes + boxed.mask.boxes))
+    return list(joined.values())
+
+
+def _box(cells: list[str], row: str) -> Boxes | None:
+    if not any(cells):
+        return None
+    try:
+        left, top, width, height = map(float, cells)
+    except ValueError:
+        left, top, width, height = (float("nan"),) * 4
+    if not (width > 0 and height > 0 and max(map(abs, (left, top, width, height))) < float("inf")):
+        raise ValueError(
+            f"{row} has the box {cells}; give left, top, width and height in pixels, the latter "
+            "two above 0, or leave all four cells empty"
+        )
+    return Boxes(((left, top, width, height),))

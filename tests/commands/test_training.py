@@ -1,0 +1,211 @@
+"""fit, validate, calibrate, explain and export, one after another, on a folder of images."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from faster_isnet import Calibration
+from faster_isnet.checkpoints import load_backbone_weights
+from faster_isnet.cli import main
+from faster_isnet.image_classifier import ImageClassifier
+from faster_isnet.models import build_backbone
+
+CLASSES = ("bright", "dark", "striped")
+
+
+def picture(kind: str, rng: np.random.Generator) -> np.ndarray:
+    image = rng.integers(0, 60, (24, 24)).astype(np.uint8)
+    inside = {"bright": 220, "dark": 90, "striped": np.tile([[90], [220]], (6, 12))}[kind]
+    image[6:18, 6:18] = inside
+    return image
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder ``images`` of class folders, and ``masks`` beside it that lacks some."""
+    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
+    mask = np.zeros((24, 24), np.uint8)
+    mask[5:19, 5:19] = 255
+    for kind in CLASSES:
+        for number in range(20):
+            files = {"images": picture(kind, rng)} | ({"masks": mask} if number % 4 else {})
+            for folder, pixels in files.items():
+                path = root / folder / kind / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    return root / "images"
+
+
+def fit(images: Path, out: Path, *more: str) -> None:
+    words = ["--data.source", images, "--data.masks", images.with_name("masks")]
+    words += ["--data.size", 24, "--data.batch_size", 16, "--out", out, "--model.backbone"]
+    words += ["convnet", "--trainer.max_epochs", 2, "--trainer.enable_progress_bar", "false"]
+    assert main(["fit", *map(str, words), *more]) == 0
+
+
+@pytest.fixture(scope="module")
+def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that has been trained for two epochs."""
+    out = tmp_path_factory.mktemp("run")
+    fit(images, out)
+    return out
+
+
+def test_a_run_lies_in_its_folder(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["backbone"] == "convnet"
+    assert config["data"]["size"] == 24
+    assert config["seed_everything"] == 0
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    with (run / "curves" / "version_0" / "metrics.csv").open() as file:
+        columns = set(csv.DictReader(file).fieldnames or ())
+    assert {"train/heatmap", "val/loss", "val/accuracy"} <= columns
+
+
+def test_a_run_goes_on_where_it_stopped(images: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    fit(images, whole, "--trainer.max_epochs", "3")
+    fit(images, parts)
+    config = ["--config", str(parts / "config.yaml")]
+    assert main(["fit", *config, "--trainer.max_epochs", "3", "--ckpt_path", "last"]) == 0
+    assert len(list((parts / "curves").glob("version_*/metrics.csv"))) == 2
+    states = [
+        torch.load(out / "checkpoints" / "last.ckpt", weights_only=True) for out in (whole, parts)
+    ]
+    assert [state["epoch"] for state in states] == [2, 2]
+    for key, value in states[0]["state_dict"].items():
+        assert torch.equal(value, states[1]["state_dict"][key]), key
+
+
+def test_a_checkpoint_needs_nothing_else(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    path = run / "checkpoints" / "best.ckpt"
+    lit = ImageClassifier.load_from_checkpoint(path, weights_only=True)
+    assert (lit.class_names, lit.image_shape) == (list(CLASSES), (3, 24, 24))
+    assert lit.criterion.cuts is not None
+    plain = load_backbone_weights(path, build_backbone("convnet", 3)).eval()
+    x = torch.rand(2, 3, 24, 24)
+    torch.testing.assert_close(lit.eval()(x), plain(x))
+
+
+def test_validate_takes_the_best_checkpoint(
+    run: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = ["--config", str(run / "config.yaml")]
+    assert main(["validate", *config, "--trainer.enable_progress_bar", "false"]) == 0
+    assert "val/accuracy" in capsys.readouterr().out
+    assert main(["validate", *config, "--out", str(tmp_path)]) == 2
+    assert "train first (faster-isnet fit --out" in capsys.readouterr().err
+
+
+def test_calibrate_and_use_it(images: Path, tmp_path: Path) -> None:
+    fit(images, tmp_path, "--model.heatmap_weight", "0")
+    words = ["--config", str(tmp_path / "config.yaml"), "--model.heatmap_weight", "0.5"]
+    assert main(["calibrate", *words]) == 0
+    path = tmp_path / "calibration.json"
+    found = Calibration.load(path)
+    lit = ImageClassifier(
+        list(CLASSES), (3, 24, 24), "convnet", calibration=str(path), heatmap_weight=0.5
+    )
+    assert lit.criterion.cuts == found.cuts
+    assert lit.hparams["calibration"] is None
+
+
+def test_explain(run: Path, images: Path, tmp_path: Path) -> None:
+    words = [str(run / "checkpoints" / "best.ckpt"), str(images / "dark")]
+    assert main(["explain", *words, "--out", str(tmp_path), "--target", "all"]) == 0
+    with (tmp_path / "explanations.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["class"] for row in rows[:3]] == list(CLASSES)
+    assert len(rows) == 60
+    assert np.load(tmp_path / rows[0]["npy"]).shape == (3, 24, 24)
+    assert (tmp_path / rows[0]["png"]).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["resnet19", "."], "unknown backbone 'resnet19'"),
+        (["CHECKPOINT", "nowhere.png"], "there is no file 'nowhere.png'"),
+        (["CHECKPOINT", "IMAGES", "--target", "bite"], "the classes are: 'bright', 'dark'"),
+        (["CHECKPOINT", "EMPTY"], "there are no images in"),
+    ],
+)
+def test_what_cannot_be_explained(
+    words: list[str],
+    message: str,
+    run: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    names = {
+        "CHECKPOINT": run / "checkpoints" / "best.ckpt",
+        "IMAGES": images / "dark",
+        "EMPTY": tmp_path / "empty",
+    }
+    words = [str(names.get(word, word)) for word in words]
+    assert main(["explain", *words, "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnet"])
+def test_explain_a_network_by_its_name(name: str, images: Path, tmp_path: Path) -> None:
+    torch.save(build_backbone(name, 4).state_dict(), tmp_path / "weights.pt")
+    words = [name, str(images / "dark" / "0.png"), "--classes", "4", "--size", "32"]
+    words += ["--weights", str(tmp_path / "weights.pt"), "--target", "2", "--formats", "npy"]
+    assert main(["explain", *words, "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.npy")
+    assert np.load(path).shape == (3, 32, 32)
+
+
+def test_export(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    words = [str(checkpoint), "--formats", "safetensors", "state_dict", "--out", str(tmp_path)]
+    assert main(["export", *words]) == 0
+    trained = ImageClassifier.load_from_checkpoint(checkpoint).eval()
+    x = torch.rand(2, 3, 24, 24)
+    for name in ("model.safetensors", "model.pt"):
+        assert name in capsys.readouterr().out or name == "model.pt"
+        model = load_backbone_weights(tmp_path / name, build_backbone("convnet", 3)).eval()
+        torch.testing.assert_close(model(x), trained(x))
+    description = json.loads((tmp_path / "model.json").read_text())
+    assert description["output"]["class_names"] == list(CLASSES)
+    assert main(["export", str(tmp_path / "nothing.ckpt")]) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "dark" / "3.png").write_bytes(b"not a picture"),
+        lambda folder: Image.new("L", (9, 9)).save(folder.with_name("masks") / "dark" / "3.png"),
+    ],
+    ids=["unreadable", "mask of another size"],
+)
+def test_faults_of_the_data_are_told_before_anything_is_trained(
+    change: Callable[[Path], object],
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(images.parent, tmp_path / "data")
+    folder = tmp_path / "data" / "images"
+    change(folder)
+    words = ["--data.source", str(folder), "--data.masks", str(folder.with_name("masks"))]
+    words += ["--data.size", "24", "--out", str(tmp_path / "run"), "--model.backbone", "convnet"]
+    assert main(["fit", *words]) == 2
+    error = capsys.readouterr().err
+    assert "3.png" in error
+    assert not (tmp_path / "run" / "checkpoints").exists()

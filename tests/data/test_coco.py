@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from faster_isnet.data.coco import from_coco
+from faster_isnet.data.samples import Sample
+
+LEFT = [[0, 0, 2, 0, 2, 4, 0, 4]]
+TOP = {"size": [4, 6], "counts": [0, 1, 3, 1, 3, 1, 3, 1, 3, 1, 3, 1, 3]}
+
+
+def write(folder: Path, **changes: object) -> Path:
+    content = {
+        "images": [
+            {"id": 7, "file_name": "a/1.png", "height": 4, "width": 6},
+            {"id": 8, "file_name": "2.png", "height": 4, "width": 6},
+        ],
+        "categories": [{"id": 1, "name": "lung"}, {"id": 2, "name": "heart"}],
+        "annotations": [
+            {"image_id": 7, "category_id": 1, "segmentation": LEFT},
+            {"image_id": 7, "category_id": 2, "segmentation": TOP},
+            {"image_id": 8, "category_id": 2, "bbox": [1, 1, 3, 2]},
+        ],
+    }
+    path = folder / "coco.json"
+    path.write_text(json.dumps(content | changes))
+    return path
+
+
+def samples(*names: str) -> list[Sample]:
+    return [Sample(Path("/data", name), label=0) for name in names]
+
+
+def read(sample: Sample) -> torch.Tensor:
+    mask = sample.read_mask((4, 6))
+    assert mask is not None
+    return mask[0]
+
+
+def test_annotations_of_an_image_are_joined(tmp_path):
+    first, second, third = from_coco(write(tmp_path), samples("x/a/1.png", "y/2.png", "b/1.png"))
+    expected = torch.zeros(4, 6)
+    expected[:, :2] = expected[0] = 1
+    assert torch.equal(read(first), expected)
+    box = torch.zeros(4, 6)
+    box[1:3, 1:4] = 1
+    assert torch.equal(read(second), box)
+    assert third.mask is None
+
+
+def test_named_categories_only(tmp_path):
+    first, second = from_coco(write(tmp_path), samples("a/1.png", "2.png"), ["lung"])
+    expected = torch.zeros(4, 6)
+    expected[:, :2] = 1
+    assert torch.equal(read(first), expected)
+    assert second.mask is None
+
+
+def test_a_mask_that_is_there_stays(tmp_path):
+    mine = Sample(Path("2.png"), mask=Path("mine.png"))
+    assert from_coco(write(tmp_path), [mine]) == [mine]
+
+
+def test_an_image_of_another_size(tmp_path):
+    sample = from_coco(write(tmp_path), samples("2.png"))[0]
+    with pytest.raises(
+        ValueError, match=r"2.png' has 5 rows of 6 pixels, but its mask.* 4 rows of 6"
+    ):
+        sample.read_mask((5, 6))
+
+
+class TestFaults:
+    def test_no_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"no file .*gone.json"):
+            from_coco(tmp_path / "gone.json", samples("2.png"))
+
+    @pytest.mark.parametrize("content", ["", "no json", "[]", "{}", '{"images": [{"id": 1}]}'])
+    def test_not_coco(self, tmp_path, content):
+        path = tmp_path / "broken.json"
+        path.write_text(content)
+        with pytest.raises(
+            ValueError, match=r"cannot read .*broken.json' as COCO.*it needs images"
+        ):
+            from_coco(path, samples("2.png"))
+
+    def test_annotations_of_no_image(self, tmp_path):
+        path = write(tmp_path, annotations=[{"image_id": 9, "segmentation": LEFT}])
+        with pytest.raises(ValueError, match=r"coco.json.*image_id \[9\]"):
+            from_coco(path, samples("2.png"))
+
+    def test_unknown_category(self, tmp_path):
+        with pytest.raises(ValueError, match=r"category of .*coco.json.*did you mean 'lung'"):
+            from_coco(write(tmp_path), samples("2.png"), ["lungs"])
+
+    def test_no_annotations(self, tmp_path):
+        with pytest.raises(ValueError, match=r"coco.json' has no annotations"):
+            from_coco(write(tmp_path, annotations=[]), samples("2.png"))
+
+    def test_of_no_sample(self, tmp_path):
+        with pytest.raises(ValueError, match=r"no sample's path ends with .*coco.json.*a/1.png"):
+            from_coco(write(tmp_path), samples("b/1.png"))
+
+    def test_of_two_samples(self, tmp_path):
+        with pytest.raises(
+            ValueError, match=r"'2.png', which both '/data/a/2.png' and '/data/b/2.png'"
+        ):
+            from_coco(write(tmp_path), samples("a/2.png", "b/2.png"))
+
+    def test_a_broken_segment_names_its_image(self, tmp_path):
+        bad = [{"image_id": 8, "segmentation": {"size": [4, 6]}}]
+        sample = from_coco(write(tmp_path, annotations=bad), samples("2.png"))[0]
+        with pytest.raises(ValueError, match=r"the mask of '/data/2.png': not a polygon"):
+            sample.read_mask((4, 6))

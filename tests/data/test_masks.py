@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from pycocotools import mask as coco
+from scipy.ndimage import binary_dilation
+
+from faster_isnet.data.masks import Boxes, Segments, grow, read_mask
+
+quick = settings(max_examples=30, deadline=None)
+small_masks = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
+
+
+def tensor(mask: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(mask.astype(np.float32))[None]
+
+
+class TestFiles:
+    @quick
+    @given(mask=small_masks, high=st.sampled_from([1, 128, 255, 2**15, 2**16 - 1]))
+    def test_whatever_the_foreground_is_written_as(self, tmp_path_factory, mask, high):
+        path = tmp_path_factory.mktemp("mask") / "mask.png"
+        # Beside 1 there must be nothing else, and no foreground at all is no question of type.
+        dtype = np.uint8 if high < 256 else np.uint16
+        Image.fromarray(mask.astype(dtype) * dtype(high)).save(path)
+        read = read_mask(path)
+        assert read.dtype == torch.float32
+        assert torch.equal(read, tensor(mask))
+
+    @pytest.mark.parametrize(
+        ("values", "foreground"),
+        [
+            ([0, 1], [0, 1]),
+            ([0, 127, 128], [0, 0, 1]),
+            ([0, 1, 255], [0, 0, 1]),
+            ([0, 100], [0, 0]),
+        ],
+    )
+    def test_the_rule(self, tmp_path, values, foreground):
+        Image.fromarray(np.array([values], dtype=np.uint8)).save(tmp_path / "a.png")
+        assert read_mask(tmp_path / "a.png").tolist() == [[foreground]]
+
+    def test_one_channel_of_a_colour_suffices(self, tmp_path):
+        red = np.zeros((2, 2, 3), dtype=np.uint8)
+        red[0, 1] = (200, 0, 0)
+        Image.fromarray(red).save(tmp_path / "a.png")
+        assert read_mask(tmp_path / "a.png").tolist() == [[[0, 1], [0, 0]]]
+
+    def test_unreadable(self, tmp_path):
+        (tmp_path / "mask.png").write_text("no image")
+        with pytest.raises(ValueError, match=r"cannot read .*mask.png"):
+            read_mask(tmp_path / "mask.png")
+
+
+class TestBoxes:
+    @quick
+    @given(
+        box=st.tuples(*2 * [st.integers(-5, 9)], *2 * [st.integers(1, 20)]),
+        shift=st.floats(-0.49, 0.49),
+    )
+    def test_filled_and_cut_off(self, box, shift):
+        left, top, width, height = box
+        expected = torch.zeros(1, 10, 10)
+        expected[0, max(0, top) : max(0, top + height), max(0, left) : max(0, left + width)] = 1
+        boxes = Boxes(((left + shift, top + shift, width, height),))
+        if expected.any():
+            assert torch.equal(boxes.read_mask((10, 10)), expected)
+        else:
+            with pytest.raises(ValueError, match=r"no pixel in an image of 10 x 10"):
+                boxes.read_mask((10, 10))
+
+    def test_several_are_joined(self):
+        mask = Boxes(((0, 0, 1, 1), (2, 0, 1, 2))).read_mask((2, 3))
+        assert mask.tolist() == [[[1, 0, 1], [0, 0, 1]]]
+
+
+class TestSegments:
+    @quick
+    @given(mask=small_masks, compressed=st.booleans())
+    def test_run_lengths(self, mask, compressed):
+        run = coco.encode(np.asfortranarray(mask.astype(np.uint8)))
+        if compressed:
+            run = {"size": run["size"], "counts": run["counts"].decode()}  # as JSON has it
+        else:
+            column_by_column = mask.T.flatten()
+            edges = np.flatnonzero(np.diff(column_by_column.astype(int))) + 1
+            bounds = np.concatenate([[0], edges, [mask.size]])
+            counts = np.diff(bounds).tolist()
+            counts = [0, *counts] if column_by_column[0] else counts  # background goes first
+            run = {"size": list(mask.shape), "counts": counts}
+        assert torch.equal(Segments((run,), mask.shape).read_mask(mask.shape), tensor(mask))
+
+    @quick
+    @given(corners=hnp.arrays(float, (3, 2), elements=st.floats(0, 40)))
+    def test_triangles(self, corners):
+        (ax, ay), (bx, by), (cx, cy) = corners
+        if (bx - ax) * (cy - ay) - (by - ay) * (cx - ax) < 0:
+            corners = corners[::-1]  # so that the inside is on the same hand of all sides
+        y, x = np.mgrid[:40, :40] + 0.5  # the pixels' centres
+        inside = np.full((40, 40), np.inf)
+        for (fromx, fromy), (tox, toy) in zip(corners, np.roll(corners, -1, 0), strict=True):
+            length = max(np.hypot(tox - fromx, toy - fromy), 1e-9)
+            side = (tox - fromx) * (y - fromy) - (toy - fromy) * (x - fromx)
+            inside = np.minimum(inside, side / length)
+        mask = Segments(([corners.flatten().tolist()],), (40, 40)).read_mask((40, 40))[0].numpy()
+        assert mask[inside > 1].all()
+        assert not mask[inside < -1.5].any()
+
+    def test_all_are_joined(self):
+        squares = [[0, 0, 2, 0, 2, 2, 0, 2], [2, 2, 4, 2, 4, 4, 2, 4]]
+        together = Segments((squares,), (4, 4)).read_mask((4, 4))
+        apart = Segments(tuple([square] for square in squares), (4, 4)).read_mask((4, 4))
+        expected = torch.eye(2).repeat_interleave(2, 0).repeat_interleave(2, 1)
+        assert torch.equal(together[0], expected)
+        assert torch.equal(apart, together)
+
+    @pytest.mark.parametrize("bad", [{"size": [4, 4]}, "polygon", [["x", "y"]], [[1, 2]], 5])
+    def test_what_is_no_segment(self, bad):
+        with pytest.raises(ValueError, match="not a polygon or run lengths as COCO writes them"):
+            Segments((bad,), (4, 4)).read_mask((4, 4))
+
+
+class TestGrow:
+    @quick
+    @given(mask=small_masks, margin=st.integers(0, 4))
+    def test_dilates_by_a_disk(self, mask, margin):
+        y, x = np.ogrid[-margin : margin + 1, -margin : margin + 1]
+        disk = x**2 + y**2 <= margin**2
+        assert torch.equal(grow(tensor(mask), margin), tensor(binary_dilation(mask, disk)))
+
+    @quick
+    @given(mask=small_masks, margin=st.floats(0, 20))
+    def test_never_shrinks_and_empty_stays_empty(self, mask, margin):
+        grown = grow(tensor(mask), margin)
+        assert (grown >= tensor(mask)).all()
+        assert grown.any() == mask.any()
+        assert set(grown.unique().tolist()) <= {0.0, 1.0}

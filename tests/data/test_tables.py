@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faster_isnet.data.masks import Boxes
+from faster_isnet.data.samples import Sample
+from faster_isnet.data.tables import from_table
+
+quick = settings(max_examples=25, deadline=None)
+both_kinds = pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+words = st.text(st.characters(categories=["L", "N"], codec="utf-8"), min_size=1, max_size=4)
+
+
+def write(folder: Path, suffix: str = ".csv", **columns: list) -> Path:
+    path = folder / f"table{suffix}"
+    table = pd.DataFrame(columns)
+    table.to_csv(path, index=False) if suffix == ".csv" else table.to_parquet(path)
+    return path
+
+
+@both_kinds
+def test_all_columns(tmp_path, suffix):
+    path = write(
+        tmp_path,
+        suffix,
+        image=["a.png", "sub/b.png", "c.png"],
+        label=["dog", "cat", "dog"],
+        mask=["m.png", None, None],
+        split=["train", None, "test"],
+        group=["007", "7", None],
+    )
+    samples, names = from_table(path)
+    assert names == ["cat", "dog"]
+    assert samples == [
+        Sample(tmp_path / "a.png", 1, tmp_path / "m.png", "train", "007"),
+        Sample(tmp_path / "sub/b.png", 0, None, None, "7"),
+        Sample(tmp_path / "c.png", 1, None, "test", None),
+    ]
+
+
+@both_kinds
+def test_image_and_label_suffice(tmp_path, suffix):
+    path = write(tmp_path, suffix, image=["a.png", "/b.png"], label=[10, 9])
+    samples, names = from_table(path, root="elsewhere")
+    assert names == ["9", "10"]
+    assert samples == [Sample(Path("elsewhere/a.png"), 1), Sample(Path("/b.png"), 0)]
+
+
+@both_kinds
+def test_numbers_with_gaps_stay_whole(tmp_path, suffix):
+    groups = pd.array([7, None], dtype="Int64")
+    path = write(tmp_path, suffix, image=["a.png", "b.png"], label=["x", "y"], group=groups)
+    assert [s.group for s in from_table(path)[0]] == ["7", None]
+
+
+@quick
+@given(rows=st.lists(st.sets(words, max_size=3), min_size=1, max_size=6))
+def test_several_labels_in_a_cell(tmp_path_factory, rows):
+    path = write(
+        tmp_path_factory.mktemp("labels"),
+        image=[f"{i}.png" for i in range(len(rows))],
+        label=["|".join(sorted(row)) for row in rows],
+    )
+    samples, names = from_table(path, task="multilabel")
+    assert set(names) == set().union(*rows)
+    for sample, row in zip(samples, rows, strict=True):
+        assert {name for name, applies in zip(names, sample.label, strict=True) if applies} == row
+
+
+def test_the_task_is_seen(tmp_path):
+    several = write(tmp_path, image=["a.png", "b.png"], label=["x | y", "x"])
+    assert [s.label for s in from_table(several)[0]] == [(1, 1), (1, 0)]
+    single = write(tmp_path, image=["a.png", "b.png"], label=["x", ""])
+    assert [s.label for s in from_table(single)[0]] == [0, None]
+
+
+@both_kinds
+def test_columns_of_labels(tmp_path, suffix):
+    path = write(tmp_path, suffix, image=["a.png", "b.png"], flu=[1, 0], cold=[True, False])
+    samples, names = from_table(path, label=["flu", "cold"])
+    assert names == ["flu", "cold"]
+    assert [s.label for s in samples] == [(1, 1), (0, 0)]
+
+
+def test_no_labels(tmp_path):
+    path = write(tmp_path, image=["a.png"], mask=["m.png"])
+    samples, names = from_table(path, label=None)
+    assert names == []
+    assert samples == [Sample(tmp_path / "a.png", None, tmp_path / "m.png")]
+
+
+@both_kinds
+def test_boxes(tmp_path, suffix):
+    path = write(
+        tmp_path,
+        suffix,
+        image=["a.png", "b.png", "a.png"],
+        label=["sick", "well", "sick"],
+        x=[1, None, 5.5],
+        y=[2, None, 0],
+        width=[3, None, 1],
+        height=[4, None, 1],
+    )
+    samples, _ = from_table(path, boxes=["x", "y", "width", "height"])
+    assert samples == [
+        Sample(tmp_path / "a.png", 0, Boxes(((1, 2, 3, 4), (5.5, 0, 1, 1)))),
+        Sample(tmp_path / "b.png", 1),
+    ]
+
+
+class TestFaults:
+    def test_no_table(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"no table .*gone.csv.*correct its name"):
+            from_table(tmp_path / "gone.csv")
+
+    def test_unknown_kind(self, tmp_path):
+        with pytest.raises(ValueError, match=r"table.xlsx.*'.csv', '.parquet'"):
+            from_table(tmp_path / "table.xlsx")
+
+    @both_kinds
+    @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00\x01,\n1,2,3"])
+    def test_unreadable(self, tmp_path, suffix, content):
+        path = tmp_path / f"broken{suffix}"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"cannot read the table .*broken.*save it anew"):
+            from_table(path)
+
+    def test_empty(self, tmp_path):
+        with pytest.raises(ValueError, match=r"table.csv' has no rows"):
+            from_table(write(tmp_path, image=[], label=[]))
+
+    @pytest.mark.parametrize("column", ["image", "label"])
+    def test_missing_column(self, tmp_path, column):
+        columns = {"image": ["a.png"], "label": ["x"], "other": [1]}
+        del columns[column]
+        with pytest.raises(
+            ValueError, match=rf"table.csv' has no column '{column}', it has .*'other'"
+        ):
+            from_table(write(tmp_path, **columns))
+
+    def test_no_image(self, tmp_path):
+        path = write(tmp_path, image=["a.png", None], label=["x", "y"])
+        with pytest.raises(ValueError, match=r"image in row 2 of .*table.csv.*fill the cell"):
+            from_table(path)
+
+    def test_unknown_split(self, tmp_path):
+        path = write(tmp_path, image=["a.png"], label=["x"], split=["training"])
+        with pytest.raises(
+            ValueError, match=r"split in row 1 of .*table.csv.*did you mean 'train'"
+        ):
+            from_table(path)
+
+    def test_unknown_class(self, tmp_path):
+        path = write(tmp_path, image=["a.png"], label=["x"])
+        with pytest.raises(
+            ValueError, match=r"class of row 1 of .*table.csv.*unknown|unknown class of"
+        ):
+            from_table(path, class_names=["y", "z"])
+
+    def test_several_labels_for_one_class(self, tmp_path):
+        path = write(tmp_path, image=["a.png"], label=["x|y"])
+        with pytest.raises(ValueError, match=r"row 1 of .*has several labels, 'x\|y'.*multilabel"):
+            from_table(path, task="multiclass")
+
+    @pytest.mark.parametrize("cell", [2, -1, None, "yes"])
+    def test_columns_of_labels_that_are_not_binary(self, tmp_path, cell):
+        path = write(tmp_path, image=["a.png", "b.png"], flu=[1, cell])
+        with pytest.raises(ValueError, match=r"row 2 of .*for 'flu'; it must be 0 or 1"):
+            from_table(path, label=["flu"])
+
+    def test_other_columns_than_the_classes(self, tmp_path):
+        path = write(tmp_path, image=["a.png"], flu=[1])
+        with pytest.raises(
+            ValueError, match=r"columns of labels are \['flu'\], but the classes \['x'\]"
+        ):
+            from_table(path, label=["flu"], class_names=["x"])
+
+    @pytest.mark.parametrize(
+        "box", [(1, 2, 3, None), (1, 2, 0, 4), (1, 2, "wide", 4), ("inf", 0, 1, 1)]
+    )
+    def test_no_box(self, tmp_path, box):
+        columns = {name: [value] for name, value in zip("xywh", box, strict=True)}
+        path = write(tmp_path, image=["a.png"], label=["x"], **columns)
+        with pytest.raises(ValueError, match=r"row 1 of .*table.csv' has the box .*in pixels"):
+            from_table(path, boxes=list("xywh"))
+
+    def test_rows_of_an_image_that_differ(self, tmp_path):
+        box = {name: [1, 1] for name in "xywh"}
+        path = write(tmp_path, image=["a.png", "a.png"], label=["p", "q"], **box)
+        with pytest.raises(ValueError, match=r"row 2 of .*says other things of .*a.png"):
+            from_table(path, boxes=list("xywh"))
+
+    def test_three_columns_for_boxes(self, tmp_path):
+        path = write(tmp_path, image=["a.png"], label=["x"])
+        with pytest.raises(ValueError, match="boxes must name four columns"):
+            from_table(path, boxes=["x", "y", "w"])
