@@ -209,3 +209,5 @@ def test_faults_of_the_data_are_told_before_anything_is_trained(
     error = capsys.readouterr().err
     assert "3.png" in error
     assert not (tmp_path / "run" / "checkpoints").exists()
+    assert main(["fit", *words, "--trainer.max_epochs", "1", "--skip-unreadable"]) == 0
+    assert "1 left out" in capsys.readouterr().out

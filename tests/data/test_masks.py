@@ -10,6 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from scipy.ndimage import binary_dilation
 
+from faster_isnet.checks import NO_MASK
 from faster_isnet.data.masks import Boxes, Segments, grow, read_mask
 
 quick = settings(max_examples=30, deadline=None)
@@ -140,3 +141,7 @@ class TestGrow:
         assert (grown >= tensor(mask)).all()
         assert grown.any() == mask.any()
         assert set(grown.unique().tolist()) <= {0.0, 1.0}
+
+    def test_no_mask_stays_none(self):
+        none = torch.full((1, 3, 3), NO_MASK)
+        assert torch.equal(grow(none, 2), none)

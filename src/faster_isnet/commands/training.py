@@ -15,6 +15,8 @@ from faster_isnet.data import ImageData
 from faster_isnet.files import write_atomically
 from faster_isnet.image_classifier import ImageClassifier
 
+SHORT = {"--skip-unreadable": "--data.skip_unreadable=true"}
+"""What messages advise, as the parser has it."""
 CHECKPOINTS, BEST, CONFIG = "checkpoints", "best", "config.yaml"
 
 
@@ -56,7 +58,7 @@ class RunCLI(LightningCLI):
             ImageClassifier,
             ImageData,
             trainer_class=trainer_class,
-            args=list(words),
+            args=[SHORT.get(word, word) for word in words],
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=KeepConfig,

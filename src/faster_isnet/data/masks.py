@@ -160,7 +160,7 @@ def grow(mask: Tensor, margin: float) -> Tensor:
     >>> grow(torch.tensor([[[0.0, 0.0, 0.0, 1.0]]]), 2)
     tensor([[[0., 1., 1., 1.]]])
     """
-    if margin == 0 or not bool(mask.any()):
+    if margin == 0 or not bool((mask == 1).any()):
         return mask
-    distance = distance_transform_edt((mask == 0).numpy())
+    distance = distance_transform_edt((mask != 1).numpy())
     return torch.from_numpy(distance <= margin).to(mask)

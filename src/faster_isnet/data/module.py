@@ -178,8 +178,7 @@ class ImageData(LightningDataModule):
     @cached_property
     def datasets(self) -> dict[str, ImageDataset]:
         """The data sets by name."""
-        names = dict.fromkeys(sample.split for sample in self.findings.samples)
-        return {name: self._dataset(name) for name in names if name is not None}
+        return {name: self._dataset(name) for name in self.findings.counts}
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return the training data, shuffled or, if ``balanced``, drawn."""
@@ -222,13 +221,13 @@ class ImageData(LightningDataModule):
     @property
     def _image_folder(self) -> Path:
         if self.root is not None:
-            return Path(self.root)
+            return self.root
         if isinstance(self.source, dict):
             raise ValueError(
-                "masks in a folder, for several sources: name the images' folder, root"
+                f"to find images of masks in {str(self.masks)!r} among several sources, give root, "
+                "the images' folder"
             )
-        path = Path(self.source)
-        return path if path.is_dir() else path.parent
+        return self.source if self.source.is_dir() else self.source.parent
 
     def _read_further(self, name: str, source: Path) -> list[Sample]:
         if name in SPLITS or (name in self.val_sources and name in self.test_sources):

@@ -53,11 +53,27 @@ def read_samples(
     FileNotFoundError
         If there is no such file or folder.
     ValueError
-        If it is none of these, has no such fields, or is not as its reader wants it.
+        If it is none of these, has no such fields, is of another task, or is not as its reader
+        wants it.
     """
     if isinstance(source, Mapping):
         return _read_splits(source, root, fields, class_names, task)
-    path, fields = Path(source), dict(fields or {})
+    samples, names = _read(Path(source), root, fields or {}, class_names, task)
+    if task is not None and task_of(samples) != task:
+        raise ValueError(
+            f"{str(source)!r} is {task_of(samples)}, but the data that it joins are {task}; give "
+            "both either one label an image, or a 0 or 1 for each class"
+        )
+    return samples, names
+
+
+def _read(
+    path: Path,
+    root: str | Path | None,
+    fields: Fields,
+    class_names: Sequence[str] | None,
+    task: str | None,
+) -> tuple[list[Sample], list[str]]:
     suffix = path.suffix.lower()
     if suffix in TABLE_SUFFIXES:
         options: dict[str, Any] = _known(fields, _TABLE_FIELDS)
@@ -69,6 +85,10 @@ def read_samples(
         raise ValueError(
             f"{str(path)!r} is neither a folder nor a file ending in "
             f"{', '.join((*TABLE_SUFFIXES, *HDF5_SUFFIXES))}; convert it to one of these"
+        )
+    if fields:
+        raise ValueError(
+            f"folders have no fields, but {str(path)!r} is given {sorted(fields)}; leave them out"
         )
     return from_folders(path, class_names=class_names)
 

@@ -91,10 +91,10 @@ def from_table(
         names = list(class_names or ())
     samples = [
         Sample(
-            root / _filled(cells.get(image, ""), f"the image in {row}"),
+            root / _filled(cells[image], f"the image in {row}"),
             label=index,
             mask=root / cells[mask] if cells.get(mask) else None,
-            split=cells.get(split) and check_choice(f"split in {row}:", cells[split], SPLITS),
+            split=_split(cells.get(split, ""), row),
             group=cells.get(group) or None,
         )
         for row, index, cells in zip(rows, indices, table.to_dict("records"), strict=True)
@@ -129,6 +129,10 @@ def _filled(cell: str, what: str) -> str:
     if not cell:
         raise ValueError(f"{what} is not named; fill the cell or delete the row")
     return cell
+
+
+def _split(cell: str, row: str) -> str | None:
+    return check_choice(f"split in {row}:", cell, SPLITS) if cell else None
 
 
 def _named_labels(

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from faster_isnet.data.checking import check_samples
+from faster_isnet.data.masks import Boxes
+from faster_isnet.data.samples import Sample
+
+CLASSES = ["cat", "dog"]
+
+
+def save(path: Path, seed: int, shape: tuple[int, int] = (20, 30)) -> Path:
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def save_mask(path: Path, value: int = 255, shape: tuple[int, int] = (20, 30)) -> Path:
+    Image.fromarray(np.full(shape, value, np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def good(tmp_path) -> list[Sample]:
+    images = [save(tmp_path / f"{i}.png", i) for i in range(6)]
+    mask = save_mask(tmp_path / "mask.png")
+    splits = ["train", "train", "train", "val", "test", "test"]
+    return [
+        Sample(image, i % 2, mask if i < 4 else None, part)
+        for i, (image, part) in enumerate(zip(images, splits, strict=True))
+    ]
+
+
+def test_counts(good):
+    findings = check_samples(good, CLASSES)
+    assert findings.samples == good
+    assert findings.counts == {
+        "train": {"cat": 2, "dog": 1},
+        "val": {"cat": 0, "dog": 1},
+        "test": {"cat": 1, "dog": 1},
+    }
+    assert findings.without_mask == [good[4].name, good[5].name]
+    lines = [line.split() for line in str(findings).splitlines()]
+    assert lines == [
+        ["train", "val", "test"],
+        ["cat", "2", "0", "1"],
+        ["dog", "1", "1", "1"],
+        ["images", "3", "1", "2"],
+        ["4", "of", "6", "images", "have", "a", "mask"],
+    ]
+
+
+def test_several_labels_are_each_counted(good):
+    labelled = [Sample(s.image, (1, 1), split="train") for s in good]
+    assert check_samples(labelled, CLASSES).counts == {"train": {"cat": 6, "dog": 6}}
+
+
+def test_empty_masks_and_missing_labels_are_named(good, tmp_path):
+    empty = Sample(save(tmp_path / "e.png", 7), 0, save_mask(tmp_path / "empty.png", 0), "train")
+    unlabelled = Sample(save(tmp_path / "u.png", 8), split="train")
+    findings = check_samples([*good, empty, unlabelled], CLASSES)
+    assert findings.empty_masks == [empty.name]
+    assert findings.unlabelled == [unlabelled.name]
+    assert "1 with a mask without foreground, which counts as none:\n  " + empty.name in str(
+        findings
+    )
+    assert "1 without a label:\n  " + unlabelled.name in str(findings)
+    assert check_samples([unlabelled], []).unlabelled == []
+
+
+def test_duplicates_across_splits_are_named(good, tmp_path):
+    pixels = np.array(Image.open(good[0].image))
+    tifffile.imwrite(tmp_path / "same.tif", pixels)
+    smaller = Image.open(good[3].image).resize((60, 40), Image.Resampling.BILINEAR)
+    smaller.save(tmp_path / "near.png")
+    tifffile.imwrite(tmp_path / "within.tif", pixels)
+    findings = check_samples(
+        [
+            *good,
+            Sample(tmp_path / "same.tif", 0, split="test"),
+            Sample(tmp_path / "near.png", 1, split="train"),
+            Sample(tmp_path / "within.tif", 0, split="train"),  # in the first one's own split
+        ],
+        CLASSES,
+    )
+    same, within = str(tmp_path / "same.tif"), str(tmp_path / "within.tif")
+    assert findings.duplicates == [(good[0].name, same), (same, within)]
+    assert findings.near_duplicates == [(good[3].name, str(tmp_path / "near.png"))]
+    assert f"2 pairs of different splits with the same pixels:\n  {good[0].name} and" in str(
+        findings
+    )
+    assert f"1 pairs of different splits that look the same:\n  {good[3].name} and" in str(findings)
+
+
+@pytest.fixture
+def bad(good, tmp_path) -> dict[str, Sample]:
+    """A sample for each fault, by the name of the file to blame."""
+    image = good[0].image
+    (tmp_path / "broken.png").write_text("no image")
+    (tmp_path / "broken_mask.png").write_text("no image")
+    small = save_mask(tmp_path / "small_mask.png", shape=(10, 30))
+    return {
+        "broken.png": Sample(tmp_path / "broken.png", 0),
+        "gone.png": Sample(tmp_path / "gone.png", 0),
+        "broken_mask.png": Sample(image, 0, tmp_path / "broken_mask.png"),
+        "gone_mask.png": Sample(image, 0, tmp_path / "gone_mask.png"),
+        "small_mask.png": Sample(image, 0, small),
+        "0.png": Sample(image, 0, Boxes(((100, 0, 5, 5),))),
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["broken.png", "gone.png", "broken_mask.png", "gone_mask.png", "small_mask.png", "0.png"],
+)
+def test_what_cannot_be_used_stops_or_is_left_out(good, bad, name):
+    samples = [*good, bad[name]]
+    with pytest.raises(ValueError, match=rf"(?s)1 of 7 samples .*{name}.*--skip-unreadable"):
+        check_samples(samples, CLASSES)
+    findings = check_samples(samples, CLASSES, skip_unreadable=True)
+    assert findings.samples == good
+    assert name in findings.unusable[bad[name].name]
+    assert name in str(findings)
+
+
+def test_sizes_that_misfit_are_named(good, bad):
+    with pytest.raises(ValueError, match=r"has 20 rows of 30 pixels, but its mask.* 10 rows of 30"):
+        check_samples([bad["small_mask.png"]], CLASSES)
+
+
+def test_of_many_faults_ten_are_named(good, tmp_path):
+    gone = [Sample(tmp_path / f"gone{i}.png", 0) for i in range(25)]
+    with pytest.raises(ValueError, match=r"25 of 31 samples") as caught:
+        check_samples([*good, *gone], CLASSES)
+    assert str(caught.value).count("there is no file") == 10
+    assert "… and 15 more" in str(caught.value)

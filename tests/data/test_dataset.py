@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from faster_isnet.checks import NO_MASK
+from faster_isnet.data.dataset import Augmentation, ImageDataset
+from faster_isnet.data.masks import Boxes
+from faster_isnet.data.samples import Sample
+
+quick = settings(max_examples=25, deadline=None)
+STILL = Augmentation(0, 0, 0, 0, 0, 0, 0)
+
+
+@pytest.fixture(scope="module")
+def square(tmp_path_factory) -> Sample:
+    """A white square on black, and the square as its mask."""
+    folder: Path = tmp_path_factory.mktemp("square")
+    pixels = np.zeros((60, 80), np.uint8)
+    pixels[15:40, 20:50] = 255
+    Image.fromarray(pixels).save(folder / "image.png")
+    return Sample(folder / "image.png", 1, folder / "image.png")
+
+
+@pytest.fixture(scope="module")
+def coloured(tmp_path_factory) -> Sample:
+    path = tmp_path_factory.mktemp("coloured") / "image.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return Sample(path, (0, 1, 1))
+
+
+def get(sample: Sample, *args: object, **options: object) -> tuple[Tensor, Tensor, Tensor]:
+    return ImageDataset([sample], *args, **options)[0]
+
+
+@quick
+@given(
+    size=st.tuples(st.integers(4, 90), st.integers(4, 90)),
+    channels=st.sampled_from([1, 3]),
+    strong=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_shapes_types_and_ranges(square, coloured, size, channels, strong, seed):
+    torch.manual_seed(seed)
+    augmentation = Augmentation(180, 0.5, 0.5, 0.5, 0.5, 1, 1) if strong else None
+    dataset = ImageDataset([square, coloured], size, channels, 2.0, augmentation)
+    for image, label, mask in (dataset[0], dataset[1]):
+        assert image.shape == (channels, *size)
+        assert mask.shape == (1, *size)
+        assert type(image) is type(mask) is Tensor
+        assert image.dtype == mask.dtype == torch.float32
+        assert image.min() >= 0
+        assert image.max() <= 1
+        assert set(mask.unique().tolist()) in ({0.0, 1.0}, {1.0}, {NO_MASK})
+        assert label.dtype == (torch.float32 if label.dim() else torch.int64)
+    assert dataset[0][1].item() == 1
+    assert dataset[1][1].tolist() == [0, 1, 1]
+    assert (dataset[1][2] == NO_MASK).all()
+
+
+@quick
+@given(
+    size=st.tuples(st.integers(30, 60), st.integers(30, 60)),
+    seed=st.integers(0, 10**6),
+    rotation=st.floats(0, 180),
+    translation=st.floats(0, 0.3),
+    scaling=st.floats(0, 0.4),
+)
+def test_image_and_mask_move_together(square, size, seed, rotation, translation, scaling):
+    torch.manual_seed(seed)
+    augmentation = Augmentation(rotation, translation, scaling, 0.5, 0.5, 0, 0)
+    image, _, mask = get(square, size, 1, augmentation=augmentation)
+    # The image is the mask, but for two pixels at the border: resizing and moving each round.
+    if mask.max() == 1:
+        disagree = (image > 0.5) != (mask == 1)
+        framed = F.pad(mask, (2, 2, 2, 2))  # the border may lie on the frame's edge
+        near_border = F.max_pool2d(framed, 5, 1) != -F.max_pool2d(-framed, 5, 1)
+        assert not (disagree & ~near_border).any()
+    else:
+        assert (image > 0.5).sum() <= 5
+
+
+@quick
+@given(seed=st.integers(0, 10**6))
+def test_the_mask_changes_nothing_in_the_image(square, seed):
+    pictures = []
+    for sample in (square, replace(square, mask=None)):
+        torch.manual_seed(seed)
+        pictures.append(get(sample, (30, 30), augmentation=Augmentation())[0])
+    assert torch.equal(*pictures)
+
+
+def test_the_generator_decides(square):
+    dataset = ImageDataset([square], (30, 30), augmentation=Augmentation())
+    torch.manual_seed(0)
+    first, second = dataset[0][0], dataset[0][0]
+    torch.manual_seed(0)
+    assert torch.equal(dataset[0][0], first)
+    assert not torch.equal(first, second)
+
+
+def test_no_strength_changes_nothing(square, coloured):
+    for sample in (square, coloured):
+        plain, still = get(sample, (30, 40)), get(sample, (30, 40), augmentation=STILL)
+        assert all(torch.allclose(one, other) for one, other in zip(plain, still, strict=True))
+
+
+@pytest.mark.parametrize("name", ["horizontal_flip", "vertical_flip"])
+def test_flips(square, name):
+    image, _, mask = get(square, (60, 80), augmentation=replace(STILL, **{name: 1.0}))
+    plain, _, plain_mask = get(square, (60, 80))
+    axis = -1 if name == "horizontal_flip" else -2
+    assert torch.allclose(image, plain.flip(axis))
+    assert torch.equal(mask, plain_mask.flip(axis))
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast"])
+def test_colours_leave_the_mask(coloured, name):
+    sample = replace(coloured, mask=Boxes(((3, 4, 10, 10),)))
+    torch.manual_seed(0)
+    image, _, mask = get(sample, (20, 30), augmentation=replace(STILL, **{name: 0.5}))
+    plain, _, plain_mask = get(sample, (20, 30))
+    assert (image - plain).abs().mean() > 0.01
+    assert torch.equal(mask, plain_mask)
+
+
+def test_channels(square, coloured):
+    grey, colour = get(square, (60, 80))[0], get(coloured, (20, 30))[0]
+    assert torch.equal(grey[0], grey[2])
+    assert torch.equal(grey[0], square.read_image()[0])
+    assert torch.equal(colour, coloured.read_image())
+    luminance = torch.tensor([0.2989, 0.587, 0.114])  # ITU-R BT.601
+    one = get(coloured, (20, 30), channels=1)[0]
+    assert torch.allclose(one[0], (colour * luminance[:, None, None]).sum(0), atol=1e-3)
+
+
+def test_the_margin_is_in_pixels_of_the_given_size(square):
+    wide = get(square, (30, 40), mask_margin=3)[2]
+    narrow = get(square, (30, 40))[2]
+    rows, columns = ((mask[0].any(axis).sum()) for mask, axis in ((wide, 1), (wide, 0)))
+    assert (rows, columns) == (narrow[0].any(1).sum() + 6, narrow[0].any(0).sum() + 6)
+
+
+def test_a_mask_without_foreground_is_none(square, tmp_path):
+    Image.fromarray(np.zeros((60, 80), np.uint8)).save(tmp_path / "empty.png")
+    empty = replace(square, mask=tmp_path / "empty.png")
+    assert (get(empty, (30, 30))[2] == NO_MASK).all()
+    lost = replace(square, mask=Boxes(((0, 0, 1, 1),)))
+    assert (get(lost, (4, 4))[2] == NO_MASK).all()
+
+
+class TestFaults:
+    def test_a_sample_without_a_label(self, square):
+        with pytest.raises(ValueError, match=r"1 samples have no label, for example .*image.png"):
+            ImageDataset([square, replace(square, label=None)], (8, 8))
+
+    def test_a_broken_file(self, square, tmp_path):
+        (tmp_path / "broken.png").write_text("no image")
+        dataset = ImageDataset([replace(square, image=tmp_path / "broken.png")], (8, 8))
+        with pytest.raises(ValueError, match=r"cannot read .*broken.png"):
+            dataset[0]
+
+    @pytest.mark.parametrize("options", [{"size": (0, 8)}, {"channels": 2}, {"mask_margin": -1}])
+    def test_numbers(self, square, options):
+        with pytest.raises(ValueError, match=rf"{next(iter(options))} must be"):
+            ImageDataset([square], **({"size": (8, 8)} | options))
+
+    @pytest.mark.parametrize(
+        "options", [{"rotation": 181}, {"scaling": 1}, {"horizontal_flip": 2}, {"contrast": -1}]
+    )
+    def test_strengths(self, options):
+        with pytest.raises(ValueError, match=rf"augmentation.{next(iter(options))} must be"):
+            Augmentation(**options)
