@@ -78,10 +78,10 @@ class LitISNet(lightning.LightningModule):
     supervised_part
         In (0, 1]: of each training batch, the share of samples that are explained, drawn anew and
         rounded up; all count for the classification. Below 1 a step is cheaper and resists bias
-        less (``docs/results/speed.md``), and batch norm sees the batch in two parts. 1 for all.
+        a little less (``docs/results/speed.md``), and batch norm sees the batch in two parts.
     supervise_every
         k ≥ 1: only every k-th optimiser step, from the first on, has a heatmap loss. Above 1
-        training is cheaper and resists bias less. 1 for every step.
+        training is cheaper and may resist no bias at all: the demo's does not. 1 for every step.
 
     Raises
     ------
