@@ -69,7 +69,8 @@ def parser() -> ArgumentParser:
         "--supervise-every",
         type=int,
         default=defaults.supervise_every,
-        help="explain at every N-th step only: faster, and the mark is learnt in between (default: 1)",
+        help="explain at every N-th step only: faster, but the mark is learnt in between "
+        "(default: 1)",
     )
     add("--seed", type=int, default=defaults.seed, help="of weights, data and order (default: 0)")
     add(
