@@ -189,7 +189,7 @@ def test_labels_of_several_classes(labels: object, error: type, message: str) ->
 def test_good_masks_and_which_samples_have_one(dtype: torch.dtype) -> None:
     good = masks().to(dtype)
     for given in (good, good.squeeze(1)):
-        checked, has_mask = check_masks(given, HEATMAP, -1.0)
+        checked, has_mask = check_masks(given, HEATMAP)
         assert checked is not None
         assert torch.equal(checked, good)
         assert has_mask.tolist() == [True, True, True]
@@ -198,18 +198,18 @@ def test_good_masks_and_which_samples_have_one(dtype: torch.dtype) -> None:
 def test_samples_without_masks() -> None:
     some = masks()
     some[1] = -1
-    checked, has_mask = check_masks(some, HEATMAP, -1.0)
+    checked, has_mask = check_masks(some, HEATMAP)
     assert checked is not None
     assert has_mask.tolist() == [True, False, True]
     for none in (None, torch.full((3, 1, 6, 5), -1.0)):
-        checked, has_mask = check_masks(none, HEATMAP, -1.0)
+        checked, has_mask = check_masks(none, HEATMAP)
         assert checked is None
         assert has_mask.tolist() == [False, False, False]
 
 
 def test_masks_of_images_of_any_dimension() -> None:
     for size in ((7,), (4, 4), (3, 4, 5)):
-        checked, _ = check_masks(torch.ones(3, *size), torch.zeros(3, 1, 2, *size), -1.0)
+        checked, _ = check_masks(torch.ones(3, *size), torch.zeros(3, 1, 2, *size))
         assert checked is not None
         assert checked.shape == (3, 1, *size)
 
@@ -241,7 +241,7 @@ def changed(value: float, *where: int) -> torch.Tensor:
 )
 def test_bad_masks(bad: object, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
-        check_masks(bad, HEATMAP, -1.0)
+        check_masks(bad, HEATMAP)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
