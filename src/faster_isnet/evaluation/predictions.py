@@ -1,0 +1,158 @@
+"""What a model says of the images of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from faster_isnet.checks import check_choice
+from faster_isnet.files import write_atomically
+
+TASKS = ("multiclass", "multilabel")
+_COLUMNS = ("name", "group", "task", "label")
+
+
+@dataclass(frozen=True, eq=False)  # eq=False: comparing arrays gives no single truth value
+class Predictions:
+    """The labels and probabilities of N images and C classes.
+
+    Parameters
+    ----------
+    names
+        N names of images.
+    labels
+        ``[N]`` indices of classes, or for several labels ``[N, C]`` of zeros and ones.
+    probabilities
+        ``[N, C]`` in [0, 1].
+    class_names
+        C names.
+    groups
+        N names of what belongs together, such as patients; by default each image is on its own.
+
+    Raises
+    ------
+    ValueError
+        If lengths do not fit, there are no images, a label is no class, or a probability is not
+        in [0, 1] (NaN included).
+    """
+
+    names: Sequence[str]
+    labels: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float64]
+    class_names: Sequence[str]
+    groups: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that all of it fits together."""
+        n, classes = len(self.names), len(self.class_names)
+        if n == 0:
+            raise ValueError("there are no images to judge")
+        if self.probabilities.shape != (n, classes):
+            raise ValueError(
+                f"probabilities must be {[n, classes]}, images by classes, got "
+                f"{list(self.probabilities.shape)}"
+            )
+        if not ((self.probabilities >= 0) & (self.probabilities <= 1)).all():
+            raise ValueError("probabilities must lie in [0, 1]; look at the model's logits")
+        if self.labels.shape not in ((n,), (n, classes)):
+            raise ValueError(
+                f"labels must be {[n]}, or {[n, classes]} for several labels, got "
+                f"{list(self.labels.shape)}"
+            )
+        largest = 1 if self.task == "multilabel" else classes - 1
+        if self.labels.min() < 0 or self.labels.max() > largest:
+            raise ValueError(f"labels must be whole numbers from 0 to {largest}")
+        if self.groups is not None and len(self.groups) != n:
+            raise ValueError(f"there are {len(self.groups)} groups for {n} images")
+
+    @property
+    def task(self) -> str:
+        """``"multiclass"`` or ``"multilabel"``."""
+        return TASKS[self.labels.ndim - 1]
+
+    @property
+    def has_class(self) -> npt.NDArray[np.bool_]:
+        """``[N, C]``, which classes each image has."""
+        if self.task == "multilabel":
+            return self.labels.astype(bool)
+        return np.equal(self.labels[:, None], np.arange(len(self.class_names)))
+
+    def save(self, path: str | Path) -> None:
+        """Write them as a CSV file, with a column for each class."""
+        table = pd.DataFrame({"name": self.names, "group": self.groups or "", "task": self.task})
+        table["label"] = [" ".join(map(str, np.atleast_1d(label))) for label in self.labels]
+        for number, name in enumerate(self.class_names):
+            table[f"probability of {name}"] = self.probabilities[:, number]
+        write_atomically(Path(path), table.to_csv(index=False).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Predictions:
+        """Read what :meth:`save` has written.
+
+        Raises
+        ------
+        ValueError
+            If the file holds something else.
+        """
+        try:
+            table = pd.read_csv(path, dtype=dict.fromkeys(_COLUMNS, str), keep_default_na=False)
+            of_classes = [str(c) for c in table.columns if c not in _COLUMNS]
+            labels = np.array([[int(x) for x in cell.split()] for cell in table["label"]])
+            several = check_choice("task", table["task"].iloc[0], TASKS) == "multilabel"
+            groups = None if (table["group"] == "").all() else list(table["group"])
+            return cls(
+                list(table["name"]),
+                labels if several else labels[:, 0],
+                table[of_classes].to_numpy(np.float64),
+                [c.removeprefix("probability of ") for c in of_classes],
+                groups,
+            )
+        except (ValueError, KeyError, IndexError) as error:
+            raise ValueError(
+                f"{str(path)!r} holds no predictions ({error}); give a file of Predictions.save"
+            ) from error
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module,
+    batches: Iterable[Sequence[Tensor]],
+    class_names: Sequence[str],
+    names: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
+) -> Predictions:
+    """Ask a model about all images of a loader.
+
+    Parameters
+    ----------
+    model
+        Maps images ``[B, ...]`` to logits ``[B, C]``; call its ``eval()`` first.
+    batches
+        ``(images, labels, ...)`` in the order of ``names``, with labels ``[B]``, or ``[B, C]`` of
+        zeros and ones for several labels.
+    class_names
+        C names.
+    names, groups
+        See :class:`Predictions`; by default images are numbered.
+
+    Raises
+    ------
+    ValueError
+        If the model is in training mode, or as :class:`Predictions` does.
+    """
+    if model.training:
+        raise ValueError("the model is in training mode; call its eval() first")
+    pairs = [(model(images).cpu().double(), labels.cpu()) for images, labels, *_ in batches]
+    if not pairs:
+        raise ValueError("there are no images to judge")
+    logits, labels = (torch.cat(each) for each in zip(*pairs, strict=True))
+    probabilities = logits.sigmoid() if labels.dim() == 2 else logits.softmax(1)
+    names = [str(number) for number in range(len(labels))] if names is None else list(names)
+    return Predictions(names, labels.long().numpy(), probabilities.numpy(), class_names, groups)
