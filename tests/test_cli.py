@@ -43,9 +43,10 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
             cli.main(words)
     text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in cli.COMMANDS)
-    for name in cli.COMMANDS:
+    commands = [[name] for name in cli.COMMANDS if name != "segment"]
+    for words in (*commands, ["segment", "fit"], ["segment", "predict"]):
         with pytest.raises(SystemExit) as stop:
-            cli.main([name, "--help"])
+            cli.main([*words, "--help"])
         assert stop.value.code == 0
         assert "--out" in capsys.readouterr().out
 

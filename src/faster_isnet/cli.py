@@ -31,6 +31,7 @@ COMMANDS = {
     "explain": _Command("explaining", "write heatmaps of images"),
     "calibrate": _Command("calibrating", "measure C1 and C2 on a plain classifier"),
     "export": _Command("exporting", "write the bare network as safetensors, ONNX, state_dict"),
+    "segment": _Command("segmenting", "train a segmenter on masks, and make masks with it"),
     "benchmark": _Command("benchmarking", "what training steps and explanations cost here"),
 }
 

@@ -138,7 +138,7 @@ def test_explain(run: Path, images: Path, tmp_path: Path) -> None:
         (["resnet19", "."], "unknown backbone 'resnet19'"),
         (["CHECKPOINT", "nowhere.png"], "there is no file 'nowhere.png'"),
         (["CHECKPOINT", "IMAGES", "--target", "bite"], "the classes are: 'bright', 'dark'"),
-        (["CHECKPOINT", "EMPTY"], "there are no images in"),
+        (["CHECKPOINT", "EMPTY"], "has no images; their names must end in"),
     ],
 )
 def test_what_cannot_be_explained(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
 from faster_isnet.commands.subject import Subject
-from faster_isnet.data.images import IMAGE_SUFFIXES
+from faster_isnet.commands.words import image_files
 from faster_isnet.explain import Explainer
 from faster_isnet.explanation_files import FORMATS, write_explanations
 from faster_isnet.relevance import COMPOSITES, INPUT_RULES
@@ -65,7 +65,7 @@ def _explain(options: Namespace) -> list[dict[str, str | int | float]]:
     explainer = Explainer(subject.network, options.composite, options.epsilon, input_rule)
     return write_explanations(
         explainer,
-        list(_files(options.images)),
+        image_files(options.images),
         options.out,
         _target(options.target, subject.class_names),
         prepare=subject.prepare,
@@ -75,20 +75,6 @@ def _explain(options: Namespace) -> list[dict[str, str | int | float]]:
         batch_size=options.batch_size,
         skip_unreadable=options.skip_unreadable,
     )
-
-
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
-            if not inside:
-                raise ValueError(
-                    f"there are no images in {str(path)!r}; expected files that end in "
-                    f"{', '.join(IMAGE_SUFFIXES)}"
-                )
-            yield from inside
-        else:
-            yield path
 
 
 def _target(target: str, class_names: Sequence[str]) -> int | str | None:

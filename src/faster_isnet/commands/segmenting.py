@@ -1,0 +1,103 @@
+"""``faster-isnet segment``: a segmenter from the masks there are, and masks from the segmenter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from faster_isnet.commands.words import image_files
+from faster_isnet.data import Sample, add_mask_folder, from_table, list_images
+from faster_isnet.segmentation import (
+    SegmenterSettings,
+    fit_segmenter,
+    load_segmenter,
+    predict_masks,
+)
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command, of which ``words`` are the name and the arguments."""
+    options = parser().parse_args(list(words[1:]))
+    {"fit": _fit, "predict": _predict}[options.subcommand](options[options.subcommand])
+
+
+def parser() -> ArgumentParser:
+    """Return the command's parser."""
+    parser = ArgumentParser(
+        prog="faster-isnet segment",
+        description="Train a segmenter on images that have masks, and make masks for others.",
+    )
+    commands = parser.add_subcommands(required=True)
+    commands.add_subcommand("fit", _fit_parser(), help="train; reports Dice on held-out images")
+    commands.add_subcommand("predict", _predict_parser(), help="write masks, name implausible ones")
+    return parser
+
+
+def _fit_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Train a U-Net on images that have masks.")
+    add = parser.add_argument
+    add("--config", action="config", help="a YAML file of these options")
+    add(
+        "source",
+        type=Path,
+        help="a folder of images, or a table (CSV, Parquet) with columns image, mask, and group "
+        "if some belong together, such as a patient's",
+    )
+    add("--masks", type=Path, help="a folder of masks named as the images are")
+    add("--out", type=Path, default=Path("segmenter"), help="folder (default: segmenter)")
+    parser.add_class_arguments(SegmenterSettings, "settings")
+    return parser
+
+
+def _predict_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Write masks of images.")
+    add = parser.add_argument
+    add("segmenter", type=Path, help="the folder of faster-isnet segment fit")
+    add("images", nargs="+", type=Path, help="image files, or folders of them")
+    add("--out", type=Path, default=Path("masks"), help="folder of the masks (default: masks)")
+    add("--root", type=Path, help="the images' folder, whose subfolders are repeated")
+    add("--overwrite", action="store_true", help="replace masks that are there already")
+    add("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
+    return parser
+
+
+def _fit(options: Namespace) -> None:
+    samples = [sample for sample in _samples(options) if isinstance(sample.mask, Path)]
+    if not samples:
+        raise ValueError(f"no image of {str(options.source)!r} has a mask; name them: --masks")
+    settings = SegmenterSettings.from_dict(options.settings.as_dict())
+    found = fit_segmenter(
+        [(Path(sample.name), Path(str(sample.mask))) for sample in samples],
+        options.out,
+        settings,
+        [sample.group for sample in samples],
+    )
+    held_out = len(found["held_out"])
+    print(f"Dice {found['dice']:.3f}, IoU {found['iou']:.3f} on {held_out} held-out images")
+    print(f"The segmenter: {options.out.resolve()}")
+
+
+def _samples(options: Namespace) -> list[Sample]:
+    if options.source.is_file():
+        samples, _ = from_table(options.source, label=None)
+        return samples
+    samples = [Sample(path) for path in list_images(options.source)]
+    if options.masks is None:
+        return samples
+    return add_mask_folder(samples, options.source, options.masks)
+
+
+def _predict(options: Namespace) -> None:
+    table = predict_masks(
+        load_segmenter(options.segmenter),
+        image_files(options.images),
+        options.out,
+        root=options.root,
+        overwrite=options.overwrite,
+        skip_unreadable=options.skip_unreadable,
+    )
+    implausible = int((~table["plausible"].astype(bool)).sum())
+    print(f"{len(table)} images, {implausible} masks implausible")
+    print(f"The table: {(options.out / 'masks.csv').resolve()}")

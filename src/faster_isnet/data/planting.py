@@ -1,0 +1,359 @@
+"""A background bias planted in any images: marks that give the class away.
+
+A classifier is trained on images with the mark of their own class, and judged on three versions
+of the same test images: ``"biased"`` (mark of the own class), ``"unbiased"`` (no mark) and
+``"deceiving"`` (mark of another class). One that ignores the background scores the same on all
+three. So anyone can test on images of their own what the papers test on theirs.
+
+References
+----------
+The synthetic background bias and its three test sets: P. R. A. S. Bassi et al., Nature
+Communications 15, 291 (2024), and IEEE Access 12, 155151 (2024).
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from faster_isnet.checks import check_choice, check_range
+from faster_isnet.data.digits import BIASES
+
+Grid = npt.NDArray[np.float64]
+Item = tuple[Any, ...]
+Place = tuple[int, int]
+"""Row and column of the top left pixel of a mark."""
+
+SMALLEST = 8
+"""Side in pixels below which marks cannot be told apart."""
+_STRIPES = 3  # bright ones across a mark
+
+# Where a mark is white: x runs right and y down, both from -1 to 1.
+SHAPES: dict[str, Callable[[Grid, Grid], Any]] = {
+    "disc": lambda x, y: x**2 + y**2 < 0.6,
+    "frame": lambda x, y: abs(np.maximum(abs(x), abs(y)) - 0.6) < 0.2,
+    "triangle": lambda x, y: 2 * abs(x) < y + 0.8,
+    "plus": lambda x, y: (abs(x) < 0.25) | (abs(y) < 0.25),
+    "cross": lambda x, y: abs(abs(x) - abs(y)) < 0.3,
+    "bar": lambda x, y: abs(y) < 0.3,
+    "pillar": lambda x, y: abs(x) < 0.3,
+    "slash": lambda x, y: abs(x + y) < 0.4,
+    "backslash": lambda x, y: abs(x - y) < 0.4,
+    "diamond": lambda x, y: abs(x) + abs(y) < 0.8,
+    "hourglass": lambda x, y: abs(x) < abs(y),
+    "arrow": lambda x, y: 2 * abs(y) < x + 0.8,
+}
+
+
+@dataclass(frozen=True)
+class Planting:
+    """Marks that are a function of the class, drawn in the background.
+
+    A mark is a square, black and white or grey, so that it is seen on any ground.
+
+    Parameters
+    ----------
+    kind
+        What tells the classes apart. ``"shape"``: which of the twelve :data:`SHAPES`.
+        ``"texture"``: the direction of stripes. ``"text"``: which of 26 letters. These lie in one
+        corner of the image, as the tokens of radiographs do.
+        ``"position"``: where a white square lies, each class at its own stretch of the border.
+    size
+        Side of the mark as a share of the image's shorter side, in (0, 0.5]. In pixels it has
+        to be at least 8.
+    opacity
+        In (0, 1]; 1 hides what was there.
+    seed
+        Of which class has which mark, which corner, and which class's mark deceives; ≥ 0.
+
+    Raises
+    ------
+    TypeError
+        If ``kind`` is no string or a number none.
+    ValueError
+        If a value is unknown or out of its range.
+
+    Examples
+    --------
+    >>> planting = Planting("text", size=0.25)
+    >>> image = planting.plant(torch.zeros(3, 64, 64), None, mark_class=1, num_classes=2)
+    >>> int((image > 0).any(0).sum()) <= 16 * 16
+    True
+    """
+
+    kind: str = "shape"
+    size: float = 0.15
+    opacity: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check all values."""
+        check_choice("kind", self.kind, KINDS)
+        check_range("size", self.size, 0, 0.5, open_low=True)
+        check_range("opacity", self.opacity, 0, 1, open_low=True)
+        check_range("seed", self.seed, 0)
+
+    def plant(
+        self, image: Tensor, mask: Tensor | None, mark_class: int, num_classes: int
+    ) -> Tensor:
+        """Return an image with the mark of a class; the foreground stays as it is, exactly.
+
+        The mark lies where it covers the least foreground, mostly none; among such places, where
+        it is nearest to its corner or, for ``"position"``, nearest to its class's place on the
+        border and nearer to that than to any other class's. Where there is no room for all of it,
+        the foreground hides a part; an image that is all foreground gets no mark.
+
+        Parameters
+        ----------
+        image
+            ``[C, H, W]``, floating point in [0, 1]; it is not changed.
+        mask
+            ``[1, H, W]``, 1 in the foreground; ``None``, or filled with ``NO_MASK``, for an image
+            without one, where all counts as background.
+        mark_class
+            Whose mark, from 0.
+        num_classes
+            How many classes there are, ≥ 2.
+
+        Returns
+        -------
+        Tensor
+            Like ``image``.
+
+        Raises
+        ------
+        TypeError
+            If the image is not floating point.
+        ValueError
+            If the image is not ``[C, H, W]`` or its mask not of its size, ``mark_class`` is out of
+            range, the mark would have less than 8 pixels, or there are not as many marks as
+            classes.
+        """
+        _check(image, mask, mark_class, num_classes)
+        height, width = image.shape[1:]
+        side = self._side(height, width)
+        foreground = torch.zeros(1, height, width) if mask is None else (mask == 1).float()
+        which = int(_permutation(num_classes, self.seed)[mark_class])
+        if self.kind == "position":
+            anchors, own = _border_places(height - side, width - side, num_classes, side), which
+        else:
+            anchors, own = [self._corner(height - side, width - side)], 0
+        row, column = _place(foreground, side, anchors, own)
+        window = np.s_[:, row : row + side, column : column + side]
+        mark = torch.from_numpy(KINDS[self.kind](side, which, num_classes)).to(image)
+        planted = image.clone()
+        planted[window] = image[window].lerp(
+            mark, self.opacity * (1 - foreground[window].to(image))
+        )
+        return planted
+
+    def _corner(self, last_row: int, last_column: int) -> Place:
+        at_the_bottom, at_the_right = np.random.default_rng(self.seed).integers(2, size=2).tolist()
+        return last_row * at_the_bottom, last_column * at_the_right
+
+    def _side(self, height: int, width: int) -> int:
+        side = round(self.size * min(height, width))
+        if side < SMALLEST:
+            raise ValueError(
+                f"size {self.size:g} makes a mark of {side} pixels in an image of {height} x "
+                f"{width}; marks need {SMALLEST}: give a size of "
+                f"{math.ceil(100 * SMALLEST / min(height, width)) / 100:g} or more"
+            )
+        return side
+
+
+class PlantedDataset(Dataset[Item]):
+    """A data set whose images have a mark planted in their background.
+
+    Items are as in ``dataset``; only images differ. What augments images belongs below, into
+    ``dataset``: marks are drawn last.
+
+    Parameters
+    ----------
+    dataset
+        Its items are ``(image [C, H, W] in [0, 1], label, mask [1, H, W], …)``, the label one
+        class; a mask filled with ``NO_MASK`` is none.
+    planting
+        The marks.
+    bias
+        ``"biased"``: the mark of the own class. ``"unbiased"``: no mark. ``"deceiving"``: the mark
+        of another class, drawn uniformly from the others by ``planting.seed`` and the index.
+    num_classes
+        How many classes there are, ≥ 2.
+
+    Raises
+    ------
+    TypeError
+        If ``bias`` is no string. At access: if a label is not one class.
+    ValueError
+        If ``bias`` is unknown or ``num_classes`` below 2. At access: if a label is out of range,
+        and what :meth:`Planting.plant` raises.
+    """
+
+    def __init__(
+        self, dataset: Dataset[Item], planting: Planting, bias: str, num_classes: int
+    ) -> None:
+        self.dataset = dataset
+        self.planting = planting
+        self.bias = check_choice("bias", bias, BIASES)
+        self.num_classes = int(check_range("num_classes", num_classes, 2))
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Item:
+        """Return the item with its mark; raise ``IndexError`` beyond the end."""
+        index = range(len(self))[index]  # -1 has the mark of the last
+        image, label, mask, *rest = self.dataset[index]
+        if self.bias != "unbiased":
+            marked = self._marked_class(label, index)
+            image = self.planting.plant(image, mask, marked, self.num_classes)
+        return image, label, mask, *rest
+
+    def _marked_class(self, label: int | Tensor, index: int) -> int:
+        try:
+            own = operator.index(label)
+        except TypeError as error:
+            raise TypeError(
+                f"a mark is of one class, but item {index} has the label {label}; plant marks in "
+                "data with one class, an integer, for each image"
+            ) from error
+        if not 0 <= own < self.num_classes:
+            raise ValueError(
+                f"item {index} has the label {own}, but there are {self.num_classes} classes, 0 to "
+                f"{self.num_classes - 1}"
+            )
+        if self.bias == "biased":
+            return own
+        rng = np.random.default_rng((self.planting.seed, index))
+        return (own + int(rng.integers(1, self.num_classes))) % self.num_classes
+
+
+def _check(image: Tensor, mask: Tensor | None, mark_class: int, num_classes: int) -> None:
+    check_range("num_classes", num_classes, 2)
+    if not image.is_floating_point():
+        raise TypeError(f"image must be floating point in [0, 1], got {image.dtype}")
+    if image.dim() != 3:
+        raise ValueError(f"image must be [C, H, W], got {list(image.shape)}; plant one at a time")
+    if mask is not None and mask.shape != (1, *image.shape[1:]):
+        raise ValueError(
+            f"mask must be {[1, *image.shape[1:]]} for an image {list(image.shape)}, got "
+            f"{list(mask.shape)}"
+        )
+    if not 0 <= mark_class < num_classes:
+        raise ValueError(f"mark_class must be in 0 to {num_classes - 1}, got {mark_class}")
+
+
+@lru_cache
+def _permutation(num_classes: int, seed: int) -> npt.NDArray[np.int64]:
+    return np.random.default_rng(seed).permutation(num_classes)
+
+
+def _border_places(last_row: int, last_column: int, count: int, side: int) -> list[Place]:
+    """Return places spread evenly over the border, clockwise from the top left."""
+    way = 2 * (last_row + last_column)
+    if way < count * side:
+        raise ValueError(
+            f"the border has room for {way // side} marks of {side} pixels, but there are {count} "
+            "classes; give a smaller size, or another kind"
+        )
+    border = [
+        *((0, column) for column in range(last_column)),
+        *((row, last_column) for row in range(last_row)),
+        *((last_row, column) for column in range(last_column, 0, -1)),
+        *((row, 0) for row in range(last_row, 0, -1)),
+    ]
+    return [border[way * number // count] for number in range(count)]
+
+
+def _place(foreground: Tensor, side: int, anchors: Sequence[Place], own: int) -> Place:
+    """Return the place in anchor ``own``'s region that covers the least.
+
+    An anchor's region is what is nearer to it than to any other; of places that cover equally
+    little, the nearest to the anchor is taken.
+    """
+    covered = F.avg_pool2d(foreground, (side, 1), 1, divisor_override=1)  # counts, so exact
+    covered = F.avg_pool2d(covered, (1, side), 1, divisor_override=1)[0]
+    rows, columns = (torch.arange(length) for length in covered.shape)
+    # Whole numbers, so that ties are ties; the first of the anchors then has the place.
+    distances = torch.stack(
+        [(rows - row).square()[:, None] + (columns - column).square() for row, column in anchors]
+    )
+    cost = covered.long() * (1 + distances.max()) + distances[own]
+    cost[distances.argmin(0) != own] = cost.max() + 1
+    row, column = divmod(int(cost.argmin()), len(columns))
+    return row, column
+
+
+def _coordinates(side: int) -> tuple[Grid, Grid]:
+    axis = (np.arange(side) + 0.5) / side * 2 - 1
+    x, y = np.meshgrid(axis, axis)
+    return x, y
+
+
+def _check_enough(what: str, number: int, num_classes: int) -> None:
+    if num_classes > number:
+        raise ValueError(
+            f"there are {number} {what}, but {num_classes} classes; use kind 'texture', or "
+            "'position' with small marks"
+        )
+
+
+def _shape(side: int, which: int, num_classes: int) -> Grid:
+    _check_enough("shapes", len(SHAPES), num_classes)
+    inside: Grid = list(SHAPES.values())[which](*_coordinates(side)).astype(np.float64)
+    return inside
+
+
+def _texture(side: int, which: int, num_classes: int) -> Grid:
+    x, y = _coordinates(side)
+    angle = math.pi * which / num_classes
+    across = x * math.cos(angle) + y * math.sin(angle)
+    waves: Grid = 0.5 + 0.5 * np.cos(math.pi * _STRIPES * across)
+    return waves
+
+
+def _text(side: int, which: int, num_classes: int) -> Grid:
+    letters = string.ascii_uppercase
+    _check_enough("letters", len(letters), num_classes)
+    large = 128  # drawn so, since small bold letters are no longer told apart
+    picture = Image.new("L", (large, large))
+    ImageDraw.Draw(picture).text(
+        (large / 2, large / 2),
+        letters[which],
+        fill=255,
+        font=ImageFont.load_default(large),
+        anchor="mm",
+        stroke_width=large // 20,
+    )
+    small = picture.resize((side, side), Image.Resampling.BILINEAR)
+    return np.asarray(small, dtype=np.float64) / 255
+
+
+def _square(side: int, which: int, num_classes: int) -> Grid:
+    """Return a white square in a black rim, whatever the class."""
+    x, y = _coordinates(side)
+    return (np.maximum(abs(x), abs(y)) < 0.7).astype(np.float64)
+
+
+# From the side in pixels, which mark, and the number of classes, to a mark [side, side] in [0, 1].
+KINDS: dict[str, Callable[[int, int, int], Grid]] = {
+    "shape": _shape,
+    "position": _square,
+    "texture": _texture,
+    "text": _text,
+}

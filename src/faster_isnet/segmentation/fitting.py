@@ -1,0 +1,234 @@
+"""Training a segmenter on images and their masks, and judging it on others."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pandas as pd
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision import tv_tensors
+
+from faster_isnet.data.dataset import fit_image
+from faster_isnet.data.samples import Sample
+from faster_isnet.data.splits import split
+from faster_isnet.files import write_atomically
+from faster_isnet.machine import machine
+from faster_isnet.segmentation.network import CHANNELS, build_network, mask_logits, smp
+from faster_isnet.segmentation.segmenter import Segmenter, save_segmenter
+from faster_isnet.segmentation.settings import SegmenterSettings
+from faster_isnet.segmentation.shapes import Shape, ShapeRanges, clean
+
+log = logging.getLogger(__name__)
+
+HELD_OUT_TABLE = "held_out.csv"
+_DEFAULTS = SegmenterSettings()
+Pair = tuple[Tensor, Tensor]
+
+
+def fit_segmenter(
+    pairs: Sequence[tuple[Path, Path]],
+    out: str | Path,
+    settings: SegmenterSettings = _DEFAULTS,
+    groups: Sequence[str | None] | None = None,
+) -> dict[str, Any]:
+    """Train a segmenter, judge it on held-out images, and write it.
+
+    No choice is made by the held-out images: the segmenter is that of the last epoch. All files
+    are read before training; resized, an image and its mask take 16 bytes a pixel of memory.
+
+    Parameters
+    ----------
+    pairs
+        Files of images and of their masks, of the same size. A mask without foreground says that
+        there is nothing to find.
+    out
+        The folder for ``segmenter.safetensors`` and ``segmenter.json``, which
+        :func:`~faster_isnet.segmentation.load_segmenter` reads, and ``held_out.csv``.
+    settings
+        Of segmenter and training.
+    groups
+        For each pair what must not be divided, such as a patient; ``None`` for a group of its own.
+
+    Returns
+    -------
+    dict
+        The content of ``segmenter.json``: the ``network``'s class, the ``settings``, the ranges
+        ``seen`` in the masks trained on, ``dice`` and ``iou`` (means over the held-out images, of
+        masks at their own size as :meth:`Segmenter.mask` returns them), ``held_out`` (the same
+        for each image), the number of ``trained_on`` images, ``seconds``, ``machine``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If a file cannot be read, an image and its mask differ in size, an image occurs twice,
+        there are too few to hold some out, or no mask to train on has foreground. The message
+        names the file. Nothing has been written then.
+    FloatingPointError
+        If the loss is no longer finite.
+    ImportError
+        If segmentation-models-pytorch is not installed.
+    """
+    started = time.perf_counter()
+    trained_on, held_out = _divide(_samples(pairs, groups), settings)
+    for sample in held_out:
+        _read(sample)  # a broken file shall not show after the training
+    with isolate_rng():
+        torch.manual_seed(settings.seed)
+        network = build_network(settings.encoder, settings.encoder_weights)
+        dataset = _TrainingPairs(trained_on, settings)
+        log.info("Training on %d images, %d are held out", len(trained_on), len(held_out))
+        _train(network, dataset, settings)
+    segmenter = Segmenter(network.eval(), settings, dataset.seen)
+    scores = pd.DataFrame([_scores(segmenter, sample) for sample in held_out])
+    out = Path(out)
+    write_atomically(out / HELD_OUT_TABLE, scores.to_csv(index=False).encode())
+    about = {
+        "dice": float(scores["dice"].mean()),
+        "iou": float(scores["iou"].mean()),
+        "held_out": scores.to_dict("records"),
+        "trained_on": len(trained_on),
+        "seconds": round(time.perf_counter() - started, 1),
+        "machine": {**machine(), "segmentation-models-pytorch": smp().__version__},
+    }
+    return save_segmenter(segmenter, out, about)
+
+
+class _TrainingPairs(Dataset[Pair]):
+    """Images ``[3, S, S]`` in [0, 1] and masks ``[1, S, S]`` in {0, 1}, augmented at each access.
+
+    ``seen`` is what the masks look like, before they are resized.
+    """
+
+    def __init__(self, samples: Sequence[Sample], settings: SegmenterSettings) -> None:
+        size = (settings.size, settings.size)
+        self._augment = settings.augmentation.build()
+        self._pairs: list[Pair] = []
+        shapes = []
+        for sample in samples:
+            image, mask = _read(sample)
+            shapes.append(Shape.of(clean(mask, settings.components)))
+            small_mask = F.interpolate(mask[None], size, mode="nearest-exact")[0]
+            self._pairs.append((fit_image(image, size, CHANNELS).contiguous(), small_mask))
+        self.seen = ShapeRanges.of(shapes)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __getitem__(self, index: int) -> Pair:
+        image, mask = self._pairs[index]
+        image, mask = self._augment(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return image.as_subclass(Tensor).clamp(0, 1), mask.as_subclass(Tensor)
+
+
+class _LitSegmenter(lightning.LightningModule):
+    """Dice loss and binary cross-entropy, by AdamW with a cosine to 0."""
+
+    def __init__(self, network: nn.Module, learning_rate: float) -> None:
+        super().__init__()
+        self.network = network
+        self.learning_rate = learning_rate
+        self.dice_loss = smp().losses.DiceLoss(mode="binary", from_logits=True)
+
+    def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
+        images, masks = batch
+        logits = mask_logits(self.network, images)
+        loss: Tensor = self.dice_loss(logits, masks)
+        loss = loss + F.binary_cross_entropy_with_logits(logits, masks)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        if not bool(self.trainer.callback_metrics["loss"].isfinite()):
+            raise FloatingPointError(
+                f"the loss is not finite after epoch {self.current_epoch + 1}; give a learning "
+                f"rate below {self.learning_rate:g}"
+            )
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.network.parameters(), self.learning_rate)
+        steps = int(self.trainer.estimated_stepping_batches)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cosine, "interval": "step"}}
+
+
+def _train(network: nn.Module, dataset: _TrainingPairs, settings: SegmenterSettings) -> None:
+    loader = DataLoader(
+        dataset,
+        settings.batch_size,
+        shuffle=True,
+        drop_last=len(dataset) > settings.batch_size,  # all steps alike, if there are several
+    )
+    trainer = lightning.Trainer(
+        max_epochs=settings.epochs,
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    with warnings.catch_warnings():
+        # The images are in memory: workers would only copy them.
+        warnings.filterwarnings("ignore", ".*does not have many workers")
+        trainer.fit(_LitSegmenter(network, settings.learning_rate), loader)
+
+
+def _samples(
+    pairs: Sequence[tuple[Path, Path]], groups: Sequence[str | None] | None
+) -> list[Sample]:
+    groups = [None] * len(pairs) if groups is None else groups
+    if len(groups) != len(pairs):
+        raise ValueError(f"groups must be one for each of {len(pairs)} pairs, got {len(groups)}")
+    samples: dict[Path, Sample] = {}
+    for (image, mask), group in zip(pairs, groups, strict=True):
+        path = Path(image).resolve()
+        if path in samples:
+            raise ValueError(f"{str(image)!r} is there twice; give each image one mask")
+        samples[path] = Sample(Path(image), mask=Path(mask), group=group)
+    return list(samples.values())
+
+
+def _divide(
+    samples: list[Sample], settings: SegmenterSettings
+) -> tuple[list[Sample], list[Sample]]:
+    """Return the samples to train on, and those held out."""
+    fractions = {"train": 1 - settings.held_out, "test": settings.held_out}
+    parts: dict[str | None, list[Sample]] = {"train": [], "test": []}
+    for sample in split(samples, fractions, settings.seed):
+        parts[sample.split].append(sample)
+    if not all(parts.values()):
+        raise ValueError(
+            f"{len(samples)} images with masks in one group or none: some must be held out; draw "
+            "masks for images of two groups at least"
+        )
+    return parts["train"], parts["test"]
+
+
+def _read(sample: Sample) -> Pair:
+    image = sample.read_image()
+    mask = sample.read_mask((image.shape[1], image.shape[2]))
+    assert mask is not None  # of a pair
+    return image, mask
+
+
+def _scores(segmenter: Segmenter, sample: Sample) -> dict[str, str | float]:
+    image, mask = _read(sample)
+    metrics = smp().metrics
+    counts = metrics.get_stats(segmenter.mask(image)[None].long(), mask[None].long(), mode="binary")
+    return {
+        "image": sample.name,
+        "mask": str(sample.mask),
+        # Both are 1 where nothing is to be found and nothing was.
+        "dice": float(metrics.f1_score(*counts)),
+        "iou": float(metrics.iou_score(*counts)),
+    }

@@ -1,0 +1,143 @@
+"""A trained segmenter, and its files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from faster_isnet.checkpoints import load_backbone_weights
+from faster_isnet.data.dataset import fit_image
+from faster_isnet.files import write_atomically
+from faster_isnet.segmentation.network import CHANNELS, build_network, mask_logits
+from faster_isnet.segmentation.settings import SegmenterSettings
+from faster_isnet.segmentation.shapes import ShapeRanges, clean
+
+WEIGHTS, DESCRIPTION = "segmenter.safetensors", "segmenter.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """A network that draws masks.
+
+    Attributes
+    ----------
+    network
+        From images ``[B, 3, S, S]`` to logits ``[B, 1, S, S]``, in eval mode.
+    settings
+        It was trained with.
+    seen
+        What the masks that it was trained on look like, cleaned as its own are.
+    """
+
+    network: nn.Module
+    settings: SegmenterSettings
+    seen: ShapeRanges
+
+    @torch.no_grad()
+    def mask(self, image: Tensor, components: int | None = None) -> Tensor:
+        """Return the mask of an image.
+
+        Parameters
+        ----------
+        image
+            ``[C, H, W]`` in [0, 1], C 1 or 3.
+        components
+            How many connected components are kept; by default as many as in the settings.
+
+        Returns
+        -------
+        Tensor
+            ``[1, H, W]`` float32 in {0, 1}, on the CPU, without holes.
+        """
+        device = next(self.network.parameters()).device
+        side = self.settings.size
+        square = fit_image(image, (side, side), CHANNELS)[None].to(device)
+        # Logits, not masks, are resized: that keeps the outline smooth.
+        logits = F.interpolate(
+            mask_logits(self.network, square), image.shape[1:], mode="bilinear", antialias=True
+        )
+        mask = (logits[0] > 0).float().cpu()
+        return clean(mask, self.settings.components if components is None else components)
+
+
+def save_segmenter(segmenter: Segmenter, folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``segmenter.safetensors`` and ``segmenter.json`` into a folder.
+
+    Parameters
+    ----------
+    segmenter
+        What to write.
+    folder
+        Where; made if need be.
+    about
+        What else the JSON file shall hold.
+
+    Returns
+    -------
+    dict
+        The content of the JSON file.
+    """
+    text = json.dumps(
+        {
+            "network": type(segmenter.network).__qualname__,
+            "settings": asdict(segmenter.settings),
+            "seen": asdict(segmenter.seen),
+            **about,
+        },
+        indent=2,
+    )
+    state = {name: value.cpu() for name, value in segmenter.network.state_dict().items()}
+    write_atomically(folder / WEIGHTS, save(state))
+    write_atomically(folder / DESCRIPTION, f"{text}\n".encode())
+    description: dict[str, Any] = json.loads(text)
+    return description
+
+
+def load_segmenter(folder: str | Path) -> Segmenter:
+    """Read a segmenter that :func:`~faster_isnet.segmentation.fit_segmenter` has written.
+
+    Parameters
+    ----------
+    folder
+        That holds ``segmenter.safetensors`` and ``segmenter.json``.
+
+    Returns
+    -------
+    Segmenter
+        In eval mode, on the CPU; ``segmenter.network.to(device)`` moves it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a file is missing.
+    ValueError
+        If one cannot be read, or they do not belong together.
+    ImportError
+        If segmentation-models-pytorch is not installed.
+    """
+    folder = Path(folder)
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"there is no {str(folder / name)!r}; name the folder that a segmenter was written "
+                "to, or train one first: faster-isnet segment fit"
+            )
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        settings = SegmenterSettings.from_dict(description["settings"])
+        seen = ShapeRanges(**{name: tuple(ends) for name, ends in description["seen"].items()})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{str(folder / DESCRIPTION)!r} does not describe a segmenter ({error!r}); train it "
+            "anew: faster-isnet segment fit"
+        ) from error
+    network = load_backbone_weights(folder / WEIGHTS, build_network(settings.encoder))
+    return Segmenter(network.eval(), settings, seen)

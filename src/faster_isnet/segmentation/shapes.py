@@ -1,0 +1,131 @@
+"""What masks look like: their components, and whether they are like others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import binary_fill_holes, center_of_mass, label
+from torch import Tensor
+
+
+def clean(mask: Tensor, components: int) -> Tensor:
+    """Keep the largest connected components of a mask, and fill their holes.
+
+    Parameters
+    ----------
+    mask
+        ``[1, H, W]`` in {0, 1}. Pixels are connected by their sides, not by corners.
+    components
+        How many to keep, ≥ 1.
+
+    Returns
+    -------
+    Tensor
+        ``[1, H, W]`` in {0, 1}.
+
+    Examples
+    --------
+    >>> clean(torch.tensor([[[1.0, 0.0, 1.0, 1.0]]]), components=1)
+    tensor([[[0., 0., 1., 1.]]])
+    """
+    labels, _ = label(mask[0].numpy())
+    sizes = np.bincount(labels.ravel())[1:]
+    largest = 1 + np.argsort(-sizes, kind="stable")[:components]
+    filled = binary_fill_holes(np.isin(labels, largest))
+    return torch.from_numpy(filled.astype(np.float32))[None]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A mask in numbers.
+
+    Attributes
+    ----------
+    area
+        Its share of the image.
+    components
+        How many it has; 0 if it has no foreground.
+    row, column
+        Its centre, as a share of the image's height and width; NaN without foreground.
+    """
+
+    area: float
+    components: int
+    row: float
+    column: float
+
+    @classmethod
+    def of(cls, mask: Tensor) -> Shape:
+        """Measure a mask ``[1, H, W]`` in {0, 1}."""
+        pixels = mask[0].numpy() == 1
+        _, components = label(pixels)
+        if not components:
+            return cls(0.0, 0, float("nan"), float("nan"))
+        # Of pixels' centres, so that the middle of the image is 0.5.
+        row, column = (
+            (float(centre) + 0.5) / length
+            for centre, length in zip(center_of_mass(pixels), pixels.shape, strict=True)
+        )
+        return cls(float(pixels.mean()), components, row, column)
+
+
+@dataclass(frozen=True)
+class ShapeRanges:
+    """The smallest and the largest value of each number of :class:`Shape` in some masks."""
+
+    area: tuple[float, float]
+    components: tuple[int, int]
+    row: tuple[float, float]
+    column: tuple[float, float]
+
+    @classmethod
+    def of(cls, shapes: Iterable[Shape]) -> ShapeRanges:
+        """Return the ranges over all shapes that have foreground.
+
+        Raises
+        ------
+        ValueError
+            If none has.
+        """
+        found = [shape for shape in shapes if shape.components]
+        if not found:
+            raise ValueError("no mask to train on has foreground; look at the masks, 255 is inside")
+        areas, counts, rows, columns = zip(
+            *((shape.area, shape.components, shape.row, shape.column) for shape in found),
+            strict=True,
+        )
+        return cls(*((min(values), max(values)) for values in (areas, counts, rows, columns)))
+
+    def objection(self, shape: Shape, tolerance: float) -> str:
+        """Say what makes a shape implausible; the empty string if nothing does.
+
+        Parameters
+        ----------
+        shape
+            Of the mask in question.
+        tolerance
+            By how much it may leave the ranges: the area by this share of the range's end, the
+            centre by this share of the image's side; the number of components not at all.
+        """
+        if not shape.components:
+            return "nothing was found"
+        smallest, largest = self.area
+        objections = []
+        if not smallest * (1 - tolerance) <= shape.area <= largest * (1 + tolerance):
+            objections.append(_outside("area", shape.area, self.area))
+        for name, value, (low, high) in (
+            ("centre's row", shape.row, self.row),
+            ("centre's column", shape.column, self.column),
+        ):
+            if not low - tolerance <= value <= high + tolerance:
+                objections.append(_outside(name, value, (low, high)))
+        if not self.components[0] <= shape.components <= self.components[1]:
+            objections.append(_outside("number of components", shape.components, self.components))
+        return "; ".join(objections)
+
+
+def _outside(name: str, value: float, seen: tuple[float, float]) -> str:
+    return f"{name} {value:.3g}, in training {seen[0]:.3g} to {seen[1]:.3g}"
