@@ -345,6 +345,27 @@ def test_the_loss_of_a_part(with_masks: bool, explained: list[Tensor]) -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_images_alone_are_predicted() -> None:
+    x, _, _ = batch(3)
+    lit = module().eval()
+    trainer = lightning.Trainer(logger=False, enable_progress_bar=False)
+    (logits,) = trainer.predict(lit, DataLoader(x, 3))
+    torch.testing.assert_close(logits, lit(x))
+
+
+def test_tests_are_logged_by_loader() -> None:
+    x, y, masks = batch()
+    lit = module()
+    trainer = lightning.Trainer(logger=False, enable_progress_bar=False)
+    (own, other) = trainer.test(
+        lit, {"test": loader(x, y, masks), "elsewhere": loader(x, y)}, verbose=False
+    )
+    assert set(own) == {f"test/{part}" for part in PARTS}
+    assert set(other) == {f"test/elsewhere/{part}" for part in PARTS}
+    right = (lit.eval()(x).argmax(1) == y).float().mean().item()
+    assert own["test/accuracy"] == other["test/elsewhere/accuracy"] == pytest.approx(right)
+
+
 def test_values_for_an_accelerator_are_checked_before_they_go_there() -> None:
     x, y, masks = batch(4)
     lit = module().to("meta")

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from faster_isnet.precision import autocasts
 
+TASKS = ("multiclass", "multilabel")
+"""One class for each image, or any number of them."""
 NO_MASK = -1.0
 """A mask filled with this value says that its sample has none."""
 

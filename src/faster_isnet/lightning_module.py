@@ -154,9 +154,10 @@ class LitISNet(lightning.LightningModule):
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Look at values that go to an accelerator: there it would hold up the training."""
-        images, _, *masks = batch
-        if self.device.type == "cpu":  # the training step does
+        # On a CPU the training step looks. What is only predicted has no labels.
+        if self.device.type == "cpu" or isinstance(batch, Tensor) or len(batch) < 2:
             return batch
+        images, _, *masks = batch
         check_image_values(images)
         if masks and isinstance(masks[0], Tensor) and self.criterion.heatmap_weight > 0:
             check_mask_values(masks[0])

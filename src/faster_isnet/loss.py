@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faster_isnet.checks import (
+    TASKS,
     check_choice,
     check_finite_heatmap,
     check_labels,
@@ -21,7 +22,6 @@ from faster_isnet.cuts import AUTO, IMAGE, Cut, Cuts
 from faster_isnet.explain import Explanation
 from faster_isnet.precision import at_least_float32
 
-TASKS = ("multiclass", "multilabel")
 _LARGEST_BACKGROUND_LOSS = -math.log(1e-7)
 
 

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from faster_isnet.checks import check_choice
+from faster_isnet.checks import TASKS, check_choice
 from faster_isnet.data.folders import from_folders
 from faster_isnet.data.hdf5 import HDF5_SUFFIXES, from_hdf5
 from faster_isnet.data.samples import SPLITS, Sample
-from faster_isnet.data.tables import TABLE_SUFFIXES, TASKS, from_table
+from faster_isnet.data.tables import TABLE_SUFFIXES, from_table
 
 Source = str | Path | Mapping[str, str | Path]
 Fields = Mapping[str, str | Sequence[str]]

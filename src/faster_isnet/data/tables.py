@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from faster_isnet.checks import check_choice
+from faster_isnet.checks import TASKS, check_choice
 from faster_isnet.data.masks import Boxes
 from faster_isnet.data.samples import SPLITS, Sample, class_index
 
 TABLE_SUFFIXES = (".csv", ".parquet")
-TASKS = ("multiclass", "multilabel")
 _BETWEEN_LABELS = "|"
 
 

@@ -12,10 +12,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from faster_isnet.checks import check_choice
+from faster_isnet.checks import TASKS, check_choice
 from faster_isnet.files import write_atomically
 
-TASKS = ("multiclass", "multilabel")
 _COLUMNS = ("name", "group", "task", "label")
 
 

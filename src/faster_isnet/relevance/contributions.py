@@ -195,20 +195,16 @@ class Mapped(Contributions):
         self.all = Route.apply(relevance_pass, _adjoint(call), output, call.input, call.weight)
 
     def _positive(self) -> Tensor:
-        w = self._call.weight
-        return self._sum_of(w.relu(), w.clamp(max=0))
+        x, w = self._call.input, self._call.weight
+        if self._nonnegative:
+            return self._apply(x, w.relu())
+        return self._apply(x.clamp(min=0), w.relu()) + self._apply(x.clamp(max=0), w.clamp(max=0))
 
     def _negative(self) -> Tensor:
-        w = self._call.weight
+        x, w = self._call.input, self._call.weight
         if self._nonnegative:
             return self._rest(w.clamp(max=0))
-        return self._sum_of(w.clamp(max=0), w.relu())
-
-    def _sum_of(self, for_positive: Tensor, for_negative: Tensor) -> Tensor:
-        x = self._call.input
-        if self._nonnegative:
-            return self._apply(x, for_positive)
-        return self._apply(x.clamp(min=0), for_positive) + self._apply(x.clamp(max=0), for_negative)
+        return self._apply(x.clamp(min=0), w.clamp(max=0)) + self._apply(x.clamp(max=0), w.relu())
 
     def _apply(self, x: Tensor, weight: Tensor) -> Tensor:
         y = self._call.map.forward(x, weight)
