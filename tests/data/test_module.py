@@ -175,6 +175,29 @@ class TestFolder:
         assert model.seen == {name: len(data.datasets[name]) for name in ("val", "test")}
 
 
+def test_data_for_a_network_that_is_there_already(folder):
+    data = ImageData(
+        {"test": folder / "images"},
+        size=8,
+        masks=folder / "masks",
+        class_names=["dog", "bird", "cat"],
+    )
+    assert list(data.datasets) == ["test"]
+    assert data.class_names == ["dog", "bird", "cat"]
+    labels = {Path(s.name).parent.name: s.label for s in data.datasets["test"].samples}
+    assert labels == {"dog": 0, "cat": 2}
+    assert sum(s.mask is not None for s in data.datasets["test"].samples) == 20
+
+
+def test_one_label_for_each_image_of_several(tmp_path):
+    for i in range(3):
+        save(tmp_path / f"{i}.png", i)
+    table = write_table(tmp_path, image=[f"{i}.png" for i in range(3)], label=["a", "b", ""])
+    data = ImageData({"test": table}, size=8, class_names=["b", "a"], task="multilabel")
+    assert data.task == "multilabel"
+    assert [s.label for s in data.datasets["test"].samples] == [(0, 1), (1, 0), (0, 0)]
+
+
 def test_a_table_with_groups_and_several_labels(tmp_path):
     for i in range(40):
         save(tmp_path / f"{i}.png", i)
@@ -309,9 +332,15 @@ class TestFaults:
             data.setup()
 
     def test_masks_for_several_sources(self, folder):
-        data = ImageData({"train": folder / "images"}, masks=folder / "masks")
+        sources = {"train": folder / "images", "test": folder / "images"}
+        data = ImageData(sources, masks=folder / "masks")
         with pytest.raises(ValueError, match="give root, the images' folder"):
             data.setup()
+
+    def test_nothing_to_train_on(self, folder):
+        data = ImageData({"test": folder / "images"}, size=8)
+        with pytest.raises(ValueError, match="no images to train on, only 'test'"):
+            data.train_dataloader()
 
     @pytest.mark.parametrize("options", [{"batch_size": 0}, {"workers": -1}, {"seed": -1}])
     def test_numbers(self, options):

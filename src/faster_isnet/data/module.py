@@ -47,6 +47,9 @@ class ImageData(LightningDataModule):
         A COCO file with masks; see :func:`~faster_isnet.data.coco.from_coco`.
     coco_categories
         Names of the categories that are foreground. By default all.
+    class_names, task
+        The classes in the order of their indices, and ``"multiclass"`` or ``"multilabel"``, such
+        as those of a network that is there already. By default as found in the data.
     val_sources, test_sources
         Further data to validate and to test on, by names of their own, such as another
         hospital's; like ``source``, with the same ``fields``. All of their samples are taken.
@@ -103,6 +106,8 @@ class ImageData(LightningDataModule):
         masks: str | Path | None = None,
         coco: str | Path | None = None,
         coco_categories: list[str] | None = None,
+        class_names: list[str] | None = None,
+        task: str | None = None,
         val_sources: dict[str, Path] | None = None,
         test_sources: dict[str, Path] | None = None,
         size: int | tuple[int, int] = 224,
@@ -118,12 +123,17 @@ class ImageData(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.source = dict(source) if isinstance(source, Mapping) else Path(source)
+        self.source = (
+            {name: Path(each) for name, each in source.items()}
+            if isinstance(source, Mapping)
+            else Path(source)
+        )
         self.root = None if root is None else Path(root)
         self.fields = fields
         self.masks = masks
         self.coco = coco
         self.coco_categories = coco_categories or []
+        self._wanted = class_names, task
         self.val_sources = val_sources or {}
         self.test_sources = test_sources or {}
         self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
@@ -182,7 +192,7 @@ class ImageData(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return the training data, shuffled or, if ``balanced``, drawn."""
-        train = self.datasets["train"]
+        train = self._train
         sampler = _balancing_sampler(train.samples) if self.balanced else None
         return self._loader(train, shuffle=sampler is None, sampler=sampler)
 
@@ -203,15 +213,24 @@ class ImageData(LightningDataModule):
             ``[K]``. Multi-class: N / (K · N_c) of N_c samples in class c, as scikit-learn's
             ``"balanced"``. Multi-label: negatives / positives.
         """
-        samples = self.datasets["train"].samples
+        samples = self._train.samples
         counts = _class_counts(samples, self.num_classes)
         if self.task == "multilabel":
             return (len(samples) - counts) / counts
         return len(samples) / (self.num_classes * counts)
 
+    @property
+    def _train(self) -> ImageDataset:
+        if "train" not in self.datasets:
+            raise ValueError(
+                f"there are no images to train on, only {', '.join(map(repr, self.datasets))}; add "
+                "some with the split 'train', or without any"
+            )
+        return self.datasets["train"]
+
     @cached_property
     def _read(self) -> tuple[list[Sample], list[str]]:
-        samples, class_names = read_samples(self.source, self.root, self.fields)
+        samples, class_names = read_samples(self.source, self.root, self.fields, *self._wanted)
         if self.masks is not None:
             samples = add_mask_folder(samples, self._image_folder, self.masks)
         if self.coco is not None:
@@ -222,12 +241,13 @@ class ImageData(LightningDataModule):
     def _image_folder(self) -> Path:
         if self.root is not None:
             return self.root
-        if isinstance(self.source, dict):
+        first, *others = self.source.values() if isinstance(self.source, dict) else [self.source]
+        if others:
             raise ValueError(
                 f"to find images of masks in {str(self.masks)!r} among several sources, give root, "
                 "the images' folder"
             )
-        return self.source if self.source.is_dir() else self.source.parent
+        return first if first.is_dir() else first.parent
 
     def _read_further(self, name: str, source: Path) -> list[Sample]:
         if name in SPLITS or (name in self.val_sources and name in self.test_sources):

@@ -46,8 +46,8 @@ def split(
     ------
     ValueError
         If a split is unknown or its fraction not above 0; a group is given in two splits; a
-        sample has no split although all splits are given; or a class is missing from training or
-        from a split that is made here.
+        sample has no split although all splits are given; or a class is missing from training, if
+        there is any, or from a split that is made here.
 
     Notes
     -----
@@ -75,7 +75,8 @@ def split(
         sample if sample.split in given else replace(sample, split=next(divided))
         for sample in samples
     ]
-    _check_classes(samples, ["train", *(shares if rest else ())], class_names)
+    complete = ["train"] if "train" in given else []
+    _check_classes(samples, [*complete, *(shares if rest else ())], class_names)
     return samples
 
 
