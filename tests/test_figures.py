@@ -92,7 +92,7 @@ def test_a_heatmap_of_almost_only_zeros_has_a_colour_range(value: float, limit: 
 def test_zero_relevance_is_nearly_white_and_the_image_shines_through() -> None:
     image = torch.zeros(1, 8, 8)
     image[:, 3:5, 3:5] = 1
-    picture = pixels(heatmap_figure(image, torch.zeros(1, 8, 8), colorbar=False))
+    picture = pixels(heatmap_figure(image, torch.zeros(1, 8, 8)))
     height, width, _ = picture.shape
     assert picture[height // 10, width // 10].min() > 240
     assert picture[height // 2, width // 2].max() < 230

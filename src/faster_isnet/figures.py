@@ -104,7 +104,6 @@ def draw_heatmap(
     *,
     image: Tensor | None = None,
     mask: Tensor | None = None,
-    quantile: float = QUANTILE,
 ) -> AxesImage:
     """Draw relevance, summed over channels, in colours centred on zero.
 
@@ -118,8 +117,6 @@ def draw_heatmap(
         Picture to show faintly beneath, shape ``[1, H, W]`` or ``[3, H, W]`` in [0, 1].
     mask
         Foreground to outline, shape ``[1, H, W]`` in {0, 1}.
-    quantile
-        Quantile of ``|R|`` that gets the strongest colour, in [0, 1].
 
     Returns
     -------
@@ -134,7 +131,7 @@ def draw_heatmap(
     check_tensor("heatmap", heatmap)
     size = heatmap.shape[1:]
     relevance = _array(heatmap).sum(axis=0)
-    limit = relevance_limit(relevance, quantile)
+    limit = relevance_limit(relevance)
     drawn = axes.imshow(relevance, cmap=RELEVANCE_COLOURS, vmin=-limit, vmax=limit)
     if image is not None:
         check_image(image, size=size)
@@ -180,33 +177,22 @@ def image_figure(image: Tensor, mask: Tensor | None = None) -> Figure:
     return figure
 
 
-def heatmap_figure(
-    image: Tensor,
-    heatmap: Tensor,
-    mask: Tensor | None = None,
-    *,
-    title: str = "",
-    quantile: float = QUANTILE,
-    colorbar: bool = True,
-) -> Figure:
-    """Return the heatmap over its image; parameters as in :func:`draw_heatmap`.
+def heatmap_figure(image: Tensor, heatmap: Tensor, mask: Tensor | None = None) -> Figure:
+    """Return the bare heatmap over its image, see :func:`draw_heatmap`.
 
     Examples
     --------
-    >>> figure = heatmap_figure(torch.zeros(1, 8, 8), torch.randn(3, 8, 8), title="ISNet")
+    >>> figure = heatmap_figure(torch.zeros(1, 8, 8), torch.randn(3, 8, 8))
     >>> figure.savefig("heatmap.png")  # doctest: +SKIP
     """
     figure, axes = _bare_figure(image)
-    drawn = draw_heatmap(axes, heatmap, image=image, mask=mask, quantile=quantile)
-    if title:
-        axes.set_title(title, parse_math=False)
-    if colorbar:
-        figure.set_figwidth(3.2)
-        figure.colorbar(drawn, ax=axes, extend="both", label="relevance")
+    draw_heatmap(axes, heatmap, image=image, mask=mask)
     return figure
 
 
-def explanation_figure(image: Tensor, heatmap: Tensor, *, name: str, title: str) -> Figure:
+def explanation_figure(
+    image: Tensor, heatmap: Tensor, mask: Tensor | None = None, *, name: str, title: str
+) -> Figure:
     """Return an image, and beside it its heatmap with a scale; as in :func:`draw_heatmap`.
 
     Parameters
@@ -215,6 +201,8 @@ def explanation_figure(image: Tensor, heatmap: Tensor, *, name: str, title: str)
         Shape ``[1, H, W]`` or ``[3, H, W]`` in [0, 1].
     heatmap
         Relevance, shape ``[C, H, W]``.
+    mask
+        Foreground to outline in both, shape ``[1, H, W]`` in {0, 1}.
     name
         What to write above the image.
     title
@@ -233,8 +221,8 @@ def explanation_figure(image: Tensor, heatmap: Tensor, *, name: str, title: str)
     panel = 2.8  # inches
     figure = _figure(2 * panel + 0.9, np.clip(panel * height / width, 1.2, 2 * panel) + 0.6)
     left, right = figure.subplots(1, 2)
-    draw_image(left, image)
-    drawn = draw_heatmap(right, heatmap, image=image)
+    draw_image(left, image, mask)
+    drawn = draw_heatmap(right, heatmap, image=image, mask=mask)
     for axes, text in ((left, name), (right, title)):
         axes.set_title(fill(text, 34), fontsize=9, parse_math=False)
     _, limit = drawn.get_clim()

@@ -180,9 +180,7 @@ def _example_row(
                 "predicted": class_name(class_names, example.predictions[model]),
                 "right": example.predictions[model] == example.label,
                 "picture": _data_uri(
-                    heatmap_figure(
-                        example.image, example.heatmaps[model], example.mask, colorbar=False
-                    )
+                    heatmap_figure(example.image, example.heatmaps[model], example.mask)
                 ),
             }
             for model in models
