@@ -1,8 +1,9 @@
-"""Intervals by resampling groups of images."""
+"""Scores with intervals, by resampling groups of images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,8 @@ import numpy.typing as npt
 from faster_isnet.checks import check_range
 
 Floats = npt.NDArray[np.float64]
+Score = dict[str, Any]
+"""``value``, ``low``, ``high``; where there is none they are ``None``, and ``reason`` says why."""
 
 
 def resample(
@@ -71,3 +74,64 @@ def percentiles(values: npt.ArrayLike, level: float = 0.95) -> tuple[float, floa
         return None
     low, high = np.nanquantile(found, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def original_and_resamples(
+    images: int, groups: Sequence[str] | None = None, samples: int = 1000, seed: int = 0
+) -> Floats:
+    """Return how often each image counts, first as they are, then in each resample.
+
+    ``[1 + samples, images]``; the first row is of ones, the others are those of :func:`resample`.
+    """
+    return np.concatenate([np.ones((1, images)), resample(images, groups, samples, seed)])
+
+
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """Divide, with NaN for 0 / 0."""
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
+
+
+def score(values: Floats, level: float, lacking: str) -> Score:
+    """Return the first of the values, with the interval of the others.
+
+    Parameters
+    ----------
+    values
+        ``[1 + samples]``, as :func:`original_and_resamples` has them; NaN where there is none.
+    level
+        Of the interval, in (0, 1).
+    lacking
+        The reason, if the first is NaN.
+    """
+    if np.isnan(values[0]):
+        return no_score(lacking)
+    interval = percentiles(values[1:], level)
+    if interval is None:
+        return {**no_score("too few images for an interval"), "value": float(values[0])}
+    return {"value": float(values[0]), "low": interval[0], "high": interval[1]}
+
+
+def no_score(reason: str) -> Score:
+    """Return the score of what has none."""
+    return {"value": None, "low": None, "high": None, "reason": reason}
+
+
+def mean_score(values: npt.ArrayLike, weights: Floats, level: float) -> Score:
+    """Return the mean of a value of each image, with its interval.
+
+    Parameters
+    ----------
+    values
+        ``[N]``.
+    weights
+        ``[1 + samples, N]`` of :func:`original_and_resamples`; 0 for images that do not count.
+    level
+        Of the interval, in (0, 1).
+
+    Examples
+    --------
+    >>> mean_score([0.0, 1.0], np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]]), 0.9)["value"]
+    0.5
+    """
+    each = np.asarray(values, dtype=np.float64)
+    return score(ratio(weights @ each, weights.sum(1)), level, "there are no such images")

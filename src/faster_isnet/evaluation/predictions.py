@@ -83,6 +83,17 @@ class Predictions:
             return self.labels.astype(bool)
         return np.equal(self.labels[:, None], np.arange(len(self.class_names)))
 
+    def take(self, positions: Sequence[int]) -> Predictions:
+        """Return those of some images, by their positions."""
+        chosen = list(positions)
+        return Predictions(
+            [self.names[i] for i in chosen],
+            self.labels[chosen],
+            self.probabilities[chosen],
+            self.class_names,
+            None if self.groups is None else [self.groups[i] for i in chosen],
+        )
+
     def save(self, path: str | Path) -> None:
         """Write them as a CSV file, with a column for each class."""
         table = pd.DataFrame({"name": self.names, "group": self.groups or "", "task": self.task})
@@ -117,6 +128,22 @@ class Predictions:
             raise ValueError(
                 f"{str(path)!r} holds no predictions ({error}); give a file of Predictions.save"
             ) from error
+
+
+def check_same_images(first: Predictions, second: Predictions) -> None:
+    """Raise ``ValueError`` unless both are of the same images, labels, groups and classes."""
+    if list(first.class_names) != list(second.class_names):
+        raise ValueError(
+            f"the classes differ: {list(first.class_names)} and {list(second.class_names)}"
+        )
+    if list(first.names) != list(second.names):
+        only = sorted(set(first.names) ^ set(second.names))[:3]
+        raise ValueError(
+            f"the images differ or are in another order ({len(first.names)} and "
+            f"{len(second.names)}{f'; only one has {only}' if only else ''}); test both on the same"
+        )
+    if not np.array_equal(first.labels, second.labels) or first.groups != second.groups:
+        raise ValueError("the same images have other labels or groups; test both on the same data")
 
 
 @torch.no_grad()
