@@ -1,10 +1,22 @@
-"""Measures of accuracy and attention."""
+"""Measures of accuracy, attention and what the background does, with intervals."""
 
 from faster_isnet.evaluation.accuracy import accuracy
-from faster_isnet.evaluation.attention import PREDICTION, background_share, mean_background_share
+from faster_isnet.evaluation.attention import (
+    PREDICTION,
+    attention_scores,
+    background_share,
+    mean_background_share,
+    measure_attention,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+    worst,
+)
 from faster_isnet.evaluation.delong import AUCs, Difference, auc_difference, auc_interval, aucs
+from faster_isnet.evaluation.differences import differences
+from faster_isnet.evaluation.measures import decisions
 from faster_isnet.evaluation.predictions import Predictions, predict
 from faster_isnet.evaluation.scores import choose_thresholds, scores
+from faster_isnet.evaluation.sensitivity import sensitivity
 
 __all__ = [
     "PREDICTION",
@@ -12,12 +24,20 @@ __all__ = [
     "Difference",
     "Predictions",
     "accuracy",
+    "attention_scores",
     "auc_difference",
     "auc_interval",
     "aucs",
     "background_share",
     "choose_thresholds",
+    "decisions",
+    "differences",
     "mean_background_share",
+    "measure_attention",
     "predict",
+    "relevance_mass_accuracy",
+    "relevance_rank_accuracy",
     "scores",
+    "sensitivity",
+    "worst",
 ]

@@ -1,0 +1,116 @@
+"""Differences of two classifiers on the same images."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from faster_isnet.evaluation import Predictions, auc_difference, differences, scores
+
+CLASSES = ["a", "b", "c"]
+
+
+def predictions(seed: int, n: int = 80, task: str = "multiclass", skill: float = 1) -> Predictions:
+    labels = np.random.default_rng(0).integers(0, 3, n)
+    has = np.eye(3, dtype=int)[labels]
+    rng = np.random.default_rng(seed)
+    odds = rng.normal(size=(n, 3)) + skill * has
+    if task == "multilabel":
+        probabilities = 1 / (1 + np.exp(-odds))
+        return Predictions([str(i) for i in range(n)], has, probabilities, CLASSES)
+    probabilities = np.exp(odds) / np.exp(odds).sum(1, keepdims=True)
+    return Predictions([str(i) for i in range(n)], labels, probabilities, CLASSES)
+
+
+def leaves(tree: object, path: str = "") -> dict[str, dict]:
+    if not isinstance(tree, dict):
+        return {}
+    if "value" in tree:
+        return {path: tree}
+    return {
+        k: v for key, branch in tree.items() for k, v in leaves(branch, f"{path}/{key}").items()
+    }
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+class TestBoth:
+    def test_values_are_those_of_the_scores_subtracted(self, task):
+        first, second = predictions(1, task=task), predictions(2, task=task)
+        thresholds = ({"a": 0.3}, {"b": 0.7}) if task == "multilabel" else (None, None)
+        found = leaves(differences(first, second, *thresholds, samples=20))
+        a, b = (
+            leaves(scores(p, t, samples=20))
+            for p, t in zip((first, second), thresholds, strict=True)
+        )
+        assert found.keys() == a.keys()
+        for path, score in found.items():
+            assert score["value"] == pytest.approx(b[path]["value"] - a[path]["value"]), path
+            assert score["low"] <= score["value"] <= score["high"]
+
+    def test_turned_round_they_change_their_sign(self, task):
+        first, second = predictions(1, task=task), predictions(2, task=task)
+        there, back = leaves(differences(first, second)), leaves(differences(second, first))
+        for path, score in there.items():
+            assert score["value"] == pytest.approx(-back[path]["value"])
+            assert score["low"] == pytest.approx(-back[path]["high"])
+
+    def test_a_classifier_does_not_differ_from_itself(self, task):
+        first = predictions(1, task=task)
+        found = differences(first, first)
+        assert json.loads(json.dumps(found)) == found
+        for score in leaves(found).values():
+            assert (score["value"], score["low"], score["high"]) == (0, 0, 0)
+            assert score.get("p", 1) == 1
+
+
+def test_areas_are_compared_by_delong():
+    first, second = predictions(1), predictions(2)
+    expected = auc_difference(
+        first.labels == 1, second.probabilities[:, 1], first.probabilities[:, 1]
+    )
+    assert differences(first, second)["classes"]["b"]["auc"] == expected._asdict()
+
+
+def test_pairing_narrows_the_interval():
+    """The same images are hard for both: what differs is known better than either."""
+    first = predictions(1, n=300)
+    noise = np.random.default_rng(5).normal(scale=0.05, size=first.probabilities.shape)
+    near = np.abs(first.probabilities + noise)
+    second = replace(first, probabilities=near / near.sum(1, keepdims=True))
+    paired, alone = differences(first, second)["accuracy"], scores(first)["accuracy"]
+    assert paired["high"] - paired["low"] < 0.5 * (alone["high"] - alone["low"])
+
+
+@pytest.mark.slow
+def test_intervals_cover_as_they_promise():
+    """Two classifiers that are right on 0.8 and 0.7 of images, not independently, 500 times."""
+    rng = np.random.default_rng(0)
+    names, hits = [str(i) for i in range(150)], 0
+    for _ in range(500):
+        labels, ease = rng.integers(0, 2, 150), rng.random(150)
+        both = []
+        for share in (0.8, 0.7):
+            own = rng.random(150)
+            right = np.where(rng.random(150) < 0.5, ease, own) < share
+            said = np.where(right, labels, 1 - labels)
+            both.append(Predictions(names, labels, np.eye(2)[said], ["no", "yes"]))
+        found = differences(*both, samples=400)["accuracy"]
+        hits += found["low"] <= -0.1 <= found["high"]
+    assert hits / 500 == pytest.approx(0.95, abs=0.03)
+
+
+def test_what_one_of_the_two_lacks_says_so():
+    first, second = predictions(1), predictions(2)
+    never = replace(second, probabilities=np.tile([0.6, 0.4, 0.0], (80, 1)))
+    found = differences(first, never)["classes"]["c"]["precision"]
+    assert found["value"] is None
+    assert "one of the two has no value" in found["reason"]
+
+
+def test_only_the_same_images_are_compared():
+    first = predictions(1)
+    with pytest.raises(ValueError, match="in another order"):
+        differences(first, first.take(range(79, -1, -1)))
