@@ -28,6 +28,8 @@ COMMANDS = {
     "demo": _Command("demonstrating", "see it work on digits, in six minutes"),
     "fit": _Command("training", "train a classifier on your own images"),
     "validate": _Command("training", "score a checkpoint on the validation images"),
+    "test": _Command("testing", "score a classifier on unseen images, and see where it looks"),
+    "compare": _Command("comparing", "put tested classifiers side by side"),
     "explain": _Command("explaining", "write heatmaps of images"),
     "calibrate": _Command("calibrating", "measure C1 and C2 on a plain classifier"),
     "export": _Command("exporting", "write the bare network as safetensors, ONNX, state_dict"),

@@ -219,7 +219,7 @@ def explanation_figure(
     check_image(image)
     height, width = image.shape[1:]
     panel = 2.8  # inches
-    figure = _figure(2 * panel + 0.9, np.clip(panel * height / width, 1.2, 2 * panel) + 0.6)
+    figure = new_figure(2 * panel + 0.9, np.clip(panel * height / width, 1.2, 2 * panel) + 0.6)
     left, right = figure.subplots(1, 2)
     draw_image(left, image, mask)
     drawn = draw_heatmap(right, heatmap, image=image, mask=mask)
@@ -259,19 +259,20 @@ def accuracy_bars(metrics: Mapping[str, Any]) -> Figure:
     >>> [text.get_text() for text in accuracy_bars(metrics).axes[0].texts]
     ['100.0 %', '100.0 %', '90.0 %']
     """
-    figure = _figure(5.2, 1.2 + 0.75 * len(models_of(metrics)))
+    figure = new_figure(5.2, 1.2 + 0.75 * len(models_of(metrics)))
     _draw_accuracies(figure.subplots(), metrics)
     return figure
 
 
 def background_bars(metrics: Mapping[str, Any]) -> Figure:
     """Return bars of the share of absolute relevance that lies in the background."""
-    figure = _figure(5.2, 0.5 + 0.45 * len(models_of(metrics)))
+    figure = new_figure(5.2, 0.5 + 0.45 * len(models_of(metrics)))
     _draw_background(figure.subplots(), metrics)
     return figure
 
 
-def _figure(width: float, height: float, dpi: float = 140) -> Figure:
+def new_figure(width: float, height: float, dpi: float = 140) -> Figure:
+    """Return an empty figure of so many inches, whose parts make room for each other."""
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
     return Figure(figsize=(width, height), dpi=dpi, layout=layout)
 
@@ -317,7 +318,7 @@ def _finish_bars(axes: Axes, title: str, pad: float) -> None:
 
 def example_grid(examples: Sequence[Example], class_names: Sequence[str]) -> Figure:
     """Return one row per example: its image, then each model's heatmap and prediction."""
-    figure = _figure(0.3 + 2 * _columns(examples), 2.5 * max(len(examples), 1))
+    figure = new_figure(0.3 + 2 * _columns(examples), 2.5 * max(len(examples), 1))
     _draw_examples(figure, examples, class_names)
     return figure
 
@@ -361,7 +362,7 @@ def overview_figure(
 ) -> Figure:
     """Return one picture 1200 pixels wide: bars left, the first four examples right."""
     shown = examples[:4]
-    figure = _figure(12, max(4.5, 2.3 * len(shown)), dpi=100)
+    figure = new_figure(12, max(4.5, 2.3 * len(shown)), dpi=100)
     ratios = (1, 0.42 * _columns(shown))
     [[left, right]] = figure.subfigures(1, 2, squeeze=False, width_ratios=ratios)
     above, below = left.subplots(2, 1, height_ratios=(3, 1.2))

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Collection, Mapping, Sequence
-from importlib.resources import files
-from io import BytesIO
 from math import isfinite
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
-from matplotlib.figure import Figure
 
 from faster_isnet.figures import (
     QUANTILE,
@@ -28,6 +23,7 @@ from faster_isnet.figures import (
     percent,
 )
 from faster_isnet.files import write_atomically
+from faster_isnet.reporting.pages import data_uri, environment, png
 from faster_isnet.results import TEST_SETS, Example, model_scores
 
 _SUBJECTS = {"standard": "the standard classifier", "isnet": "the ISNet"}
@@ -85,7 +81,7 @@ def write_overview(
     """
     scores = model_scores(metrics)
     _check_models(examples, scores)
-    return write_atomically(path, _png(overview_figure(scores, examples, class_names)))
+    return write_atomically(path, png(overview_figure(scores, examples, class_names)))
 
 
 def render_report(
@@ -99,20 +95,16 @@ def render_report(
     for name, value in seconds.items():
         if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
             raise ValueError(f"metrics['seconds'][{name!r}] must be a finite number, got {value!r}")
-    # The template is ours, its values are not: escape all of them, and stumble over any missing.
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=percent, display_name=display_name, stress=_stress_numbers)
-    template = files("faster_isnet").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(
+    pages = environment()
+    pages.filters.update(display_name=display_name, stress=_stress_numbers)
+    return pages.get_template("demo.html.jinja").render(
         headline=headline(scores),
         scores=scores,
         test_sets=TEST_SETS,
         quantile=QUANTILE,
         gaps={model: _largest_gap(score) for model, score in scores.items()},
-        accuracy_picture=_data_uri(accuracy_bars(scores)),
-        background_picture=_data_uri(background_bars(scores)),
+        accuracy_picture=data_uri(accuracy_bars(scores)),
+        background_picture=data_uri(background_bars(scores)),
         rows=[_example_row(n, e, list(scores), class_names) for n, e in enumerate(examples, 1)],
         settings=settings,
         seconds=seconds,
@@ -173,27 +165,16 @@ def _example_row(
         "number": number,
         "caption": example.caption,
         "truth": class_name(class_names, example.label),
-        "picture": _data_uri(image_figure(example.image, example.mask)),
+        "picture": data_uri(image_figure(example.image, example.mask)),
         "verdicts": [
             {
                 "model": model,
                 "predicted": class_name(class_names, example.predictions[model]),
                 "right": example.predictions[model] == example.label,
-                "picture": _data_uri(
+                "picture": data_uri(
                     heatmap_figure(example.image, example.heatmaps[model], example.mask)
                 ),
             }
             for model in models
         ],
     }
-
-
-def _data_uri(figure: Figure) -> str:
-    return "data:image/png;base64," + base64.b64encode(_png(figure)).decode("ascii")
-
-
-def _png(figure: Figure) -> bytes:
-    """Return the figure as the bytes of a PNG file."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

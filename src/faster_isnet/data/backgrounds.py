@@ -23,14 +23,14 @@ BLUR = 0.1
 class ReplacedBackground(Dataset[Item]):
     """A data set of images with another background; the foreground stays as it is, exactly.
 
-    Items are as in ``dataset``; only images differ, and items without a mask are left out. What
-    is drawn depends on ``seed`` and the item alone.
+    Items are as in ``dataset``; only images differ. What is drawn depends on ``seed`` and the
+    item's index alone.
 
     Parameters
     ----------
     dataset
-        Its items are ``(image [C, H, W] in [0, 1], label, mask [1, H, W])``, all of one size. A
-        mask that is nowhere 1 is none.
+        Its items are ``(image [C, H, W] in [0, 1], label, mask [1, H, W])``, all of one size. All
+        have a mask: of others take a :class:`torch.utils.data.Subset`.
     kind
         What takes the background's place. ``"blur"``: the background, blurred by :data:`BLUR`.
         ``"noise"``: uniform in [0, 1], the same in all channels. ``"zeros"``: black. ``"other
@@ -42,16 +42,11 @@ class ReplacedBackground(Dataset[Item]):
     seed
         Of the noise and the other images; ≥ 0.
 
-    Attributes
-    ----------
-    positions : list of int
-        Which items of ``dataset`` these are.
-
     Raises
     ------
     ValueError
-        If ``kind`` is unknown, there are not as many labels as items, or the seed is negative; if
-        another image is wanted and there is but one with a mask.
+        If ``kind`` is unknown, there are not as many labels as items, the seed is negative, or
+        another image is wanted and there is but one. At access: if an item has no mask.
 
     Examples
     --------
@@ -70,30 +65,35 @@ class ReplacedBackground(Dataset[Item]):
         count = len(dataset)  # type: ignore[arg-type]
         if len(labels) != count:
             raise ValueError(f"there are {len(labels)} labels for {count} images")
-        self.positions = [i for i in range(count) if bool((dataset[i][2] == 1).any())]
-        if kind == OTHER and len(self.positions) < 2:
-            raise ValueError(
-                f"{len(self.positions)} images have a mask; another image's background needs two"
-            )
-        self._labels = [tuple(np.ravel(labels[i]).tolist()) for i in self.positions]
+        if kind == OTHER and count < 2:
+            raise ValueError(f"another image's background needs two images, got {count}")
+        self._labels = [tuple(np.ravel(label).tolist()) for label in labels]
         # Those of a class lie together, so that to draw from all others is to step over them.
-        self._by_class = sorted(range(len(self.positions)), key=self._labels.__getitem__)
+        self._by_class = sorted(range(count), key=self._labels.__getitem__)
 
     def __len__(self) -> int:
-        """Return how many images have a mask."""
-        return len(self.positions)
+        """Return the number of images."""
+        return len(self._labels)
 
     def __getitem__(self, index: int) -> Item:
         """Return the item with its new background; raise ``IndexError`` beyond the end."""
         index = range(len(self))[index]
-        image, label, mask = self._dataset[self.positions[index]]
-        rng = np.random.default_rng((self._seed, self.positions[index]))
+        image, label, mask = self._read(index)
+        rng = np.random.default_rng((self._seed, index))
         if self._kind == OTHER:
-            other, _, its_mask = self._dataset[self.positions[self._draw_other(index, rng)]]
+            other, _, its_mask = self._read(self._draw_other(index, rng))
             background = torch.where(its_mask == 1, _blurred(other, its_mask), other)
         else:
             background = _FILLS[self._kind](image, mask, rng)
         return torch.where(mask == 1, image, background), label, mask
+
+    def _read(self, index: int) -> Item:
+        item = self._dataset[index]
+        if not bool((item[2] == 1).any()):
+            raise ValueError(
+                f"item {index} has no mask, so no background; leave such items out: Subset"
+            )
+        return item
 
     def _draw_other(self, index: int, rng: np.random.Generator) -> int:
         """Return an item of another class, or if there is none, another one."""

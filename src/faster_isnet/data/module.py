@@ -95,7 +95,7 @@ class ImageData(LightningDataModule):
     ------
     ValueError
         If a number is out of range. When the data are read: see the functions named above; if
-        nothing is there to train on; if a further source has no name of its own.
+        nothing is there to train on; if a further source has no name of its own, fit for a file.
     """
 
     def __init__(
@@ -254,6 +254,8 @@ class ImageData(LightningDataModule):
             raise ValueError(
                 f"further data are called {name!r}, as other data are; give them another name"
             )
+        if Path(name).name != name:
+            raise ValueError(f"further data are called {name!r}; give them the name of a file")
         fields = None if Path(source).is_dir() else self.fields
         samples, _ = read_samples(source, None, fields, self.class_names, self.task)
         return [replace(sample, split=name) for sample in samples]

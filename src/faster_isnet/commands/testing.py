@@ -1,0 +1,144 @@
+"""``faster-isnet test``: a trained classifier on images that it has not seen."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from faster_isnet.commands.subject import Subject
+from faster_isnet.commands.training import CHECKPOINTS, CONFIG, best_checkpoint
+from faster_isnet.data import ImageData, ImageDataset
+from faster_isnet.reporting import text_table, write_report
+from faster_isnet.tested_runs import METRICS, TestedRun, save_test
+from faster_isnet.testing import Judge, TestSettings
+
+FOLDER = "test"
+REPORT = "report.html"
+
+
+def run(words: Sequence[str]) -> None:
+    """Run the command, of which ``words`` are the name and the arguments."""
+    options = parser().parse_args(list(words[1:]))
+    started = time.perf_counter()
+    checkpoint = options.run if options.run.is_file() else best_checkpoint(options.run)
+    folder = _run_folder(options.run)
+    subject = Subject.from_checkpoint(checkpoint)
+    data = (
+        _external_data(options, subject, folder) if options.source else _own_data(options, folder)
+    )
+    sets = _test_sets(data, options.source)
+    settings = TestSettings(**{each.name: options[each.name] for each in fields(TestSettings)})
+    judge = Judge(subject.network, list(subject.class_names), settings)
+    thresholds = _thresholds(judge, data, folder) if subject.task == "multilabel" else None
+    judgements = {name: judge(dataset, thresholds) for name, dataset in sets.items()}
+    out = options.out or folder / (f"{FOLDER}-{options.source.stem}" if options.source else FOLDER)
+    save_test(
+        out,
+        judgements,
+        judge,
+        name=options.name or folder.resolve().name,
+        checkpoint=checkpoint,
+        seconds=time.perf_counter() - started,
+    )
+    tested = TestedRun.load(out)
+    write_report(out / REPORT, [tested])
+    print(text_table([tested]))
+    print(f"\nThe report: {(out / REPORT).resolve()}")
+
+
+def parser() -> ArgumentParser:
+    """Return the command's parser."""
+    parser = ArgumentParser(
+        prog="faster-isnet test",
+        description="Score a classifier on images that it has not seen, with intervals; show where "
+        "it looks, and what it makes of other backgrounds.",
+    )
+    add = parser.add_argument
+    add("run", type=Path, help="the folder of faster-isnet fit, or a checkpoint of it")
+    add("--source", type=Path, help="other images, as data.source (default: the run's own)")
+    add("--root", type=Path, help="of --source, as data.root")
+    add("--masks", type=Path, help="of --source, as data.masks")
+    add("--fields", type=dict[str, str] | None, help="of --source, as data.fields")
+    add("--out", type=Path, help="folder (default: RUN/test, or RUN/test-SOURCE)")
+    add("--name", help="what to call the run in tables (default: its folder's name)")
+    add("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
+    parser.add_class_arguments(TestSettings)
+    return parser
+
+
+def _run_folder(run: Path) -> Path:
+    if run.is_dir():
+        return run
+    return run.parent.parent if run.parent.name == CHECKPOINTS else run.parent
+
+
+def _own_data(options: Namespace, folder: Path) -> ImageData:
+    """Return the data that the run was trained with."""
+    for name in ("root", "masks", "fields"):
+        if options[name] is not None:
+            raise ValueError(f"--{name} says something of other images: name them, --source")
+    config = _data_config(folder)
+    if not config:
+        raise FileNotFoundError(
+            f"there is no {folder / CONFIG}, which would say what to test on; name it: --source"
+        )
+    config["skip_unreadable"] |= options.skip_unreadable
+    parser = ArgumentParser()
+    parser.add_class_arguments(ImageData, "data")
+    data: ImageData = parser.instantiate_classes(parser.parse_object({"data": config})).data
+    return data
+
+
+def _external_data(options: Namespace, subject: Subject, folder: Path) -> ImageData:
+    """Return other data, for a network that is there already."""
+    channels, *size = subject.image_shape
+    return ImageData(
+        {"test": options.source},
+        options.root,
+        options.fields,
+        options.masks,
+        class_names=list(subject.class_names),
+        task=subject.task,
+        size=(size[0], size[1]),
+        channels=channels,
+        mask_margin=_data_config(folder).get("mask_margin", 0.0),
+        skip_unreadable=options.skip_unreadable,
+    )
+
+
+def _data_config(folder: Path) -> dict[str, Any]:
+    """Return what a run's configuration says of its data; nothing if there is none."""
+    path = folder / CONFIG
+    return dict(yaml.safe_load(path.read_text())["data"]) if path.is_file() else {}
+
+
+def _test_sets(data: ImageData, source: Path | None) -> dict[str, ImageDataset]:
+    if source is not None:
+        return {source.stem: data.datasets["test"]}
+    sets = {
+        name: data.datasets[name] for name in ("test", *data.test_sources) if name in data.datasets
+    }
+    if not sets:
+        raise ValueError("the run's data hold no images to test on; name others: --source")
+    return sets
+
+
+def _thresholds(judge: Judge, data: ImageData, folder: Path) -> dict[str, float]:
+    """Choose them on the run's validation images, or take those of its earlier test."""
+    if "val" in data.datasets:
+        return judge.thresholds(data.datasets["val"])
+    earlier = folder / FOLDER / METRICS
+    if not earlier.is_file():
+        raise FileNotFoundError(
+            f"there is no {earlier}, whose thresholds to take; test the run on its own data first, "
+            f"where its validation images are: faster-isnet test {folder}"
+        )
+    sets = json.loads(earlier.read_text())["sets"]
+    return dict(next(iter(sets.values()))["thresholds"])

@@ -1,0 +1,43 @@
+"""Pages that carry all they need: their templates, and pictures as text."""
+
+from __future__ import annotations
+
+import base64
+from hashlib import sha256
+from io import BytesIO
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from faster_isnet.figures import percent
+
+
+def environment() -> Environment:
+    """Return where templates come from: ours, whose values are not, so all of them are escaped."""
+    made = Environment(
+        loader=PackageLoader("faster_isnet.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["percent"] = percent
+    return made
+
+
+def script_hash(script: str) -> str:
+    """Return what a content security policy calls this script, the only one it lets run."""
+    return "sha256-" + base64.b64encode(sha256(script.encode()).digest()).decode()
+
+
+def data_uri(picture: Figure | bytes) -> str:
+    """Return a figure, or a PNG, as an address that holds it all."""
+    content = png(picture) if isinstance(picture, Figure) else picture
+    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+
+
+def png(figure: Figure) -> bytes:
+    """Return the figure as the bytes of a PNG file."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
