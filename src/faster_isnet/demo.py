@@ -27,7 +27,7 @@ from faster_isnet.lightning_module import LitISNet
 from faster_isnet.loss import ISNetLoss
 from faster_isnet.machine import machine
 from faster_isnet.models import CONVNET, CONVNET_BLOCKS, build_backbone, check_backbone
-from faster_isnet.report import write_overview, write_report
+from faster_isnet.reporting.demo_report import write_overview, write_report
 from faster_isnet.results import Example
 
 log = logging.getLogger(__name__)

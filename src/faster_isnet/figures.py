@@ -251,7 +251,7 @@ def _bare_figure(image: Tensor) -> tuple[Figure, Axes]:
 def accuracy_bars(metrics: Mapping[str, Any]) -> Figure:
     """Return bars of each model's accuracy on the three test sets.
 
-    ``metrics`` is what :func:`~faster_isnet.report.write_report` takes.
+    ``metrics`` is what :func:`~faster_isnet.reporting.demo_report.write_report` takes.
 
     Examples
     --------

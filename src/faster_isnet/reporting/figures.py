@@ -123,6 +123,8 @@ def _bars(values: dict[str, dict[str, Score]], label: str) -> Figure:
 
 
 def _legend(axes: Axes, **where: Any) -> None:
+    if not axes.get_legend_handles_labels()[0]:
+        return
     legend = axes.legend(frameon=False, fontsize=9, **where)
     for text in legend.get_texts():
         text.set_parse_math(False)

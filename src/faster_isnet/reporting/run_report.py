@@ -118,10 +118,15 @@ def _section(
         "differences": tables.difference_table(tested, differences) if differences else None,
         "classes": tables.class_table(tested, data, differences),
         "curves": [
-            _figure(figures.roc_figure(tested, data, name), f"{name} against all others", name)
+            _figure(
+                figures.roc_figure(tested, data, name), "ROC curves", f"{name} against others", name
+            )
             for name in runs[0].class_names
         ],
-        "confusions": [_figure(figures.confusion_figure(r, data), r.name) for r in tested],
+        "confusions": [
+            _figure(figures.confusion_figure(run, data), "Confusion matrix", run.name)
+            for run in tested
+        ],
         "attention": tables.attention_table(attentive, data) if attentive else None,
         "attention_bars": _bars(figures.attention_figure, attentive, data),
         "sensitivity": tables.sensitivity_table(sensitive, data) if sensitive else None,
@@ -135,14 +140,17 @@ def _section(
     }
 
 
-def _figure(figure: Figure, caption: str, class_name: str | None = None) -> dict[str, Any]:
-    return {"uri": data_uri(figure), "caption": caption, "class_name": class_name}
+def _figure(
+    figure: Figure, what: str, caption: str, class_name: str | None = None
+) -> dict[str, Any]:
+    alt = f"{what}: {caption}"
+    return {"uri": data_uri(figure), "alt": alt, "caption": caption, "class_name": class_name}
 
 
 def _bars(
     draw: Callable[[Sequence[TestedRun], str], Figure], runs: Sequence[TestedRun], data: str
 ) -> list[dict[str, Any]]:
-    return [_figure(draw(runs, data), "Their shares, with intervals")] if runs else []
+    return [_figure(draw(runs, data), "Bars", "the same, with intervals")] if runs else []
 
 
 def _pictures(run: TestedRun, data: str, kind: str) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import copy
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from faster_isnet.report import headline, render_report, write_overview, write_report
+from faster_isnet.reporting.demo_report import headline, render_report, write_overview, write_report
 from faster_isnet.results import Example
+from html_page import Page
 
 CLASS_NAMES = ["zero", "one", "two"]
 METRICS: dict[str, Any] = {
@@ -49,35 +49,6 @@ def changed(**changes: Any) -> dict[str, Any]:
         else:
             target[key] = value
     return metrics
-
-
-class Page(HTMLParser):
-    """The elements of a page with their attributes, and its text without the style sheet."""
-
-    VOID = ("meta", "link", "img")
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.text = ""
-        self.feed(html)
-        assert self.open == [], "unclosed elements"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, {name: value or "" for name, value in attrs}))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str]]:
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,95 @@
+"""The page of tested runs, as text; test_browser.py opens it."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from faster_isnet.reporting.run_report import headline, render_report, write_report
+from faster_isnet.tested_runs import TestedRun
+from html_page import Page
+
+
+@pytest.fixture(scope="module")
+def html(tested: list[TestedRun], compared: dict) -> str:
+    return render_report(tested, compared)
+
+
+@pytest.fixture(scope="module")
+def page(html: str) -> Page:
+    return Page(html)
+
+
+def test_the_page_carries_all_it_needs_and_may_load_nothing(html: str, page: Page):
+    for tag, attributes in page.elements:
+        assert tag not in ("iframe", "object", "embed", "base")
+        for name in ("src", "srcset", "href", "action", "poster"):
+            assert attributes.get(name, "data:").startswith("data:")
+    (policy,) = [m["content"] for m in page.all("meta") if "http-equiv" in m]
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    assert policy == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
+
+
+def test_names_are_text_and_nothing_else(html: str, tested: list[TestedRun]):
+    assert html.count("<script") == 1
+    assert tested[1].name not in html
+
+
+def test_it_can_be_read_without_seeing(page: Page):
+    assert len(page.all("h1")) == 1
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(th["scope"] in ("col", "row") for th in page.all("th"))
+    assert all(len(image["alt"]) > 10 for image in page.all("img"))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    assert all(section["aria-labelledby"] in ids for section in page.all("section"))
+
+
+def test_every_set_run_and_class_is_there(page: Page, tested: list[TestedRun]):
+    for text in ("Images: test", "Images: elsewhere", "Points that each has more than foreground"):
+        assert text in page.text
+    assert "Fewer than two of these images have a mask" in page.text
+    assert page.text.count(tested[1].name) > 10
+    of_class = [
+        a["data-class"] for tag, a in page.elements if tag == "figure" and "data-class" in a
+    ]
+    assert of_class == ["dark", "grey", "light"] * 2
+    # Curves, confusions, two rows of bars; three examples and the worst image of both runs.
+    assert len(page.all("img")) == (3 + 2 + 2 + 6 + 2) + (3 + 2 + 6)
+
+
+def test_one_run_alone_is_not_compared(tested: list[TestedRun]):
+    page = Page(render_report(tested[:1]))
+    assert "Points that" not in page.text
+    assert "p of AUC" not in page.text
+
+
+def test_the_headline(tested: list[TestedRun]):
+    assert headline(tested[:1]) == (
+        "foreground is right on 100.0 % with 0.0 % of its relevance in the background."
+    )
+
+
+def test_what_cannot_stand_side_by_side(tested: list[TestedRun], tmp_path: Path):
+    path = tmp_path / "report.html"
+    path.write_text("older")
+    other = replace(tested[1], metrics={**tested[1].metrics, "class_names": ["a", "b", "c"]})
+    for runs, message in (
+        ([], "no runs"),
+        ([tested[0]] * 2, r"2 runs are called 'foreground'; .* --name"),
+        ([tested[0], other], "compare runs of the same classes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            write_report(path, runs)
+    assert path.read_text() == "older"
+    write_report(path, tested[:1])
+    assert path.read_text().startswith("<!DOCTYPE html>")
