@@ -19,46 +19,7 @@ from faster_isnet.checkpoints import load_backbone_weights
 from faster_isnet.cli import main
 from faster_isnet.image_classifier import ImageClassifier
 from faster_isnet.models import build_backbone
-
-CLASSES = ("bright", "dark", "striped")
-
-
-def picture(kind: str, rng: np.random.Generator) -> np.ndarray:
-    image = rng.integers(0, 60, (24, 24)).astype(np.uint8)
-    inside = {"bright": 220, "dark": 90, "striped": np.tile([[90], [220]], (6, 12))}[kind]
-    image[6:18, 6:18] = inside
-    return image
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder ``images`` of class folders, and ``masks`` beside it that lacks some."""
-    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    mask = np.zeros((24, 24), np.uint8)
-    mask[5:19, 5:19] = 255
-    for kind in CLASSES:
-        for number in range(20):
-            files = {"images": picture(kind, rng)} | ({"masks": mask} if number % 4 else {})
-            for folder, pixels in files.items():
-                path = root / folder / kind / f"{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(path)
-    return root / "images"
-
-
-def fit(images: Path, out: Path, *more: str) -> None:
-    words = ["--data.source", images, "--data.masks", images.with_name("masks")]
-    words += ["--data.size", 24, "--data.batch_size", 16, "--out", out, "--model.backbone"]
-    words += ["convnet", "--trainer.max_epochs", 2, "--trainer.enable_progress_bar", "false"]
-    assert main(["fit", *map(str, words), *more]) == 0
-
-
-@pytest.fixture(scope="module")
-def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that has been trained for two epochs."""
-    out = tmp_path_factory.mktemp("run")
-    fit(images, out)
-    return out
+from toy_runs import CLASSES, fit
 
 
 def test_a_run_lies_in_its_folder(run: Path) -> None:

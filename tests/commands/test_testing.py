@@ -1,0 +1,145 @@
+"""test and compare, of runs that have been trained for two epochs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from faster_isnet.cli import main
+from faster_isnet.evaluation import Predictions
+from faster_isnet.tested_runs import TestedRun
+from toy_runs import CLASSES, fit
+
+FEW = ["--samples", "20", "--examples", "1", "--worst", "1", "--accelerator", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def tested(run: Path) -> Path:
+    assert main(["test", str(run), "--name", "two epochs", *FEW]) == 0
+    return run / "test"
+
+
+def test_a_run_is_tested_on_its_own_test_images(
+    tested: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = TestedRun.load(tested)
+    assert (found.name, found.class_names, list(found.sets)) == (
+        "two epochs",
+        list(CLASSES),
+        ["test"],
+    )
+    predictions = Predictions.load(tested / "predictions" / "test.csv")
+    assert len(predictions.names) == found.sets["test"]["scores"]["images"] == 9
+    assert 0 < found.sets["test"]["attention"]["images"] < 9
+    assert "<h2" in (tested / "report.html").read_text()
+
+
+def test_images_from_elsewhere_need_no_training_data(
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "elsewhere.csv"
+    rows = [(str(p), p.parent.name, "b") for p in sorted(images.rglob("*.png")) if p.stem < "15"]
+    pd.DataFrame(rows, columns=["image", "label", "source"]).to_csv(table, index=False)
+    checkpoint = tmp_path / "moved.ckpt"
+    shutil.copy(run / "checkpoints" / "best.ckpt", checkpoint)
+    words = ["test", str(checkpoint), "--source", str(table), "--root", str(images)]
+    assert main([*words, "--masks", str(images.with_name("masks")), *FEW]) == 0
+    found = TestedRun.load(tmp_path / "test-elsewhere")
+    assert found.sets["elsewhere"]["scores"]["images"] == len(rows)
+    assert found.sets["elsewhere"]["attention"]["images"] > 0
+    assert f"elsewhere: {len(rows)} images" in capsys.readouterr().out
+
+
+def test_a_class_that_is_missing_elsewhere_keeps_the_others_in_place(
+    run: Path, images: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "some"
+    for name in ("dark", "striped"):
+        shutil.copytree(images / name, folder / name)
+    assert main(["test", str(run), "--source", str(folder), "--out", str(tmp_path), *FEW]) == 0
+    predictions = Predictions.load(tmp_path / "predictions" / "some.csv")
+    assert list(predictions.class_names) == list(CLASSES)
+    assert set(predictions.labels) == {1, 2}
+
+
+def test_runs_are_compared_on_the_same_images(
+    tested: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(images, tmp_path / "plain", "--model.heatmap_weight", "0")
+    assert main(["test", str(tmp_path / "plain"), *FEW]) == 0
+    out = tmp_path / "side by side"
+    words = ["compare", str(tested), str(tmp_path / "plain"), "--out", str(out)]
+    assert main([*words, "--samples", "20"]) == 0
+    found = json.loads((out / "differences.json").read_text())["test"]["plain"]
+    accuracies = [
+        TestedRun.load(folder).sets["test"]["scores"]["accuracy"]["value"]
+        for folder in (tested, tmp_path / "plain" / "test")
+    ]
+    assert found["accuracy"]["value"] == pytest.approx(accuracies[1] - accuracies[0])
+    assert "Points that each has more than two epochs" in (out / "report.html").read_text()
+    assert "two epochs" in capsys.readouterr().out
+
+
+def test_faults(
+    run: Path, tested: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (tested / "metrics.json").read_bytes()
+    for words, message in (
+        (["test", str(tmp_path)], "train first (faster-isnet fit --out"),
+        (["test", str(run), "--masks", "x"], "--masks says something of other images"),
+        (["test", str(run), "--samples", "0"], "samples must be"),
+        (["test", str(run), "--source", "nowhere.csv"], "there is no table 'nowhere.csv'"),
+        (["compare", str(tested), str(tmp_path)], "faster-isnet test RUN"),
+        (["compare", str(tested), str(run)], "2 runs are called 'two epochs'"),
+    ):
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+    checkpoint = tmp_path / "alone.ckpt"
+    shutil.copy(run / "checkpoints" / "best.ckpt", checkpoint)
+    assert main(["test", str(checkpoint)]) == 2
+    assert "what to test on; name it: --source" in capsys.readouterr().err
+    assert (tested / "metrics.json").read_bytes() == before
+
+
+def test_other_images_cannot_be_compared(
+    run: Path, tested: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copied = tmp_path / "test"
+    shutil.copytree(images, copied)
+    words = ["test", str(run), "--source", str(copied), "--name", "other", "--out"]
+    assert main([*words, str(tmp_path / "out"), *FEW]) == 0
+    assert main(["compare", str(tested), str(tmp_path / "out"), "--out", str(tmp_path / "c")]) == 2
+    error = capsys.readouterr().err
+    assert "'two epochs' and 'other' on 'test'" in error
+    assert "test both on the same" in error
+
+
+def test_thresholds_of_several_labels_come_from_validation_images_and_go_along(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        (str(path), "bright|any" if path.parent.name == "bright" else path.parent.name, split)
+        for split, numbers in {
+            "train": range(12),
+            "val": range(12, 16),
+            "test": range(16, 20),
+        }.items()
+        for number in numbers
+        for path in sorted(images.glob(f"*/{number}.png"))
+    ]
+    table = tmp_path / "labels.csv"
+    pd.DataFrame(rows, columns=["image", "label", "split"]).to_csv(table, index=False)
+    run = tmp_path / "run"
+    fit(table, run, "--data.masks", "null")
+    elsewhere = ["test", str(run / "checkpoints" / "best.ckpt"), "--source", str(table)]
+    assert main([*elsewhere, *FEW]) == 2
+    assert "test the run on its own data first" in capsys.readouterr().err
+    assert main(["test", str(run), *FEW]) == 0
+    thresholds = TestedRun.load(run / "test").sets["test"]["thresholds"]
+    assert set(thresholds) == {"any", *CLASSES}
+    assert main([*elsewhere, *FEW]) == 0
+    assert TestedRun.load(run / "test-labels").sets["labels"]["thresholds"] == thresholds
