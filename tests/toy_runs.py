@@ -21,5 +21,5 @@ def picture(kind: str, rng: np.random.Generator) -> np.ndarray:
 def fit(images: Path, out: Path, *more: str) -> None:
     words = ["--data.source", images, "--data.masks", images.with_name("masks")]
     words += ["--data.size", 24, "--data.batch_size", 16, "--out", out, "--model.backbone"]
-    words += ["convnet", "--trainer.max_epochs", 2, "--trainer.enable_progress_bar", "false"]
+    words += ["convnet", "--trainer.max_epochs", 2]
     assert main(["fit", *map(str, words), *more]) == 0

@@ -12,7 +12,7 @@ from typing import Any
 
 import lightning
 import torchvision
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
 
@@ -27,6 +27,7 @@ from faster_isnet.lightning_module import LitISNet
 from faster_isnet.loss import ISNetLoss
 from faster_isnet.machine import machine
 from faster_isnet.models import CONVNET, CONVNET_BLOCKS, build_backbone, check_backbone
+from faster_isnet.progress import progress_bar
 from faster_isnet.reporting.demo_report import write_overview, write_report
 from faster_isnet.results import Example
 
@@ -200,7 +201,7 @@ def train(
         max_epochs=epochs,
         callbacks=[
             ModelCheckpoint(out / "checkpoints", save_last=True),
-            _ProgressBar(refresh_rate=5),
+            progress_bar(),
         ],
         logger=[
             CSVLogger(out, name="", version="csv"),
@@ -260,13 +261,6 @@ def choose_examples(models: Mapping[str, nn.Module], data: BiasedDigitsData) -> 
                 )
             )
     return examples
-
-
-class _ProgressBar(TQDMProgressBar):
-    """Shows what is learnt, without the loggers' version."""
-
-    def get_metrics(self, *args: Any) -> dict[str, Any]:
-        return {name: v for name, v in super().get_metrics(*args).items() if name != "v_num"}
 
 
 def _explainer(model: nn.Module) -> Explainer:

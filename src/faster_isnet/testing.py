@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from faster_isnet.checks import NO_MASK, check_range
 from faster_isnet.data.backgrounds import BACKGROUNDS, ReplacedBackground
-from faster_isnet.data.dataset import ImageDataset, Item
+from faster_isnet.data.dataset import Item
+from faster_isnet.data.module import ImageSet
 from faster_isnet.evaluation import (
     PREDICTION,
     Predictions,
@@ -169,11 +170,11 @@ class Judge:
         self._network = self._fabric.to_device(network.eval())
         self._explainer = Explainer(self._network, self.settings.composite, input_rule="zb")
 
-    def thresholds(self, validation: ImageDataset) -> dict[str, float]:
+    def thresholds(self, validation: ImageSet) -> dict[str, float]:
         """Choose for several labels from where on an image has one, on validation images."""
         return choose_thresholds(self._predict(validation))
 
-    def __call__(self, dataset: ImageDataset, thresholds: Thresholds = None) -> Judgement:
+    def __call__(self, dataset: ImageSet, thresholds: Thresholds = None) -> Judgement:
         """Judge the classifier on a data set.
 
         Parameters
@@ -215,7 +216,7 @@ class Judge:
         loader = DataLoader(dataset, self.settings.batch_size)
         return self._fabric.setup_dataloaders(loader)  # type: ignore[return-value]
 
-    def _predict(self, dataset: ImageDataset) -> Predictions:
+    def _predict(self, dataset: ImageSet) -> Predictions:
         names = [sample.name for sample in dataset.samples]
         groups = [sample.group or sample.name for sample in dataset.samples]
         return predict(self._network, self._loader(dataset), self.class_names, names, groups)
@@ -237,7 +238,7 @@ class Judge:
 
     def _pictures(
         self,
-        dataset: ImageDataset,
+        dataset: ImageSet,
         predictions: Predictions,
         thresholds: Thresholds,
         attention: pd.DataFrame,

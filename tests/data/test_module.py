@@ -13,7 +13,9 @@ from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
 from faster_isnet.checks import NO_MASK
+from faster_isnet.data.dataset import ImageDataset
 from faster_isnet.data.module import ImageData
+from faster_isnet.data.planting import PlantedDataset, Planting
 
 h5py = pytest.importorskip("h5py")
 
@@ -196,6 +198,48 @@ def test_one_label_for_each_image_of_several(tmp_path):
     data = ImageData({"test": table}, size=8, class_names=["b", "a"], task="multilabel")
     assert data.task == "multilabel"
     assert [s.label for s in data.datasets["test"].samples] == [(0, 1), (1, 0), (0, 0)]
+
+
+class TestPlanting:
+    """Marks in the data of a module: where they are, and that nothing else differs."""
+
+    def test_training_is_biased_and_there_are_three_tests(self, folder):
+        planting = Planting("texture", size=0.4)
+        plain = ImageData(folder / "images", size=32, augmentation=None).datasets
+        data = ImageData(folder / "images", size=32, augmentation=None, planting=planting)
+        assert list(data.test_dataloader()) == ["test", "test-biased", "test-deceiving"]
+        for name, bias in {
+            "train": "biased",
+            "val": "biased",
+            "test": "unbiased",
+            "test-biased": "biased",
+            "test-deceiving": "deceiving",
+        }.items():
+            below = plain[name.split("-")[0]]
+            expected = PlantedDataset(below, planting, bias, 2)
+            found = data.datasets[name]
+            assert [s.name for s in found.samples] == [s.name for s in below.samples]
+            for i in range(len(below)):
+                assert torch.equal(found[i][0], expected[i][0])
+        assert not torch.equal(data.datasets["train"][0][0], plain["train"][0][0])
+
+    def test_further_data_stay_as_they_are(self, folder):
+        sources = {"elsewhere": folder / "images"}
+        data = ImageData(
+            folder / "images", size=32, planting=Planting(size=0.4), test_sources=sources
+        )
+        assert list(data.test_dataloader())[-1] == "elsewhere"
+        assert isinstance(data.datasets["elsewhere"], ImageDataset)
+
+    def test_one_label_each_and_names_of_their_own(self, folder, tmp_path):
+        save(tmp_path / "0.png", 0)
+        table = write_table(tmp_path, image=["0.png"] * 3, label=["a|b", "a", "b"])
+        data = ImageData({"test": table}, size=32, planting=Planting(size=0.4))
+        with pytest.raises(ValueError, match="marks are of one class"):
+            data.setup()
+        data = ImageData(folder / "images", test_sources={"test-biased": folder / "images"})
+        with pytest.raises(ValueError, match="further data are called 'test-biased'"):
+            data.setup()
 
 
 def test_a_table_with_groups_and_several_labels(tmp_path):

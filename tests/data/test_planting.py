@@ -12,7 +12,8 @@ from torch import Tensor
 
 from faster_isnet.checks import NO_MASK
 from faster_isnet.data.digits import BIASES
-from faster_isnet.data.planting import KINDS, SHAPES, PlantedDataset, Planting
+from faster_isnet.data.marks import KINDS, SHAPES
+from faster_isnet.data.planting import PlantedDataset, Planting
 
 kinds = st.sampled_from(sorted(KINDS))
 seeds = st.integers(0, 2**40)

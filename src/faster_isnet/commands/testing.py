@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from faster_isnet.commands.subject import Subject
 from faster_isnet.commands.training import CHECKPOINTS, CONFIG, best_checkpoint
-from faster_isnet.data import ImageData, ImageDataset
+from faster_isnet.data import ImageData, ImageSet
 from faster_isnet.reporting import text_table, write_report
 from faster_isnet.tested_runs import METRICS, TestedRun, save_test
 from faster_isnet.testing import Judge, TestSettings
@@ -119,12 +119,10 @@ def _data_config(folder: Path) -> dict[str, Any]:
     return dict(yaml.safe_load(path.read_text())["data"]) if path.is_file() else {}
 
 
-def _test_sets(data: ImageData, source: Path | None) -> dict[str, ImageDataset]:
+def _test_sets(data: ImageData, source: Path | None) -> dict[str, ImageSet]:
     if source is not None:
         return {source.stem: data.datasets["test"]}
-    sets = {
-        name: data.datasets[name] for name in ("test", *data.test_sources) if name in data.datasets
-    }
+    sets = {name: data.datasets[name] for name in data.test_dataloader()}
     if not sets:
         raise ValueError("the run's data hold no images to test on; name others: --source")
     return sets

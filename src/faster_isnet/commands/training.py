@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from faster_isnet.data import ImageData
 from faster_isnet.files import write_atomically
 from faster_isnet.image_classifier import ImageClassifier
+from faster_isnet.progress import progress_bar
 
 SHORT = {"--skip-unreadable": "--data.skip_unreadable=true"}
 """What messages advise, as the parser has it."""
@@ -107,9 +108,12 @@ class RunCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Make the trainer, whose curves go to the run's folder, a new one each time."""
-        out = self.config_init[self.config_init.subcommand].out
-        curves = CSVLogger(out, name="curves")
-        loggers = [curves, TensorBoardLogger(out, name="curves", version=curves.version)]
+        options = self.config_init[self.config_init.subcommand]
+        curves = CSVLogger(options.out, name="curves")
+        loggers = [curves, TensorBoardLogger(options.out, name="curves", version=curves.version)]
+        chosen = any(isinstance(each, ProgressBar) for each in options.trainer.callbacks or ())
+        if options.trainer.enable_progress_bar is not False and not chosen:
+            self.trainer_defaults["callbacks"] = [progress_bar()]
         return super().instantiate_trainer(logger=loggers, **kwargs)
 
 

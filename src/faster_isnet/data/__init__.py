@@ -9,7 +9,8 @@ from faster_isnet.data.folders import add_mask_folder, from_folders, list_images
 from faster_isnet.data.hdf5 import from_hdf5
 from faster_isnet.data.images import read_image
 from faster_isnet.data.masks import Boxes, Segments, grow, read_mask
-from faster_isnet.data.module import ImageData
+from faster_isnet.data.module import ImageData, ImageSet
+from faster_isnet.data.planting import PlantedDataset, Planting
 from faster_isnet.data.samples import Sample
 from faster_isnet.data.sources import read_samples
 from faster_isnet.data.splits import split
@@ -25,6 +26,9 @@ __all__ = [
     "Findings",
     "ImageData",
     "ImageDataset",
+    "ImageSet",
+    "PlantedDataset",
+    "Planting",
     "Sample",
     "Segments",
     "add_mask_folder",

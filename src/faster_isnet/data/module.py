@@ -20,9 +20,13 @@ from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset, Item
 from faster_isnet.data.duplicates import group_near_duplicates
 from faster_isnet.data.folders import add_mask_folder
+from faster_isnet.data.planting import PlantedDataset, Planting
 from faster_isnet.data.samples import SPLITS, Sample, classes_of
 from faster_isnet.data.sources import read_samples, task_of
 from faster_isnet.data.splits import DEFAULT_FRACTIONS, split
+
+ImageSet = ImageDataset | PlantedDataset
+_PLANTED_TESTS = {"test-biased": "biased", "test-deceiving": "deceiving"}
 
 
 class ImageData(LightningDataModule):
@@ -61,6 +65,11 @@ class ImageData(LightningDataModule):
         By which masks grow, in pixels at ``size``.
     augmentation
         Of training images; ``None`` for none.
+    planting
+        Marks to plant in the background that give the class away, to try a training on a bias that
+        is known: training and validation images get those of their classes, and the test images
+        are there three times: ``"test"`` without marks, ``"test-biased"`` with those of their
+        classes, ``"test-deceiving"`` with those of others. ``None`` for none.
     batch_size
         Of every loader.
     balanced
@@ -89,7 +98,7 @@ class ImageData(LightningDataModule):
         What the check found.
     datasets : dict of str to ImageDataset
         By the names ``"train"``, ``"val"``, ``"test"`` and those of further data; each has its
-        ``samples``.
+        ``samples``. With marks some are :class:`~faster_isnet.data.PlantedDataset`.
 
     Raises
     ------
@@ -114,6 +123,7 @@ class ImageData(LightningDataModule):
         channels: int = 3,
         mask_margin: float = 0.0,
         augmentation: Augmentation | None = Augmentation(),  # noqa: B008 (it is frozen)
+        planting: Planting | None = None,
         batch_size: int = 32,
         balanced: bool = False,
         fractions: dict[str, float] | None = None,
@@ -140,6 +150,7 @@ class ImageData(LightningDataModule):
         self.channels = channels
         self.mask_margin = mask_margin
         self.augmentation = augmentation
+        self.planting = planting
         self.batch_size = int(check_range("batch_size", batch_size, 1))
         self.balanced = balanced
         self.fractions = fractions or dict(DEFAULT_FRACTIONS)
@@ -186,9 +197,19 @@ class ImageData(LightningDataModule):
         return findings
 
     @cached_property
-    def datasets(self) -> dict[str, ImageDataset]:
+    def datasets(self) -> dict[str, ImageSet]:
         """The data sets by name."""
-        return {name: self._dataset(name) for name in self.findings.counts}
+        sets: dict[str, ImageSet] = {name: self._dataset(name) for name in self.findings.counts}
+        if self.planting is None:
+            return sets
+        if self.task == "multilabel":
+            raise ValueError("marks are of one class, but these images have several labels")
+        biases = {"train": "biased", "val": "biased", **_PLANTED_TESTS}
+        for name, bias in biases.items():
+            below = "test" if name in _PLANTED_TESTS else name
+            if below in sets:
+                sets[name] = PlantedDataset(sets[below], self.planting, bias, self.num_classes)
+        return sets
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return the training data, shuffled or, if ``balanced``, drawn."""
@@ -202,7 +223,7 @@ class ImageData(LightningDataModule):
 
     def test_dataloader(self) -> dict[str, DataLoader[Item]]:
         """Return a loader for each data set to test on, by name; the first is ``"test"``."""
-        return self._loaders("test", *self.test_sources)
+        return self._loaders("test", *_PLANTED_TESTS, *self.test_sources)
 
     def class_weights(self) -> Tensor:
         """Return weights that make the classes of the training data count alike.
@@ -220,7 +241,7 @@ class ImageData(LightningDataModule):
         return len(samples) / (self.num_classes * counts)
 
     @property
-    def _train(self) -> ImageDataset:
+    def _train(self) -> ImageSet:
         if "train" not in self.datasets:
             raise ValueError(
                 f"there are no images to train on, only {', '.join(map(repr, self.datasets))}; add "
@@ -250,7 +271,8 @@ class ImageData(LightningDataModule):
         return first if first.is_dir() else first.parent
 
     def _read_further(self, name: str, source: Path) -> list[Sample]:
-        if name in SPLITS or (name in self.val_sources and name in self.test_sources):
+        taken = (*SPLITS, *_PLANTED_TESTS)
+        if name in taken or (name in self.val_sources and name in self.test_sources):
             raise ValueError(
                 f"further data are called {name!r}, as other data are; give them another name"
             )
@@ -274,7 +296,7 @@ class ImageData(LightningDataModule):
 
     def _loader(
         self,
-        dataset: ImageDataset,
+        dataset: ImageSet,
         shuffle: bool = False,
         sampler: WeightedRandomSampler | None = None,
     ) -> DataLoader[Item]:

@@ -23,6 +23,7 @@ from faster_isnet.data.samples import Sample
 from faster_isnet.data.splits import split
 from faster_isnet.files import write_atomically
 from faster_isnet.machine import machine
+from faster_isnet.progress import progress_bar
 from faster_isnet.segmentation.network import CHANNELS, build_network, mask_logits, smp
 from faster_isnet.segmentation.segmenter import Segmenter, save_segmenter
 from faster_isnet.segmentation.settings import SegmenterSettings
@@ -176,6 +177,7 @@ def _train(network: nn.Module, dataset: _TrainingPairs, settings: SegmenterSetti
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
+        callbacks=[progress_bar()],
     )
     with warnings.catch_warnings():
         # The images are in memory: workers would only copy them.
