@@ -276,7 +276,7 @@ class Judge:
             image, explanation.heatmap[0, 0].cpu(), outline, name=name, title=predicted
         )
         buffer = BytesIO()
-        figure.savefig(buffer, format="png")
+        figure.savefig(buffer, format="png", dpi=100)  # a page holds dozens
         return buffer.getvalue()
 
 

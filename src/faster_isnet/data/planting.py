@@ -46,9 +46,10 @@ class Planting:
     Parameters
     ----------
     kind
-        What tells the classes apart. ``"shape"``: which of the twelve :data:`~faster_isnet.data.marks.SHAPES`.
-        ``"texture"``: the direction of stripes. ``"text"``: which of 26 letters. These lie in one
-        corner of the image, as the tokens of radiographs do.
+        What tells the classes apart. ``"shape"``: which of the twelve
+        :data:`~faster_isnet.data.marks.SHAPES`. ``"texture"``: the direction of stripes.
+        ``"text"``: which of 26 letters. These lie in one corner of the image, as the tokens of
+        radiographs do.
         ``"position"``: where a white square lies, each class at its own stretch of the border.
     size
         Side of the mark as a share of the image's shorter side, in (0, 0.5]. In pixels it has
