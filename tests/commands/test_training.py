@@ -48,6 +48,21 @@ def test_a_run_goes_on_where_it_stopped(images: Path, tmp_path: Path) -> None:
         assert torch.equal(value, states[1]["state_dict"][key]), key
 
 
+def test_the_last_epoch_is_kept_though_the_first_was_the_best(images: Path, tmp_path: Path) -> None:
+    monitored = ["--checkpoint.monitor", "epoch", "--checkpoint.mode", "min"]
+    fit(images, tmp_path, "--trainer.max_epochs", "3", "--model.heatmap_weight", "0", *monitored)
+    states = {
+        name: torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"]
+        for name in ("best", "last")
+    }
+    assert states == {"best": 0, "last": 2}
+    config = ["--config", str(tmp_path / "config.yaml"), "--ckpt_path", "last"]
+    assert main(["fit", *config, "--trainer.max_epochs", "4"]) == 0
+    again = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert again["epoch"] == 3
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
 def test_a_checkpoint_needs_nothing_else(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/")
     path = run / "checkpoints" / "best.ckpt"

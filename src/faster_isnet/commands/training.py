@@ -18,7 +18,7 @@ from faster_isnet.progress import progress_bar
 
 SHORT = {"--skip-unreadable": "--data.skip_unreadable=true"}
 """What messages advise, as the parser has it."""
-CHECKPOINTS, BEST, CONFIG = "checkpoints", "best", "config.yaml"
+CHECKPOINTS, BEST, LAST, CONFIG = "checkpoints", "best", "last", "config.yaml"
 
 
 def run(words: Sequence[str]) -> None:
@@ -84,7 +84,6 @@ class RunCLI(LightningCLI):
             {
                 "checkpoint.monitor": "val/loss",
                 "checkpoint.filename": BEST,
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
             }
         )
@@ -112,8 +111,11 @@ class RunCLI(LightningCLI):
         curves = CSVLogger(options.out, name="curves")
         loggers = [curves, TensorBoardLogger(options.out, name="curves", version=curves.version)]
         chosen = any(isinstance(each, ProgressBar) for each in options.trainer.callbacks or ())
-        if options.trainer.enable_progress_bar is not False and not chosen:
-            self.trainer_defaults["callbacks"] = [progress_bar()]
+        bar = options.trainer.enable_progress_bar is not False and not chosen
+        self.trainer_defaults["callbacks"] = [
+            _last_checkpoint(options.out),
+            *([progress_bar()] if bar else ()),
+        ]
         return super().instantiate_trainer(logger=loggers, **kwargs)
 
 
@@ -132,6 +134,13 @@ def best_checkpoint(run_folder: Path) -> Path:
             "checkpoint with --ckpt_path"
         )
     return path
+
+
+def _last_checkpoint(run_folder: str | Path) -> ModelCheckpoint:
+    """Keep the last epoch, whatever it is worth: ``save_last`` of the other keeps the last best."""
+    return ModelCheckpoint(
+        _checkpoints(run_folder), LAST, save_top_k=1, every_n_epochs=1, enable_version_counter=False
+    )
 
 
 def _checkpoints(run_folder: str | Path) -> str:
