@@ -125,6 +125,8 @@ def test_what_each_kind_is():
         ReplacedBackground(made, kind, labels(made))[0] for kind in ("zeros", "noise", "blur")
     )
     outside = made[0][2][0] != 1
+    another = ReplacedBackground(made, "noise", labels(made))[1][0]
+    assert (another[:, -1] != noise[0][:, -1]).all()  # the last row is background in both
     assert (zeros[0][:, outside] == 0).all()
     assert torch.equal(noise[0][0, outside], noise[0][2, outside])
     assert noise[0][0, outside].mean() == pytest.approx(0.5, abs=0.03)

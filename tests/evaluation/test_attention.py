@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,7 @@ from faster_isnet.evaluation import (
     relevance_rank_accuracy,
     worst,
 )
+from faster_isnet.evaluation.attention import MEASURES
 
 
 @given(st.integers(1, 3), st.integers(0, 2**16), st.floats(1e-3, 1e3))
@@ -139,10 +141,11 @@ def test_images_without_a_mask_are_left_out_however_they_are_batched() -> None:
     found = measure_attention(reader(), masked_batches((12,)), NAMES)
     assert list(found["name"]) == NAMES[::2]
     assert found.notna().all().all()
+    ((images, _, masks),) = masked_batches((12,))
+    assert list(found["predicted"]) == reader().model(images[::2]).argmax(1).tolist()
     for sizes in ((1,) * 12, (5, 7)):
         again = measure_attention(reader(), masked_batches(sizes), NAMES)
         pd.testing.assert_frame_equal(again, found, rtol=1e-4)
-    ((images, _, masks),) = masked_batches((12,))
     heatmap = reader()(images[4:5], "highest-log-odds").heatmap
     expected = float(background_share(heatmap, masks[4:5]))
     assert found["background share"][2] == pytest.approx(expected, rel=1e-4)
@@ -155,8 +158,9 @@ def test_no_masks_at_all_and_a_wrong_number_of_names() -> None:
     found = measure_attention(reader(), batches, NAMES)
     assert len(found) == 0
     assert "background share" in found
-    with pytest.raises(ValueError, match="11 names for 12 images"):
-        measure_attention(reader(), batches, NAMES[:-1])
+    for either in (batches, masked_batches((12,))):
+        with pytest.raises(ValueError, match="11 names for 12 images"):
+            measure_attention(reader(), either, NAMES[:-1])
 
 
 def of_images(names: list[str]) -> Predictions:
@@ -185,6 +189,26 @@ def test_attention_is_averaged_over_all_and_by_class() -> None:
     assert found["classes"]["c"]["images"] == 0
     assert found["classes"]["c"]["rank accuracy"]["value"] is None
     assert list(worst(table, 2)["name"]) == ["5.png", "0.png"]
+
+
+def test_attention_is_resampled_by_groups() -> None:
+    """Ten images alike in each of six groups are no surer than six images."""
+    shares = np.linspace(0, 1, 6).repeat(10)
+    names = [str(i) for i in range(60)]
+    table = pd.DataFrame({"name": names, **dict.fromkeys(MEASURES, shares)})
+    alone = of_images(names)
+    grouped = replace(alone, groups=[str(i // 10) for i in range(60)])
+    wide, narrow = (
+        found["high"] - found["low"]
+        for found in (attention_scores(table, p)["background share"] for p in (grouped, alone))
+    )
+    assert wide > 2 * narrow
+
+
+def test_the_worst_of_equals_come_in_order() -> None:
+    """Of so many that an unstable sort would show."""
+    table = pd.DataFrame({"name": range(200), "background share": np.arange(200) % 2})
+    assert list(worst(table, 100)["name"]) == list(range(1, 200, 2))
 
 
 def test_names_must_be_known_and_differ() -> None:

@@ -99,6 +99,17 @@ def test_a_difference() -> None:
     assert auc_difference(positive, good, good * 3) == (0, 0, 0, 1)
 
 
+@given(st.integers(0, 10_000))
+def test_the_p_is_that_of_the_interval_that_ends_at_zero(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    positive = np.repeat([True, False], 20)
+    first, second = rng.normal(size=(2, 40)) + 0.5 * positive
+    found = auc_difference(positive, first, second)
+    if 1e-6 < found.p < 1:
+        just = auc_difference(positive, first, second, level=1 - found.p)
+        assert min(abs(just.low), abs(just.high)) == pytest.approx(0, abs=1e-6)
+
+
 @pytest.mark.slow
 def test_intervals_cover_as_they_promise() -> None:
     """2,000 draws from a binormal model whose area is known."""

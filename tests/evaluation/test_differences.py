@@ -84,6 +84,17 @@ def test_pairing_narrows_the_interval():
     assert paired["high"] - paired["low"] < 0.5 * (alone["high"] - alone["low"])
 
 
+def test_groups_are_drawn_together():
+    """Ten copies of each image, known to be copies, are no surer than one."""
+    pair = [predictions(seed).take(np.repeat(np.arange(80), 10)) for seed in (1, 2)]
+
+    def width(groups: list[str] | None) -> float:
+        found = differences(*(replace(each, groups=groups) for each in pair))["accuracy"]
+        return found["high"] - found["low"]
+
+    assert width([str(i // 10) for i in range(800)]) > 2 * width(None)
+
+
 @pytest.mark.slow
 def test_intervals_cover_as_they_promise():
     """Two classifiers that are right on 0.8 and 0.7 of images, not independently, 500 times."""
@@ -114,3 +125,18 @@ def test_only_the_same_images_are_compared():
     first = predictions(1)
     with pytest.raises(ValueError, match="in another order"):
         differences(first, first.take(range(79, -1, -1)))
+
+
+def test_areas_without_variance_have_no_interval_and_no_p():
+    """One classifier is perfect and the other says nothing: DeLong's variance is 0."""
+    names, labels = ["a", "b", "c", "d"], np.array([0, 0, 1, 1])
+    perfect, constant = (
+        Predictions(names, labels, np.array(rows), ["no", "yes"])
+        for rows in (np.eye(2)[labels], np.full((4, 2), 0.5))
+    )
+    found = differences(perfect, constant)
+    area = found["classes"]["yes"]["auc"]
+    assert (area["value"], area["low"], area["high"]) == (-0.5, None, None)
+    assert "DeLong's variance is 0" in area["reason"]
+    assert "p" not in area
+    assert json.loads(json.dumps(found, allow_nan=False)) == found

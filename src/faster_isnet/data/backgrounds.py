@@ -97,14 +97,15 @@ class ReplacedBackground(Dataset[Item]):
 
     def _draw_other(self, index: int, rng: np.random.Generator) -> int:
         """Return an item of another class, or if there is none, another one."""
-        in_order = [self._labels[each] for each in self._by_class]
+        label_of = self._labels.__getitem__
         first, last = (
-            bisect(in_order, self._labels[index]) for bisect in (bisect_left, bisect_right)
+            bisect(self._by_class, label_of(index), key=label_of)
+            for bisect in (bisect_left, bisect_right)
         )
-        if last - first == len(in_order):
+        if last - first == len(self):
             first = self._by_class.index(index)
             last = first + 1
-        drawn = int(rng.integers(len(in_order) - (last - first)))
+        drawn = int(rng.integers(len(self) - (last - first)))
         return self._by_class[drawn if drawn < first else drawn + last - first]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -192,22 +193,20 @@ def measure_attention(
     ValueError
         If there are more or fewer names than images.
     """
-    found: dict[str, list[Any]] = {column: [] for column in ("name", "predicted", *MEASURES)}
-    start = 0
+    found: dict[str, list[Any]] = {column: [] for column in ("predicted", *MEASURES)}
+    has_mask: list[bool] = []
     for images, _, masks, *_ in batches:
         known = (masks != NO_MASK).flatten(1).all(1)
-        of_batch = list(names[start : start + len(images)])
-        start += len(images)
+        has_mask += known.tolist()
         if not known.any():
             continue
         explanation = explainer(images[known], target)
-        found["name"] += [name for name, has in zip(of_batch, known.tolist(), strict=True) if has]
         found["predicted"] += explanation.logits.argmax(1).tolist()
         for column, measure in MEASURES.items():
             found[column] += measure(explanation.heatmap, masks[known]).tolist()
-    if start != len(names):
-        raise ValueError(f"there are {len(names)} names for {start} images")
-    return pd.DataFrame(found)
+    if len(has_mask) != len(names):
+        raise ValueError(f"there are {len(names)} names for {len(has_mask)} images")
+    return pd.DataFrame({"name": list(compress(names, has_mask)), **found})
 
 
 def attention_scores(
@@ -239,7 +238,7 @@ def attention_scores(
     Raises
     ------
     ValueError
-        If an image is named twice, or has no prediction.
+        If there is no image, or one is named twice or has no prediction.
     """
     chosen = predictions.take(_positions(attention, predictions))
     weights = original_and_resamples(len(chosen.names), chosen.groups, samples, seed)

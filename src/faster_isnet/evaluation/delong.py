@@ -133,7 +133,9 @@ def auc_difference(
     Returns
     -------
     Difference
-        First minus second. If both rank the images alike it is 0 with a p of 1.
+        First minus second. If both rank the images alike it is 0 with a p of 1. Where each area
+        is 0, 1 or of equal scores alone, DeLong's variance is 0 and says nothing: the interval and
+        p of a difference are then NaN.
 
     Raises
     ------
@@ -144,6 +146,8 @@ def auc_difference(
     areas, covariance = aucs(positive, np.stack([np.asarray(first), np.asarray(second)]))
     value = areas[0] - areas[1]
     deviation = np.sqrt(max(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1], 0.0))
+    if deviation == 0 and value != 0:
+        return Difference(float(value), np.nan, np.nan, np.nan)
     half = norm.ppf((1 + level) / 2) * deviation
-    p = float(value == 0) if deviation == 0 else 2 * norm.sf(abs(value) / deviation)
+    p = 1.0 if value == 0 else 2 * norm.sf(abs(value) / deviation)
     return Difference(float(value), float(value - half), float(value + half), float(p))

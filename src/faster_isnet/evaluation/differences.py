@@ -39,8 +39,8 @@ def differences(
     -------
     dict
         As :func:`~faster_isnet.evaluation.scores` returns, second minus first, without the
-        confusion. Intervals are of resampled groups, drawn for both at once; those of a class's
-        ``auc`` are DeLong's, with the two-sided ``p`` of no difference.
+        ``groups`` and the ``confusion``. Intervals are of resampled groups, drawn for both at
+        once; those of a class's ``auc`` are DeLong's, with the two-sided ``p`` of no difference.
 
     Raises
     ------
@@ -86,4 +86,9 @@ def _auc(first: Predictions, second: Predictions, c: int, level: float) -> Score
     if min(has.sum(), np.logical_not(has).sum()) < 2:
         return no_score("needs two images with the class and two without")
     found = auc_difference(has, second.probabilities[:, c], first.probabilities[:, c], level)
+    if np.isnan(found.p):
+        return {
+            **no_score("DeLong's variance is 0: no image is between others"),
+            "value": found.value,
+        }
     return found._asdict()
