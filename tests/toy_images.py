@@ -17,7 +17,7 @@ LEVELS = (0.2, 0.5, 0.8)
 
 
 def toy_dataset(folder: Path, per_class: int = 6, masked: int | None = None) -> ImageDataset:
-    """Write images, by class in turn, of which the first ones have a mask (by default all)."""
+    """Write images, by class in turn, of which the last ones have a mask (by default all)."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     mask = np.zeros((SIZE, SIZE), np.uint8)
@@ -28,7 +28,7 @@ def toy_dataset(folder: Path, per_class: int = 6, masked: int | None = None) -> 
         level = LEVELS[i % len(CLASSES)] + rng.uniform(-0.05, 0.05, (SIZE, SIZE))
         path = folder / f"{i}.png"
         Image.fromarray((255 * level).astype(np.uint8)).save(path)
-        has_mask = masked is None or i < masked
+        has_mask = masked is None or i >= per_class * len(CLASSES) - masked
         samples.append(
             Sample(
                 path, i % len(CLASSES), folder / "mask.png" if has_mask else None, group=str(i // 2)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from faster_isnet.checks import check_choice, check_images, check_range
 from faster_isnet.explain import Explainer
-from faster_isnet.figures import class_name, explanation_figure, percent
+from faster_isnet.figures import class_name, explanation_figure, percent, png
 from faster_isnet.files import write_atomically
 from faster_isnet.results import check_image
 
@@ -298,11 +298,8 @@ def _png(heatmap: _Heatmap, explainer: Explainer) -> bytes:
             f"{heatmap.image.path}, from the explainer's lower to its upper bound, cannot be "
             f"drawn: {error}; give Explainer the bounds of the pixels, input_low and input_high"
         ) from error
-    buffer = BytesIO()
     name, title = heatmap.image.path.name, heatmap.title()
-    figure = explanation_figure(picture, heatmap.relevance, name=name, title=title)
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return png(explanation_figure(picture, heatmap.relevance, name=name, title=title))
 
 
 def _safe(text: str, most: int) -> str:

@@ -7,6 +7,7 @@ pyplot, with its global list of open figures, is never imported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 from math import ceil, floor, log10
 from textwrap import fill
 from typing import Any
@@ -235,6 +236,13 @@ def explanation_figure(
         label=f"relevance / $10^{{{exponent}}}$" if exponent else "relevance",
     )
     return figure
+
+
+def png(figure: Figure, dpi: float | None = None) -> bytes:
+    """Return the figure as the bytes of a PNG file, by default at its own resolution."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi="figure" if dpi is None else dpi)
+    return buffer.getvalue()
 
 
 def _bare_figure(image: Tensor) -> tuple[Figure, Axes]:

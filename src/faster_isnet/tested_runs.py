@@ -103,7 +103,7 @@ def save_test(
 ) -> None:
     """Write what was found on data sets, by their names, into a folder.
 
-    ``predictions/SET.csv``, ``attention/SET.csv``, ``pictures/SET/KIND-NUMBER.png``, and last
+    ``predictions/SET.csv``, ``attention/SET.csv``, ``pictures/SET/NUMBER-KIND.png``, and last
     ``metrics.json``, which names them and holds all else.
 
     Parameters

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,15 @@ from faster_isnet.evaluation import (
     choose_thresholds,
     decisions,
     measure_attention,
+    positions,
     predict,
     scores,
     sensitivity,
     worst,
 )
+from faster_isnet.evaluation.measures import Thresholds
 from faster_isnet.explain import Explainer
-from faster_isnet.figures import explanation_figure
-
-Thresholds = Mapping[str, float] | None
+from faster_isnet.figures import explanation_figure, png
 
 
 @dataclass(frozen=True)
@@ -204,8 +203,7 @@ class Judge:
         }
         if len(attention) >= 2:
             metrics["attention"] = attention_scores(attention, predictions, **resampling)
-            place = {name: position for position, name in enumerate(predictions.names)}
-            masked = [place[name] for name in attention["name"]]
+            masked = positions(attention, predictions)
             metrics["sensitivity"] = self._sensitivity(
                 Subset(dataset, masked), predictions.take(masked), thresholds
             )
@@ -249,8 +247,8 @@ class Judge:
         shares = dict(zip(attention["name"], attention["background share"], strict=True))
         has, said = predictions.has_class, decisions(predictions, thresholds)
         shown = [("example", i) for i in _first_of_each_class(has, self.settings.examples)]
-        for name in worst(attention, self.settings.worst)["name"]:
-            shown.append(("worst", names.index(name)))
+        most = worst(attention, self.settings.worst)
+        shown += [("worst", i) for i in positions(most, predictions)]
         return [
             Picture(
                 kind,
@@ -275,9 +273,7 @@ class Judge:
         figure = explanation_figure(
             image, explanation.heatmap[0, 0].cpu(), outline, name=name, title=predicted
         )
-        buffer = BytesIO()
-        figure.savefig(buffer, format="png", dpi=100)  # a page holds dozens
-        return buffer.getvalue()
+        return png(figure, dpi=100)  # a page holds dozens
 
 
 def _first_of_each_class(has_class: np.ndarray[Any, np.dtype[np.bool_]], count: int) -> list[int]:

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
+from faster_isnet.figures import png
 from faster_isnet.reporting.figures import (
     attention_figure,
     confusion_figure,
-    roc_figure,
+    roc_figures,
     sensitivity_figure,
 )
-from faster_isnet.reporting.pages import png
 from faster_isnet.tested_runs import TestedRun
 
 
 def test_curves_are_those_of_scikit_learn(tested: list[TestedRun]):
-    axes = roc_figure(tested, "test", "grey").axes[0]
+    axes = roc_figures(tested, "test")["grey"].axes[0]
     for run, line in zip(tested, axes.lines, strict=False):
         predictions = run.predictions("test")
         expected = roc_curve(
@@ -36,7 +36,7 @@ def test_a_class_without_images_has_no_curve(tested: list[TestedRun], tmp_path):
     run = tested[0]
     predictions = run.predictions("test").take(range(0, 18, 3))  # dark alone
     predictions.save(tmp_path / "predictions" / "test.csv")
-    axes = roc_figure([replace(run, folder=tmp_path)], "test", "dark").axes[0]
+    axes = roc_figures([replace(run, folder=tmp_path)], "test")["dark"].axes[0]
     assert len(axes.lines) == 1  # chance
 
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from faster_isnet.benchmark.rows import Row
 from faster_isnet.benchmark.settings import BenchmarkSettings
 from faster_isnet.benchmark.tables import report
 from faster_isnet.benchmark.targets import judged
+from faster_isnet.figures import png
 from faster_isnet.files import write_atomically
 from faster_isnet.machine import machine as any_machine
 
@@ -64,9 +64,7 @@ def write(content: dict[str, Any], rows: Sequence[Row], out: Path) -> None:
     write_atomically(out / "benchmark.json", (json.dumps(content, indent=2) + "\n").encode())
     write_atomically(out / "benchmark.md", report(content["machine"], rows).encode())
     for name, figure in figures(rows).items():
-        picture = BytesIO()
-        figure.savefig(picture, format="png")
-        write_atomically(out / f"{name}.png", picture.getvalue())
+        write_atomically(out / f"{name}.png", png(figure))
 
 
 def _as_json(rows: Sequence[Row]) -> dict[str, Any]:

@@ -240,7 +240,7 @@ def attention_scores(
     ValueError
         If there is no image, or one is named twice or has no prediction.
     """
-    chosen = predictions.take(_positions(attention, predictions))
+    chosen = predictions.take(positions(attention, predictions))
     weights = original_and_resamples(len(chosen.names), chosen.groups, samples, seed)
 
     def scored(counts: npt.NDArray[np.bool_]) -> dict[str, Any]:
@@ -262,7 +262,14 @@ def worst(attention: pd.DataFrame, count: int) -> pd.DataFrame:
     return attention.sort_values(BACKGROUND_SHARE, ascending=False, kind="stable").head(count)
 
 
-def _positions(attention: pd.DataFrame, predictions: Predictions) -> list[int]:
+def positions(attention: pd.DataFrame, predictions: Predictions) -> list[int]:
+    """Return where the images of :func:`measure_attention` are among those of predictions.
+
+    Raises
+    ------
+    ValueError
+        If an image is named twice, or has no prediction.
+    """
     place = {name: position for position, name in enumerate(predictions.names)}
     if len(place) < len(predictions.names) or attention["name"].duplicated().any():
         raise ValueError("two images have the same name; leave one out, or rename it")

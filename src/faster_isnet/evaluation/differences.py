@@ -9,10 +9,8 @@ import numpy as np
 
 from faster_isnet.evaluation.delong import auc_difference
 from faster_isnet.evaluation.intervals import Floats, Score, no_score, original_and_resamples, score
-from faster_isnet.evaluation.measures import measure
+from faster_isnet.evaluation.measures import Thresholds, measure
 from faster_isnet.evaluation.predictions import Predictions, check_same_images
-
-Thresholds = Mapping[str, float] | None
 
 
 def differences(

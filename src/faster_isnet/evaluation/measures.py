@@ -12,6 +12,9 @@ from faster_isnet.checks import check_range
 from faster_isnet.evaluation.intervals import Floats, ratio
 from faster_isnet.evaluation.predictions import Predictions
 
+Thresholds = Mapping[str, float] | None
+"""From which probability on an image has a class, by class; for several labels."""
+
 BY_CLASS = ("precision", "recall", "specificity", "f1", "auc")
 
 
@@ -38,9 +41,7 @@ class Measures:
         return {name: mean_over_classes(values) for name, values in self.by_class.items()}
 
 
-def measure(
-    predictions: Predictions, thresholds: Mapping[str, float] | None, weights: Floats
-) -> Measures:
+def measure(predictions: Predictions, thresholds: Thresholds, weights: Floats) -> Measures:
     """Measure predictions.
 
     Parameters
@@ -69,9 +70,7 @@ def measure(
     return Measures(overall, by_class)
 
 
-def decisions(
-    predictions: Predictions, thresholds: Mapping[str, float] | None
-) -> npt.NDArray[np.bool_]:
+def decisions(predictions: Predictions, thresholds: Thresholds) -> npt.NDArray[np.bool_]:
     """Return which classes each image is said to have.
 
     Parameters

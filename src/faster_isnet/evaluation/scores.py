@@ -18,13 +18,13 @@ from faster_isnet.evaluation.intervals import (
     original_and_resamples,
     score,
 )
-from faster_isnet.evaluation.measures import decisions, measure
+from faster_isnet.evaluation.measures import Thresholds, decisions, measure
 from faster_isnet.evaluation.predictions import Predictions
 
 
 def scores(
     predictions: Predictions,
-    thresholds: Mapping[str, float] | None = None,
+    thresholds: Thresholds = None,
     samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,

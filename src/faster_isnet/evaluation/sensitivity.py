@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from faster_isnet.evaluation.intervals import mean_score, original_and_resamples
-from faster_isnet.evaluation.measures import decisions
+from faster_isnet.evaluation.measures import Thresholds, decisions
 from faster_isnet.evaluation.predictions import Predictions, check_same_images
 
 
 def sensitivity(
     before: Predictions,
     after: Predictions,
-    thresholds: Mapping[str, float] | None = None,
+    thresholds: Thresholds = None,
     samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,

@@ -21,9 +21,10 @@ from faster_isnet.figures import (
     image_figure,
     overview_figure,
     percent,
+    png,
 )
 from faster_isnet.files import write_atomically
-from faster_isnet.reporting.pages import data_uri, environment, png
+from faster_isnet.reporting.pages import data_uri, environment
 from faster_isnet.results import TEST_SETS, Example, model_scores
 
 _SUBJECTS = {"standard": "the standard classifier", "isnet": "the ISNet"}

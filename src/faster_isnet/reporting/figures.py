@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,23 +12,31 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torchmetrics.functional.classification import binary_roc
 
+from faster_isnet.evaluation import Predictions
 from faster_isnet.evaluation.intervals import Score
 from faster_isnet.figures import model_colours, new_figure, percent
 from faster_isnet.tested_runs import TestedRun
 
 
-def roc_figure(runs: Sequence[TestedRun], data: str, class_name: str) -> Figure:
-    """Return the ROC curve of each run for one class against all others."""
+def roc_figures(runs: Sequence[TestedRun], data: str) -> dict[str, Figure]:
+    """Return for each class the ROC curves of all runs, of that class against all others."""
+    predictions = {run.name: run.predictions(data) for run in runs}
+    return {name: _roc_figure(runs, data, predictions, name) for name in runs[0].class_names}
+
+
+def _roc_figure(
+    runs: Sequence[TestedRun], data: str, predictions: Mapping[str, Predictions], class_name: str
+) -> Figure:
     figure = new_figure(4.2, 4.2)
     axes = figure.subplots()
     colours = model_colours([run.name for run in runs])
     for run in runs:
-        predictions = run.predictions(data)
+        of_run = predictions[run.name]
         c = run.class_names.index(class_name)
-        has = torch.from_numpy(predictions.has_class[:, c]).long()
+        has = torch.from_numpy(of_run.has_class[:, c]).long()
         if not 0 < int(has.sum()) < len(has):
             continue  # no curve; the table says why
-        false, true, _ = binary_roc(torch.from_numpy(predictions.probabilities[:, c].copy()), has)
+        false, true, _ = binary_roc(torch.from_numpy(of_run.probabilities[:, c].copy()), has)
         area = run.sets[data]["scores"]["classes"][class_name]["auc"]["value"]
         label = run.name if area is None else f"{run.name}, AUC {percent(area)}"
         axes.plot(false, true, color=colours[run.name], label=label, linewidth=1.8)

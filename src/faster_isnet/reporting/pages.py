@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 from hashlib import sha256
-from io import BytesIO
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from faster_isnet.figures import percent
+from faster_isnet.figures import percent, png
 
 
 def environment() -> Environment:
@@ -34,10 +33,3 @@ def data_uri(picture: Figure | bytes) -> str:
     """Return a figure, or a PNG, as an address that holds it all."""
     content = png(picture) if isinstance(picture, Figure) else picture
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
-
-
-def png(figure: Figure) -> bytes:
-    """Return the figure as the bytes of a PNG file."""
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

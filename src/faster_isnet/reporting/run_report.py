@@ -118,10 +118,8 @@ def _section(
         "differences": tables.difference_table(tested, differences) if differences else None,
         "classes": tables.class_table(tested, data, differences),
         "curves": [
-            _figure(
-                figures.roc_figure(tested, data, name), "ROC curves", f"{name} against others", name
-            )
-            for name in runs[0].class_names
+            _figure(figure, "ROC curves", f"{name} against others", name)
+            for name, figure in figures.roc_figures(tested, data).items()
         ],
         "confusions": [
             _figure(figures.confusion_figure(run, data), "Confusion matrix", run.name)
