@@ -121,7 +121,7 @@ class ReLURule:
         return ReLU.apply(relevance_pass, rule, inplace, z)  # type: ignore[no-any-return]
 
     def _way_back(self, relevance_pass: RelevancePass, g: Tensor, a: Tensor) -> tuple[Tensor]:
-        if self.epsilon == 0:  # the gradient
+        if self.epsilon < torch.finfo(a.dtype).tiny:  # a + ε is a: the gradient
             return (torch.ops.aten.threshold_backward.default(g, a, 0),)
         if relevance_pass.batched:
             return (g * (a / (a + self.epsilon)),)

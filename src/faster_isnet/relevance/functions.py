@@ -161,9 +161,13 @@ class ReLU(Function):
 
 
 def stabilised_share(g: Tensor, a: Tensor, epsilon: float) -> Tensor:
-    """Return ``G · a / (a + ε)`` for a ≥ 0, without a gradient: what ReLU leaves of relevance."""
-    share = a + epsilon
-    return torch.div(a, share, out=share).mul_(g)
+    """Return ``G · a / (a + ε)`` for a ≥ 0, without a gradient: what ReLU leaves of relevance.
+
+    As G − G / (1 + a/ε), which takes two passes over the map and is exactly 0 where a is. ε must
+    be a normal number of the dtype.
+    """
+    stabilised = _in_units_of(epsilon, a)
+    return torch.addcdiv(g, g, stabilised, value=-1, out=stabilised)
 
 
 class StabilisedShare(Function):
@@ -183,10 +187,17 @@ class StabilisedShare(Function):
         if torch.is_grad_enabled():
             ratio = 1 / (a + ctx.epsilon)
             return v * (a * ratio), v * g * (ctx.epsilon * ratio.square()), None
-        stabilised = a + ctx.epsilon
-        v = v / stabilised
-        back = v * a
-        return back, torch.addcdiv(v.new_zeros(()), v.mul_(g), stabilised, value=ctx.epsilon), None
+        stabilised = _in_units_of(ctx.epsilon, a)
+        lost = v / stabilised
+        back = v - lost
+        nothing = v.new_zeros(())
+        of_a = torch.addcdiv(nothing, lost.mul_(g), stabilised, value=1 / ctx.epsilon)
+        return back, of_a, None
+
+
+def _in_units_of(epsilon: float, a: Tensor) -> Tensor:
+    """Return (a + ε) / ε in one pass over the map."""
+    return torch.rsub(a, 1, alpha=-1 / epsilon)
 
 
 class Overwrite(Function):
