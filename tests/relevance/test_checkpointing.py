@@ -94,7 +94,11 @@ def assert_same(model: nn.Module, checkpointed: nn.Module, x: Tensor, **settings
     torch.testing.assert_close(explanation.heatmap, expected.heatmap, rtol=1e-6, atol=1e-12)
     for name, relevance in expected.layers.items():
         torch.testing.assert_close(explanation.layers[name], relevance, rtol=1e-6, atol=1e-12)
-    torch.testing.assert_close(found, gradients, rtol=1e-6, atol=1e-10)
+    # Some are as large as 1e15, differences of larger ones still: their last digits differ with
+    # what is one node and what is two, as on either side of a segment's border.
+    for gradient, other in zip(gradients, found, strict=True):
+        error = torch.linalg.vector_norm(gradient - other)
+        assert error <= 1e-5 * torch.linalg.vector_norm(gradient) + 1e-10
 
 
 @BOTH

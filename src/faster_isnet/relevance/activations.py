@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any
+from functools import cache
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -111,23 +111,35 @@ class ReLURule:
     """G_z = G_a · a / (a + ε) for ReLU in every spelling (method §1)."""
 
     epsilon: float
+    joins_ways: ClassVar[bool] = True
 
     def __call__(
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
         """Compute ReLU, through the engine's own."""
         _, z, _, _, inplace = out_of_place(func, args, kwargs)
-        rule = partial(self._way_back, relevance_pass)
-        return ReLU.apply(relevance_pass, rule, inplace, z)  # type: ignore[no-any-return]
+        way = relevance_pass.ways.join(z)
+        if way is None:
 
-    def _way_back(self, relevance_pass: RelevancePass, g: Tensor, a: Tensor) -> tuple[Tensor]:
+            def share(g: Tensor, a: Tensor) -> tuple[Tensor]:
+                return (self._share(relevance_pass, g, a),)
+
+            return ReLU.apply(relevance_pass, share, inplace, z)  # type: ignore[no-any-return]
+        onward = way.rule  # and not the way itself, which would keep the operands alive
+
+        def rule(g: Tensor, a: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
+            return None, *onward(self._share(relevance_pass, g, a), *operands)
+
+        return ReLU.apply(relevance_pass, rule, inplace, z, *way.operands)  # type: ignore[no-any-return]
+
+    def _share(self, relevance_pass: RelevancePass, g: Tensor, a: Tensor) -> Tensor:
         if self.epsilon < torch.finfo(a.dtype).tiny:  # a + ε is a: the gradient
-            return (torch.ops.aten.threshold_backward.default(g, a, 0),)
+            return torch.ops.aten.threshold_backward.default(g, a, 0)  # type: ignore[no-any-return]
         if relevance_pass.batched:
-            return (g * (a / (a + self.epsilon)),)
+            return g * (a / (a + self.epsilon))
         if not torch.is_grad_enabled():
-            return (stabilised_share(g, a, self.epsilon),)
-        return (StabilisedShare.apply(g, a, self.epsilon),)
+            return stabilised_share(g, a, self.epsilon)
+        return StabilisedShare.apply(g, a, self.epsilon)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

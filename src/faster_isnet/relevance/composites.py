@@ -129,8 +129,11 @@ class FunctionComposite(Composite):
         running: Callable[[], str],
         claimed: Callable[[Tensor], bool],
     ) -> Forward:
-        """Return itself: it has nothing to remember."""
-        return self
+        """Return itself, without what only makes relevance fast to differentiate if it is not."""
+        if relevance_pass.differentiable:
+            return self
+        table = {func: rule for func, rule in self.table.items() if rule is not linear_layer}
+        return FunctionComposite(self.name, table)
 
     def handlers(self) -> Mapping[TorchFunction, Handler]:
         """Return the table."""

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faster_isnet.relevance.functions import Detour, RelevancePass, Route, Rule
+from faster_isnet.relevance.functions import Detour, RelevancePass, Route
 from faster_isnet.relevance.linear_layers import split_relevance
 from faster_isnet.relevance.linear_maps import LinearCall
+from faster_isnet.relevance.ways import Rule
 
 
 class Contributions(ABC):

@@ -7,19 +7,16 @@ G convention, R = a ⊙ G (LRP as one modified backward pass; Bassi et al., IEEE
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import Function
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
-Rule = Callable[..., tuple[Tensor | None, ...]]
-"""``rule(G, *operands)`` returns the G of each operand, ``None`` where none arrives.
-
-It is made of differentiable torch functions, so that training can differentiate the heatmap.
-"""
+from faster_isnet.relevance.ways import Rule, Way, Ways
 
 
 class RelevancePass:
@@ -32,6 +29,11 @@ class RelevancePass:
     ----------
     differentiable
         Whether the relevance shall be differentiated, as in training.
+
+    Attributes
+    ----------
+    ways
+        The ways back that are on no history yet.
     """
 
     def __init__(self, differentiable: bool = True) -> None:
@@ -39,11 +41,28 @@ class RelevancePass:
         self.active = False
         self.number = 0
         self.batched = False
+        self.ways = Ways()
         self.latest_concatenation: object = None  # see linear_layers.Concatenation
 
-    def forget(self) -> None:
-        """Forget what was concatenated: it is not to be continued, and shall not be kept alive."""
+    def settle(self, arguments: Iterable[Any]) -> None:
+        """Put the ways back of what is among a function's arguments on their histories."""
+        self._put(self.ways.of(arguments))
+
+    def finish(self) -> None:
+        """Put those ways on histories that nothing has joined: the model has run."""
+        self._put(self.ways.all(joined=False))
         self.latest_concatenation = None
+
+    def forget(self) -> None:
+        """Put all ways on histories, continue no concatenation: what reads them is not seen."""
+        self._put(self.ways.all(joined=True))
+        self.latest_concatenation = None
+
+    def _put(self, outputs_and_ways: Iterable[tuple[Tensor, Way]]) -> None:
+        for output, way in outputs_and_ways:
+            # The values stay, so that whoever has kept them for a gradient may use them.
+            with torch.enable_grad(), _unsafe_preserve_version_counter(output):
+                Detour.apply(self, way.rule, output, *way.operands)
 
     @contextmanager
     def running(self, number: int = 0, batched: bool = False) -> Iterator[None]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from faster_isnet.checks import check_choice
@@ -129,7 +130,8 @@ def shared_statistics(model: nn.Module) -> Iterator[None]:
         return shared_batch_norm(x, output, mean, rstd, module.weight, module.bias)
 
     with ExitStack() as hooks:
-        for module in model.modules():
+        together = torch.distributed.is_available() and torch.distributed.is_initialized()
+        for module in model.modules() if together else ():
             if isinstance(module, nn.SyncBatchNorm):
                 handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
                 hooks.callback(handle.remove)

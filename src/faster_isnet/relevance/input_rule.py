@@ -12,10 +12,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from faster_isnet.relevance.activations import RELUS, out_of_place, spellings, stabilise
-from faster_isnet.relevance.functions import Detour, RelevancePass, ReLU, Rule
+from faster_isnet.relevance.functions import Detour, RelevancePass, ReLU
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, LinearCall
 from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS
 from faster_isnet.relevance.notes import Notes
+from faster_isnet.relevance.ways import Rule
 
 # What may stand between the image and the first layer: each output is an affine function of the
 # image, so the corners of the box of pixel values are sent through the same function.

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from faster_isnet.relevance.composites import Handler
 from faster_isnet.relevance.functions import RelevancePass
+
+# They look at a tensor and not at its values: no relevance passes through them.
+_PROPERTIES: Sequence[Any] = (Tensor.shape, Tensor.ndim, Tensor.dtype, Tensor.device)
+LOOKS = frozenset([Tensor.dim, Tensor.size, Tensor.numel, *(p.__get__ for p in _PROPERTIES)])
+
+
+def joins_ways(handler: Handler | None) -> bool:
+    """Whether a handler takes the way back of what it reads into its own."""
+    return getattr(handler, "joins_ways", False)
 
 
 class Interception(TorchFunctionMode):
@@ -53,7 +63,15 @@ class Interception(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Call ``func``, or what takes its place."""
+        kwargs = kwargs or {}
         handler = self._handlers.get(func)
+        if self._relevance_pass.ways and not (func in LOOKS or joins_ways(handler)):
+            self._relevance_pass.settle((args, kwargs))
         if handler is None:
-            return func(*args, **(kwargs or {}))
-        return handler(self._relevance_pass, func, args, kwargs or {})
+            return func(*args, **kwargs)
+        return handler(self._relevance_pass, func, args, kwargs)
+
+    def __exit__(self, *exception: Any) -> None:
+        """Leave what the model has returned ready for a relevance pass."""
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self._relevance_pass.finish()

@@ -218,7 +218,7 @@ class LayerRules:
         x = call.input
         before = self._before(x)
         if not x.requires_grad or any(output.rules is None for output in before):
-            return normalisations.batch_norm(flag, func, args, kwargs)
+            return normalisations.HANDLERS[func](flag, func, args, kwargs)
         y, mean, rstd = call.normalise()
         scale = rstd if call.weight is None else rstd * call.weight
         offset = -mean * scale if call.bias is None else call.bias - mean * scale

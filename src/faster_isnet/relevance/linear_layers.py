@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -12,8 +13,9 @@ from torch.autograd.function import Function
 
 from faster_isnet.precision import as_autocast_would
 from faster_isnet.relevance.activations import spellings
-from faster_isnet.relevance.functions import Detour, RelevancePass
+from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, LinearMap
+from faster_isnet.relevance.notes import versions
 
 CONCATENATIONS = spellings(["cat", "concat", "concatenate"])
 
@@ -96,10 +98,23 @@ class Adjoint(Function):
         return None, None, onward, None, v, g
 
 
+@dataclass(frozen=True)
+class AdjointRule:
+    """Relevance of a linear layer, and of what scales its outputs by channel behind it, if any."""
+
+    map: LinearMap
+
+    def __call__(
+        self, g: Tensor, x: Tensor, weight: Tensor, *factors: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        """Return Wᵀ G for the input; the product of ``factors`` ``[C_out]`` scales the weights."""
+        if factors:
+            weight = self.map.scale_outputs(weight, reduce(torch.mul, factors))
+        return self.map.adjoint(g, weight, x), *(None for _ in (weight, *factors))
+
+
 def linear_layer(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
     """Compute a linear layer that passes G by its gradient."""
-    if not relevance_pass.differentiable:  # PyTorch's own gradient is as good
-        return func(*args, **kwargs)  # type: ignore[no-any-return]
     call = LINEAR_CALLS[func](*args, **kwargs)
     x, weight = call.input, call.weight
     batched = x.dim() > 1 if isinstance(call.map, Dense) else x.dim() == weight.dim()
@@ -112,11 +127,9 @@ def linear_layer(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: An
     y = func(*args, **kwargs)
     if y._is_view():  # of more than two dimensions: in-place activations refuse it
         y = y.clone()
-
-    def rule(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
-        return call.map.adjoint(g, weight, x), None
-
-    return Detour.apply(relevance_pass, rule, y, x, weight)  # type: ignore[no-any-return]
+    if not y.requires_grad:
+        return y  # type: ignore[no-any-return]
+    return relevance_pass.ways.leave(y, AdjointRule(call.map), x, weight)
 
 
 def _is_large(weight: Tensor, x: Tensor) -> bool:
@@ -205,21 +218,16 @@ class Concatenation:
     @classmethod
     def of(cls, tensors: Sequence[Tensor], dim: int, output: Tensor) -> Concatenation:
         """Note it, with the versions that the tensors have now."""
-        return cls(tuple(tensors), dim, output, _versions(*tensors, output))
+        return cls(tuple(tensors), dim, output, versions(*tensors, output))
 
     def continued(self, tensors: Sequence[Tensor], dim: int) -> tuple[Tensor, ...] | None:
         """Return the pieces of a concatenation that begins as this one did, if it does."""
         old = len(self.tensors)
         same = dim == self.dim and len(tensors) > old
         same = same and all(a is b for a, b in zip(self.tensors, tensors, strict=False))
-        if not same or self.versions != _versions(*self.tensors, self.output):
+        if not same or self.versions != versions(*self.tensors, self.output):
             return None
         return self.output, *tensors[old:]
-
-
-def _versions(*tensors: Tensor) -> tuple[int, ...]:
-    """Say how often the tensors have been written to; those of inference mode do not count it."""
-    return tuple(-1 if tensor.is_inference() else tensor._version for tensor in tensors)
 
 
 def _gradients(

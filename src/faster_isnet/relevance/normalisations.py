@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import reduce
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,10 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from faster_isnet.relevance.functions import Detour, RelevancePass, Rule
+from faster_isnet.relevance.functions import Detour, RelevancePass
+from faster_isnet.relevance.linear_layers import AdjointRule
+from faster_isnet.relevance.linear_maps import Dense
+from faster_isnet.relevance.ways import Rule
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
@@ -61,8 +65,9 @@ class BatchNormCall:
         else:
             assert self.running_mean is not None  # or F.batch_norm raises
             assert self.running_var is not None
-            mean, variance = self.running_mean.detach(), self.running_var.detach()
-        return mean, (variance + self.eps).rsqrt()
+            mean, variance = self.running_mean.detach(), self.running_var
+        with torch.no_grad():
+            return mean, (variance + self.eps).rsqrt_()
 
 
 @dataclass(frozen=True)
@@ -171,15 +176,32 @@ BATCH_NORM_CALLS: dict[Callable[..., Tensor], Callable[..., BatchNormCall]] = {
 """How to read the arguments of batch norm, which come in several orders."""
 
 
-def batch_norm(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """Batch norm; relevance is scaled by γ/σ, σ being the batch's or the running one."""
-    call = BATCH_NORM_CALLS[func](*args, **kwargs)
-    if not call.training:  # its own gradient does so
-        return func(*args, **kwargs)  # type: ignore[no-any-return]
-    y, _, rstd = call.normalise()
-    if not y.requires_grad:
-        return y
-    return _detour(relevance_pass, _constant_batch_norm, y, call.input, rstd, call.weight)
+@dataclass(frozen=True)
+class BatchNormRule:
+    """Relevance of batch norm: scaled by γ/σ, σ being the batch's or the running one."""
+
+    joins_ways: ClassVar[bool] = True
+
+    def __call__(self, relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
+        """Compute batch norm; what a linear layer has computed is scaled by its weights."""
+        call = BATCH_NORM_CALLS[func](*args, **kwargs)
+        if not (call.training or relevance_pass.differentiable):  # its own gradient does so
+            return func(*args, **kwargs)  # type: ignore[no-any-return]
+        way = relevance_pass.ways.join(call.input)
+        y, _, rstd = call.normalise()
+        if not y.requires_grad:
+            return y
+        factors = (rstd,) if call.weight is None else (rstd, call.weight)
+        if way is not None and isinstance(way.rule, AdjointRule) and _is_by_channel(call, way.rule):
+            return relevance_pass.ways.leave(y, way.rule, *way.operands, *factors)
+        if way is not None:
+            relevance_pass.settle([call.input])
+        return relevance_pass.ways.leave(y, _scale_by_channel, call.input, *factors)
+
+
+def _is_by_channel(call: BatchNormCall, rule: AdjointRule) -> bool:
+    """Whether the channels of a batch norm are the outputs of the linear layer that it follows."""
+    return call.input.dim() == 2 or not isinstance(rule.map, Dense)
 
 
 def layer_norm(
@@ -279,20 +301,8 @@ def _scale(g: Tensor, rstd: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...
     return g * scale.to(g.dtype), *(None for _ in weight)
 
 
-def _scale_by_channel(
-    g: Tensor, x: Tensor, rstd: Tensor, *weight: Tensor
-) -> tuple[Tensor | None, ...]:
-    scale = rstd * weight[0] if weight else rstd
-    return g * per_channel(scale, x).to(g.dtype), None, *(None for _ in weight)
-
-
-def _constant_batch_norm(
-    g: Tensor, _: Tensor, rstd: Tensor, *weight: Tensor
-) -> tuple[Tensor | None, ...]:
-    """Scale by γ/σ as a batch norm without mean and bias does, in one go forward and backward."""
-    zero, variance = torch.zeros_like(rstd), rstd.square().reciprocal()
-    scaled = F.batch_norm(g, zero, variance, weight[0] if weight else None, eps=0.0)
-    return scaled, None, *(None for _ in weight)
+def _scale_by_channel(g: Tensor, x: Tensor, *factors: Tensor) -> tuple[Tensor | None, ...]:
+    return g * per_channel(reduce(torch.mul, factors), x).to(g.dtype), *(None for _ in factors)
 
 
 def _group_rule(num_groups: int, eps: float) -> Rule:
@@ -318,9 +328,7 @@ class _Handler:
 
 
 HANDLERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
-    F.batch_norm: batch_norm,
-    torch.batch_norm: batch_norm,
-    shared_batch_norm: batch_norm,
+    **dict.fromkeys(BATCH_NORM_CALLS, BatchNormRule()),
     F.layer_norm: _Handler(layer_norm),
     torch.layer_norm: _Handler(layer_norm),
     F.group_norm: _Handler(group_norm),

@@ -9,6 +9,11 @@ from torch import Tensor
 T = TypeVar("T")
 
 
+def versions(*tensors: Tensor) -> tuple[int, ...]:
+    """Say how often tensors have been written to; those of inference mode do not count it."""
+    return tuple(-1 if tensor.is_inference() else tensor._version for tensor in tensors)
+
+
 class Notes(Generic[T]):
     """Notes about tensors, void as soon as a tensor is changed in place."""
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from faster_isnet.checks import is_on_host
 from faster_isnet.relevance.contributions import Concatenated, Contributions
 from faster_isnet.relevance.functions import RelevancePass
-from faster_isnet.relevance.functions import Rule as WayBack
 from faster_isnet.relevance.rules import Rule, Shares, Sums
+from faster_isnet.relevance.ways import Rule as WayBack
 
 Rules = tuple[Rule, ...] | None
 """A layer's rules, one for each relevance pass; None to pass G by the gradient."""

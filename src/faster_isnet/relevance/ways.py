@@ -1,0 +1,106 @@
+"""Ways back that wait for what reads an output, so that several functions become one node.
+
+A convolution, the batch norm behind it and the ReLU behind that are one step of relevance: the
+share of the ReLU, sent through the convolution whose weights are scaled by the batch norm. So
+neither of the first two puts a node of its own on its output's history. It leaves its way back
+here; who reads the output next joins it, or it is put there before the output is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from weakref import ref
+
+from torch import Tensor
+
+from faster_isnet.relevance.notes import versions
+
+Rule = Callable[..., tuple[Tensor | None, ...]]
+"""``rule(G, *operands)`` returns the G of each operand, ``None`` where none arrives.
+
+It is made of differentiable torch functions, so that training can differentiate the heatmap.
+"""
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way back: relevance of an output goes to ``operands`` by ``rule``."""
+
+    rule: Rule
+    operands: tuple[Tensor, ...]
+
+
+@dataclass
+class _Waiting:
+    """A way that waits, whose output it is of, and the versions of all when it was left."""
+
+    way: Way
+    output: ref[Tensor]
+    versions: tuple[int, ...]
+    joined: bool = False
+
+    def holds_for(self, tensor: Tensor | None) -> bool:
+        """Whether it is the way of ``tensor``, and nothing has been written to since."""
+        if tensor is None or self.output() is not tensor:
+            return False
+        return self.versions == versions(tensor, *self.way.operands)
+
+
+class Ways:
+    """The ways back that wait, in one forward pass."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, _Waiting] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there are any."""
+        return bool(self._waiting)
+
+    def leave(self, output: Tensor, rule: Rule, *operands: Tensor) -> Tensor:
+        """Leave the way back of ``output``, and return that."""
+        waiting = _Waiting(Way(rule, operands), ref(output), versions(output, *operands))
+        self._waiting[id(output)] = waiting
+        return output
+
+    def join(self, tensor: Tensor) -> Way | None:
+        """Return the way of a tensor, for a function that reads it and takes it into its own."""
+        waiting = self._waiting.get(id(tensor))
+        if waiting is None or not waiting.holds_for(tensor):
+            return None
+        waiting.joined = True
+        return waiting.way
+
+    def of(self, arguments: Iterable[Any]) -> Iterator[tuple[Tensor, Way]]:
+        """Yield those among a function's arguments whose ways waited, which wait no longer."""
+        for argument in _flat(arguments):
+            if waiting := self._waiting.pop(id(argument), None):
+                yield from _held(waiting)
+
+    def all(self, joined: bool) -> Iterator[tuple[Tensor, Way]]:
+        """Yield all outputs whose ways waited, which wait no longer.
+
+        ``joined`` says whether those are among them that a function has joined.
+        """
+        waiting, self._waiting = self._waiting, {}
+        for one in waiting.values():
+            if joined or not one.joined:
+                yield from _held(one)
+
+
+def _held(waiting: _Waiting) -> Iterator[tuple[Tensor, Way]]:
+    output = waiting.output()
+    if output is not None and waiting.holds_for(output):
+        yield output, waiting.way
+
+
+def _flat(arguments: Iterable[Any]) -> Iterator[Any]:
+    """Yield arguments, and what is in those that are lists, tuples or dictionaries."""
+    for argument in arguments:
+        if isinstance(argument, (list, tuple)):
+            yield from _flat(argument)
+        elif isinstance(argument, dict):
+            yield from _flat(argument.values())
+        else:
+            yield argument
