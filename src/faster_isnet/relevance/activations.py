@@ -118,7 +118,7 @@ class ReLURule:
     ) -> Tensor:
         """Compute ReLU, through the engine's own."""
         _, z, _, _, inplace = out_of_place(func, args, kwargs)
-        way = relevance_pass.ways.join(z)
+        way = relevance_pass.ways.join(z, overwrites=inplace)
         if way is None:
 
             def share(g: Tensor, a: Tensor) -> tuple[Tensor]:

@@ -13,7 +13,7 @@ from torch.autograd.function import Function
 
 from faster_isnet.precision import as_autocast_would
 from faster_isnet.relevance.activations import spellings
-from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.functions import Detour, RelevancePass
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, LinearMap
 from faster_isnet.relevance.notes import versions
 
@@ -125,11 +125,12 @@ def linear_layer(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: An
         y, *_ = LinearLayer.apply(relevance_pass, call.map, *tensors)
         return y  # type: ignore[no-any-return]
     y = func(*args, **kwargs)
-    if y._is_view():  # of more than two dimensions: in-place activations refuse it
-        y = y.clone()
+    if isinstance(call.map, Dense) and x.dim() > 2:  # its outputs are no channels
+        y = y.clone() if y._is_view() else y  # in-place activations refuse a view
+        return Detour.apply(relevance_pass, AdjointRule(call.map), y, x, weight)  # type: ignore[no-any-return]
     if not y.requires_grad:
         return y  # type: ignore[no-any-return]
-    return relevance_pass.ways.leave(y, AdjointRule(call.map), x, weight)
+    return relevance_pass.ways.leave(y, AdjointRule(call.map), x, weight, optional=True)
 
 
 def _is_large(weight: Tensor, x: Tensor) -> bool:

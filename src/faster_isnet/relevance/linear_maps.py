@@ -70,6 +70,8 @@ class Convolution:
             for dim, n in enumerate(size, start=2):
                 back = back.narrow(dim, 0, n)
             return back
+        if all(s == 1 for s in self.stride):
+            return self._convolve(g, weight, None, True, (0,) * len(size))
         kernel = weight.shape[2:]
         spans = zip(self.stride, self.padding, self.dilation, kernel, g.shape[2:], strict=True)
         shortest = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for s, p, d, k, n in spans]

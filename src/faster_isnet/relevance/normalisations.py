@@ -14,9 +14,7 @@ from torch.autograd.function import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from faster_isnet.relevance.functions import Detour, RelevancePass
-from faster_isnet.relevance.linear_layers import AdjointRule
-from faster_isnet.relevance.linear_maps import Dense
-from faster_isnet.relevance.ways import Rule
+from faster_isnet.relevance.ways import Rule, Way
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
@@ -178,7 +176,10 @@ BATCH_NORM_CALLS: dict[Callable[..., Tensor], Callable[..., BatchNormCall]] = {
 
 @dataclass(frozen=True)
 class BatchNormRule:
-    """Relevance of batch norm: scaled by γ/σ, σ being the batch's or the running one."""
+    """Relevance of batch norm: scaled by γ/σ, σ being the batch's or the running one.
+
+    Behind a linear layer or another batch norm, it multiplies the scales of that one's rule.
+    """
 
     joins_ways: ClassVar[bool] = True
 
@@ -187,21 +188,12 @@ class BatchNormRule:
         call = BATCH_NORM_CALLS[func](*args, **kwargs)
         if not (call.training or relevance_pass.differentiable):  # its own gradient does so
             return func(*args, **kwargs)  # type: ignore[no-any-return]
-        way = relevance_pass.ways.join(call.input)
         y, _, rstd = call.normalise()
         if not y.requires_grad:
             return y
+        way = relevance_pass.ways.join(call.input) or Way(_scale_by_channel, (call.input,))
         factors = (rstd,) if call.weight is None else (rstd, call.weight)
-        if way is not None and isinstance(way.rule, AdjointRule) and _is_by_channel(call, way.rule):
-            return relevance_pass.ways.leave(y, way.rule, *way.operands, *factors)
-        if way is not None:
-            relevance_pass.settle([call.input])
-        return relevance_pass.ways.leave(y, _scale_by_channel, call.input, *factors)
-
-
-def _is_by_channel(call: BatchNormCall, rule: AdjointRule) -> bool:
-    """Whether the channels of a batch norm are the outputs of the linear layer that it follows."""
-    return call.input.dim() == 2 or not isinstance(rule.map, Dense)
+        return relevance_pass.ways.leave(y, way.rule, *way.operands, *factors)
 
 
 def layer_norm(

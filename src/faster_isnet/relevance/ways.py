@@ -9,7 +9,7 @@ here; who reads the output next joins it, or it is put there before the output i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import ref
 
@@ -32,13 +32,14 @@ class Way:
     operands: tuple[Tensor, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Waiting:
     """A way that waits, whose output it is of, and the versions of all when it was left."""
 
     way: Way
     output: ref[Tensor]
     versions: tuple[int, ...]
+    optional: bool
     joined: bool = False
 
     def holds_for(self, tensor: Tensor | None) -> bool:
@@ -58,18 +59,29 @@ class Ways:
         """Whether there are any."""
         return bool(self._waiting)
 
-    def leave(self, output: Tensor, rule: Rule, *operands: Tensor) -> Tensor:
-        """Leave the way back of ``output``, and return that."""
-        waiting = _Waiting(Way(rule, operands), ref(output), versions(output, *operands))
+    def leave(
+        self, output: Tensor, rule: Rule, *operands: Tensor, optional: bool = False
+    ) -> Tensor:
+        """Leave the way back of ``output``, and return that.
+
+        It is ``optional`` where PyTorch's own gradient carries relevance as well, if more slowly.
+        """
+        way = Way(rule, operands)
+        waiting = _Waiting(way, ref(output), versions(output, *operands), optional)
         self._waiting[id(output)] = waiting
         return output
 
-    def join(self, tensor: Tensor) -> Way | None:
-        """Return the way of a tensor, for a function that reads it and takes it into its own."""
-        waiting = self._waiting.get(id(tensor))
+    def join(self, tensor: Tensor, overwrites: bool = False) -> Way | None:
+        """Return the way of a tensor, for a function that reads it and takes it into its own.
+
+        The way waits on for others that read the tensor, unless it is optional or the function
+        ``overwrites`` the tensor.
+        """
+        waiting = self._waiting.pop(id(tensor), None)
         if waiting is None or not waiting.holds_for(tensor):
             return None
-        waiting.joined = True
+        if not (waiting.optional or overwrites):
+            self._waiting[id(tensor)] = replace(waiting, joined=True)
         return waiting.way
 
     def of(self, arguments: Iterable[Any]) -> Iterator[tuple[Tensor, Way]]:
