@@ -1,0 +1,192 @@
+"""Ways back that wait: what functions make of relevance as one node, they make as several."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from weakref import ref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faster_isnet import Explainer
+from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.ways import Ways
+
+
+class Network(nn.Module):
+    """A network of two convolutions; its steps are one node or, ``apart``, each one of its own."""
+
+    def __init__(self, steps: Callable[[Network, Tensor], Tensor], apart: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.steps, self.apart = steps, apart
+        self.conv, self.other = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 4, 3)
+        self.norm, self.second = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.dense, self.norm1d = nn.Linear(4, 4), nn.BatchNorm1d(16)
+        self.out = nn.Linear(4, 3)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.steps(self, F.relu(self.conv(x))).mean((2, 3)))
+
+    def then(self, x: Tensor) -> Tensor:
+        """Hand ``x`` on; a copy is read by nothing that joins ways."""
+        return x.clone() if self.apart else x
+
+
+def plain(n: Network, x: Tensor) -> Tensor:
+    return F.relu(n.then(n.norm(n.then(n.other(x)))))
+
+
+def in_place(n: Network, x: Tensor) -> Tensor:
+    return F.relu(n.then(n.norm(n.then(n.other(x)))), inplace=True)
+
+
+def norm_alone(n: Network, x: Tensor) -> Tensor:
+    return n.other(n.then(F.relu(n.then(n.norm(x)))))
+
+
+def without_norm(n: Network, x: Tensor) -> Tensor:
+    return F.relu(n.then(n.other(x)))
+
+
+def nothing_joins(n: Network, x: Tensor) -> Tensor:
+    return n.then(n.norm(n.then(n.other(x)))).sin()
+
+
+def two_norms(n: Network, x: Tensor) -> Tensor:
+    return F.relu(n.then(n.second(n.then(n.norm(n.then(n.other(x)))))))
+
+
+def read_before(n: Network, x: Tensor) -> Tensor:
+    y = n.then(n.norm(n.then(n.other(x))))
+    gate = y.sigmoid()
+    return F.relu(y) * gate + y
+
+
+def read_after(n: Network, x: Tensor) -> Tensor:
+    conv = n.then(n.other(x))
+    y = n.then(n.norm(conv))
+    return F.relu(y) + 2 * y + conv.square()
+
+
+def first_norm_read_after(n: Network, x: Tensor) -> Tensor:
+    y = n.then(n.norm(x))
+    return F.relu(n.second(y)) + y
+
+
+def written_to(n: Network, x: Tensor) -> Tensor:
+    y = n.then(n.norm(n.then(n.other(x))))
+    y *= 2
+    return F.relu(y)
+
+
+def written_to_after(n: Network, x: Tensor) -> Tensor:
+    y = n.then(n.norm(n.then(n.other(x))))
+    a = F.relu(y)
+    y += 1
+    return a + y
+
+
+def in_a_list(n: Network, x: Tensor) -> Tensor:
+    y = n.then(n.norm(n.then(n.other(x))))
+    return torch.cat([y, F.relu(y)], 2)
+
+
+def dense_of_three_dimensions(n: Network, x: Tensor) -> Tensor:
+    sequence = x.flatten(2).transpose(1, 2)[:, :16]
+    y = F.relu(n.then(n.norm1d(n.then(n.dense(sequence)))))
+    return y.transpose(1, 2)[..., None]
+
+
+ALL = [
+    *(plain, in_place, norm_alone, without_norm, nothing_joins, two_norms, read_before),
+    *(read_after, first_norm_read_after, written_to, written_to_after, in_a_list),
+    dense_of_three_dimensions,
+]
+
+
+def gradients(model: nn.Module, x: Tensor, differentiable: bool, target: int | str) -> list[Tensor]:
+    """Return the heatmap, and if it is differentiable the gradients of a function of it."""
+    explanation = Explainer(model)(x, target, differentiable=differentiable)
+    if not differentiable:
+        return [explanation.heatmap]
+    loss = explanation.heatmap.square().sum() + explanation.logits.square().sum()
+    found = torch.autograd.grad(loss, [*model.parameters()], allow_unused=True)
+    return [explanation.heatmap, *(g for g in found if g is not None)]
+
+
+@pytest.mark.parametrize("target", [0, "all-classes"])
+@pytest.mark.parametrize("differentiable", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("steps", ALL)
+def test_one_node_is_what_several_are(
+    steps: Callable[[Network, Tensor], Tensor],
+    training: bool,
+    differentiable: bool,
+    target: int | str,
+) -> None:
+    x = torch.rand(3, 2, 9, 9, dtype=torch.float64)
+    found, expected = (
+        gradients(Network(steps, apart).double().train(training), x, differentiable, target)
+        for apart in (False, True)
+    )
+    assert len(found) == len(expected)
+    largest = max(float(other.detach().abs().max()) for other in expected)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-12 * largest)
+
+
+def test_what_has_no_gradient_keeps_none() -> None:
+    def steps(n: Network, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            y = n.norm(n.other(x))
+        return F.relu(x[..., 2:, 2:]) + F.relu(y)
+
+    n = Network(steps).double()
+    heatmap, *found = gradients(n, torch.rand(3, 2, 9, 9, dtype=torch.float64), True, 0)
+    used = (*n.conv.parameters(), *n.out.parameters())
+    assert len(found) == len(used)
+    assert heatmap.abs().sum() > 0
+
+
+def test_ways_keep_no_outputs_alive() -> None:
+    ways, x = Ways(), torch.ones(2, requires_grad=True)
+    y = x * 2
+    gone = ref(ways.leave(y, lambda g, x: (g,), x))
+    del y
+    gc.collect()
+    assert gone() is None
+    assert list(ways.all(joined=True)) == []
+
+
+def test_a_way_is_void_once_an_operand_has_been_written_to() -> None:
+    ways, x, factor = Ways(), torch.ones(2, requires_grad=True), torch.ones(2)
+    y = ways.leave(x * 2, lambda g, *_: (g, None), x, factor)
+    factor += 1
+    assert ways.join(y) is None
+    assert not ways
+
+
+def test_an_optional_way_does_not_wait_for_a_second_reader() -> None:
+    ways, x = Ways(), torch.ones(2, requires_grad=True)
+    for optional in (True, False):
+        y = ways.leave(x * 2, lambda g, x: (g,), x, optional=optional)
+        assert ways.join(y) is not None
+        assert (ways.join(y) is None) == optional
+
+
+def test_ways_that_were_joined_are_put_there_before_what_is_not_seen() -> None:
+    x = torch.ones(2, requires_grad=True)
+    for forget in (True, False):
+        relevance_pass = RelevancePass()
+        y = relevance_pass.ways.leave(x * 2, lambda g, x: (7 * g,), x)
+        relevance_pass.ways.join(y)
+        relevance_pass.forget() if forget else relevance_pass.finish()
+        with relevance_pass.running():
+            (g,) = torch.autograd.grad(y.sum(), x)
+        assert g.tolist() == ([7, 7] if forget else [2, 2])
