@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -201,6 +202,37 @@ def test_memory(reentrant: bool) -> None:
 
     assert explain(checkpointed) < 0.5 * explain(model)
     assert train(checkpointed) < 0.95 * train(model)
+
+
+@BOTH
+def test_segments_that_end_in_a_convolution(reentrant: bool) -> None:
+    """Nothing joins its way back within the segment; a dense block's layers are such."""
+
+    class Blocks(nn.Module):
+        def __init__(self, checkpointed: bool) -> None:
+            super().__init__()
+            self.checkpointed = checkpointed
+            self.blocks = nn.ModuleList(
+                nn.Sequential(nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+                for _ in range(6)
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                run = partial(checkpoint, block, use_reentrant=reentrant)
+                x = run(x) if self.checkpointed else block(x)
+            return x.mean((2, 3))
+
+    torch.manual_seed(0)
+    model, checkpointed = Blocks(False).double(), Blocks(True)
+    like(model, checkpointed)
+    x = torch.rand(4, 8, 12, 12, dtype=torch.float64)
+    assert_same(model, checkpointed, x, input_rule=None)
+
+    def kept(model: nn.Module) -> int:
+        return saved_bytes(lambda: Explainer(model)(x))
+
+    assert kept(checkpointed) < 0.5 * kept(model)
 
 
 @BOTH

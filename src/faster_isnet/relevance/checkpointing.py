@@ -41,7 +41,8 @@ def intercepting(
         checkpointed: what runs again reads another one, of which there are no notes.
     forget
         Called where a segment begins or ends, and at the end: what ran outside of a segment must
-        not change what the segment does, since it will not run again with it.
+        not change what the segment does, since it will not run again with it, nor the other way
+        round.
 
     Examples
     --------
@@ -80,7 +81,8 @@ class _Engine:
 
         def run(*args: Any, **kwargs: Any) -> None:
             with _outside_of_vmap(), intercepting(self.modes, self.keeps, self.forget):
-                segment(*args, **kwargs)
+                _output = segment(*args, **kwargs)  # held, as it was when the segment ran first
+                self.forget()
 
         return run
 
@@ -116,9 +118,10 @@ def _non_reentrant(
         # Torch calls what it is given here when it runs the segment again, and then only.
         segment = engine.again(segment)
         engine.forget()
-    yield from _REPLACEMENT.torchs[_NON_REENTRANT](segment, *args, **kwargs)
-    if engine is not None:
-        engine.forget()
+    for _ in _REPLACEMENT.torchs[_NON_REENTRANT](segment, *args, **kwargs):
+        yield
+        if engine is not None:
+            engine.forget()  # what this keeps for the backward is the segment's still
 
 
 class _Reentrant(torch_checkpoint.CheckpointFunction):
