@@ -62,6 +62,11 @@ def two_norms(n: Network, x: Tensor) -> Tensor:
     return F.relu(n.then(n.second(n.then(n.norm(n.then(n.other(x)))))))
 
 
+def norms_of_two_modes(n: Network, x: Tensor) -> Tensor:
+    n.second.eval()
+    return F.relu(n.then(n.second(n.then(n.norm(x)))))
+
+
 def read_before(n: Network, x: Tensor) -> Tensor:
     y = n.then(n.norm(n.then(n.other(x))))
     gate = y.sigmoid()
@@ -104,8 +109,16 @@ def dense_of_three_dimensions(n: Network, x: Tensor) -> Tensor:
 
 
 ALL = [
-    *(plain, in_place, norm_alone, without_norm, nothing_joins, two_norms, read_before),
-    *(read_after, first_norm_read_after, written_to, written_to_after, in_a_list),
+    *(plain, in_place, norm_alone, without_norm, nothing_joins, two_norms),
+    *(
+        norms_of_two_modes,
+        read_before,
+        read_after,
+        first_norm_read_after,
+        written_to,
+        written_to_after,
+        in_a_list,
+    ),
     dense_of_three_dimensions,
 ]
 

@@ -187,6 +187,7 @@ class BatchNormRule:
         """Compute batch norm; what a linear layer has computed is scaled by its weights."""
         call = BATCH_NORM_CALLS[func](*args, **kwargs)
         if not (call.training or relevance_pass.differentiable):  # its own gradient does so
+            relevance_pass.settle((call.input,))
             return func(*args, **kwargs)  # type: ignore[no-any-return]
         y, _, rstd = call.normalise()
         if not y.requires_grad:
