@@ -107,9 +107,13 @@ class AdjointRule:
     def __call__(
         self, g: Tensor, x: Tensor, weight: Tensor, *factors: Tensor
     ) -> tuple[Tensor | None, ...]:
-        """Return Wᵀ G for the input; the product of ``factors`` ``[C_out]`` scales the weights."""
+        """Return Wᵀ G for the input; ``factors`` ``[C_out]`` scale the weights, or G if smaller."""
         if factors:
-            weight = self.map.scale_outputs(weight, reduce(torch.mul, factors))
+            scale = reduce(torch.mul, factors)
+            if weight.numel() < g.numel():
+                weight = self.map.scale_outputs(weight, scale)
+            else:
+                g = g * self.map.per_output(scale).to(g.dtype)
         return self.map.adjoint(g, weight, x), *(None for _ in (weight, *factors))
 
 
