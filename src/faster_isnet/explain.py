@@ -238,11 +238,11 @@ class Explainer:
             )
             claimed = (lambda tensor: False) if rule is None else rule.claims
             forward = self.composite.begin(relevance_pass, running, claimed)
-            modes = [Interception(forward.handlers(), relevance_pass), *([rule] if rule else [])]
+            mode = Interception(forward.handlers(), relevance_pass, rule)
             # What rules for layers know of tensors would be lost on those of a second run.
             stateless = isinstance(self.composite, FunctionComposite)
             noted = claimed if stateless else (lambda tensor: True)
-            stack.enter_context(intercepting(modes, noted, relevance_pass.forget))
+            stack.enter_context(intercepting(mode, noted, relevance_pass.forget))
             logits = self.model(image)
         check_logits(logits, len(pixels))
         with Interception(forward.quantity_handlers(), relevance_pass):

@@ -55,6 +55,26 @@ def _inplace_position(func: TorchFunction) -> int | None:
     return parameters.index("inplace") if "inplace" in parameters else None
 
 
+def writes_to_input(func: TorchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
+    """Whether a call of an activation would write into its input.
+
+    Examples
+    --------
+    >>> x = torch.ones(2)
+    >>> calls = (torch.relu_, (x,)), (F.relu, (x, True)), (F.relu, (x,))
+    >>> [writes_to_input(func, args, {}) for func, args in calls]
+    [True, True, False]
+    """
+    if kwargs.get("inplace") or _is_inplace_name(func.__name__):
+        return True
+    position = _inplace_position(func)
+    return position is not None and len(args) > position and bool(args[position])
+
+
+def _is_inplace_name(name: str) -> bool:
+    return name.endswith("_") and not name.startswith("__")
+
+
 def out_of_place(
     func: TorchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[TorchFunction, Tensor, tuple[Any, ...], dict[str, Any], bool]:
@@ -66,15 +86,13 @@ def out_of_place(
         ``(function, z, rest, kwargs, inplace)``: ``function(z, *rest, **kwargs)`` computes the
         same without writing into ``z``; ``inplace`` says whether the call would have.
     """
-    kwargs = dict(kwargs)
-    inplace = bool(kwargs.pop("inplace", False))
+    inplace = writes_to_input(func, args, kwargs)
+    kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
     position = _inplace_position(func)
     if position is not None and len(args) > position:
-        inplace = inplace or bool(args[position])
         args = (*args[:position], *args[position + 1 :])
     name = func.__name__
-    if name.endswith("_") and not name.startswith("__"):
-        inplace = True
+    if _is_inplace_name(name):
         space = next(s for s in (torch, F, torch.Tensor) if hasattr(s, name[:-1]))
         func = getattr(space, name[:-1])
     z, rest = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
@@ -117,7 +135,8 @@ class ReLURule:
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
         """Compute ReLU, through the engine's own."""
-        _, z, _, _, inplace = out_of_place(func, args, kwargs)
+        z: Tensor = args[0] if args else kwargs["input"]
+        inplace = writes_to_input(func, args, kwargs)
         way = relevance_pass.ways.join(z, overwrites=inplace)
         if way is None:
 

@@ -8,7 +8,7 @@ long as the segment runs.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,19 +23,19 @@ from torch.utils._pytree import tree_leaves
 
 @contextmanager
 def intercepting(
-    modes: Sequence[TorchFunctionMode],
+    mode: TorchFunctionMode,
     keeps: Callable[[Tensor], bool] = lambda tensor: False,
     forget: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Run a model under ``modes`` inside the block, and what it checkpoints again under them.
+    """Run a model under ``mode`` inside the block, and what it checkpoints again under them.
 
     A checkpoint with ``use_reentrant=True`` becomes one with ``False``: the other kind refuses
     ``torch.autograd.grad``, and has no double backward.
 
     Parameters
     ----------
-    modes
-        The engine's, the innermost last.
+    mode
+        The engine's.
     keeps
         Whether a rule has notes of a tensor. A segment that reads such a tensor is not
         checkpointed: what runs again reads another one, of which there are no notes.
@@ -49,7 +49,7 @@ def intercepting(
     >>> import torch
     >>> from faster_isnet.relevance import Interception, RelevancePass, flex
     >>> relevance_pass, x = RelevancePass(), torch.tensor([-1.0, 2.0], requires_grad=True)
-    >>> with intercepting([Interception(flex(epsilon=1.0).table, relevance_pass)]):
+    >>> with intercepting(Interception(flex(epsilon=1.0).table, relevance_pass)):
     ...     y = torch_checkpoint.checkpoint(torch.relu, x, use_reentrant=False)
     >>> with relevance_pass.running():
     ...     (g,) = torch.autograd.grad(y.sum(), x)
@@ -58,10 +58,9 @@ def intercepting(
     """
     with ExitStack() as stack:
         stack.enter_context(_REPLACEMENT)
-        stack.callback(_engine.reset, _engine.set(_Engine(tuple(modes), keeps, forget)))
+        stack.callback(_engine.reset, _engine.set(_Engine(mode, keeps, forget)))
         stack.callback(forget)
-        for mode in modes:
-            stack.enter_context(mode)
+        stack.enter_context(mode)
         yield
 
 
@@ -69,7 +68,7 @@ def intercepting(
 class _Engine:
     """What the model of this thread runs under."""
 
-    modes: tuple[TorchFunctionMode, ...]
+    mode: TorchFunctionMode
     keeps: Callable[[Tensor], bool]
     forget: Callable[[], None]
 
@@ -80,7 +79,7 @@ class _Engine:
         """Return ``segment`` as it shall run in a backward, in whatever thread that is."""
 
         def run(*args: Any, **kwargs: Any) -> None:
-            with _outside_of_vmap(), intercepting(self.modes, self.keeps, self.forget):
+            with _outside_of_vmap(), intercepting(self.mode, self.keeps, self.forget):
                 _output = segment(*args, **kwargs)  # held, as it was when the segment ran first
                 self.forget()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import Function
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from faster_isnet.relevance.activations import RELUS, out_of_place, spellings, stabilise
@@ -93,13 +93,12 @@ class _FirstLayer:
         return z if self.shift is None else z + self.call.map.per_output(self.shift)
 
 
-class InputRule(TorchFunctionMode):
+class InputRule:
     """Gives every layer that reads the image a rule of its own (method §2).
 
     Follows the image through the model's affine preprocessing (normalisation, padding, slicing)
-    to the layers that read it, and on through the batch norm and ReLU behind each. It stands
-    inside an :class:`~faster_isnet.relevance.interception.Interception`, whose rules it leaves
-    to all other functions.
+    to the layers that read it, and on through the batch norm and ReLU behind each. An
+    :class:`~faster_isnet.relevance.interception.Interception` asks it first of every function.
 
     Parameters
     ----------
@@ -132,7 +131,6 @@ class InputRule(TorchFunctionMode):
         name: str = "zb",
         image_gradient: bool = True,
     ) -> None:
-        super().__init__()
         self._relevance_pass, self._epsilon = relevance_pass, epsilon
         self._rule, self._image_gradient = INPUT_RULES[name], image_gradient
         self._boxes = Notes[_Box]()
@@ -140,26 +138,21 @@ class InputRule(TorchFunctionMode):
         self._first_layers = Notes[_FirstLayer]()
         self.layers_found = 0
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Call ``func``, and give its output the rule if it reads pixels."""
-        kwargs = kwargs or {}
+    def claim(
+        self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Callable[[], Any] | None:
+        """Return what computes a call in its place, if it is this rule's: if it reads pixels."""
         if func in AFFINE and any(map(self._boxes.get, _shallow(args, kwargs))):
-            return self._preprocess(func, args, kwargs)
+            return partial(self._preprocess, func, args, kwargs)
         subject = args[0] if args else kwargs.get("input")
         if func in LINEAR_CALLS and (box := self._boxes.get(subject)):
-            return self._linear(func, args, kwargs, box)
+            return partial(self._linear, func, args, kwargs, box)
         if layer := self._first_layers.get(subject):
             if func in BATCH_NORM_CALLS and layer.scale is None:
-                return self._batch_norm(func, args, kwargs, layer)
+                return partial(self._batch_norm, func, args, kwargs, layer)
             if func in RELUS:
-                return self._relu(func, args, kwargs, layer)
-        return func(*args, **kwargs)
+                return partial(self._relu, func, args, kwargs, layer)
+        return None
 
     def claims(self, tensor: Any) -> bool:
         """Whether what reads ``tensor`` is this rule's: pixels, or what a layer made of them."""

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from faster_isnet.relevance.composites import Handler
 from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.input_rule import InputRule
 
 # They look at a tensor and not at its values: no relevance passes through them.
 _PROPERTIES: Sequence[Any] = (Tensor.shape, Tensor.ndim, Tensor.dtype, Tensor.device)
@@ -21,31 +22,8 @@ def joins_ways(handler: Handler | None) -> bool:
     return getattr(handler, "joins_ways", False)
 
 
-class Interception(TorchFunctionMode):
-    """Gives the functions that a model calls their rules, in this thread only.
-
-    Interception, not surgery: the model keeps its modules, has no hooks of the engine, and is
-    the model it was once the block ends.
-
-    Parameters
-    ----------
-    handlers
-        What takes the place of which function.
-    relevance_pass
-        The flag that the functions of this forward pass share.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from faster_isnet.relevance.composites import flex
-    >>> relevance_pass, x = RelevancePass(), torch.tensor([-1.0, 2.0], requires_grad=True)
-    >>> with Interception(flex(epsilon=1.0).table, relevance_pass):
-    ...     y = torch.relu(x)
-    >>> with relevance_pass.running():
-    ...     (g,) = torch.autograd.grad(y.sum(), x)
-    >>> g  # a / (a + ε), where the gradient has 1
-    tensor([0.0000, 0.6667])
-    """
+class _Rules(TorchFunctionMode):
+    """Gives functions their rules."""
 
     def __init__(
         self,
@@ -70,6 +48,60 @@ class Interception(TorchFunctionMode):
         if handler is None:
             return func(*args, **kwargs)
         return handler(self._relevance_pass, func, args, kwargs)
+
+
+class Interception(_Rules):
+    """Gives the functions that a model calls their rules, in this thread only.
+
+    Interception, not surgery: the model keeps its modules, has no hooks of the engine, and is
+    the model it was once the block ends.
+
+    Parameters
+    ----------
+    handlers
+        What takes the place of which function.
+    relevance_pass
+        The flag that the functions of this forward pass share.
+    input_rule
+        The rule of what reads the image, if that has one of its own. It is asked first; the
+        functions that it calls have the rules that they have elsewhere.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from faster_isnet.relevance.composites import flex
+    >>> relevance_pass, x = RelevancePass(), torch.tensor([-1.0, 2.0], requires_grad=True)
+    >>> with Interception(flex(epsilon=1.0).table, relevance_pass):
+    ...     y = torch.relu(x)
+    >>> with relevance_pass.running():
+    ...     (g,) = torch.autograd.grad(y.sum(), x)
+    >>> g  # a / (a + ε), where the gradient has 1
+    tensor([0.0000, 0.6667])
+    """
+
+    def __init__(
+        self,
+        handlers: Mapping[Callable[..., Any], Handler],
+        relevance_pass: RelevancePass,
+        input_rule: InputRule | None = None,
+    ) -> None:
+        super().__init__(handlers, relevance_pass)
+        self._input_rule = input_rule
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call ``func``, or what takes its place."""
+        if self._input_rule is not None:
+            computed = self._input_rule.claim(func, args, kwargs or {})
+            if computed is not None:
+                with _Rules(self._handlers, self._relevance_pass):
+                    return computed()
+        return super().__torch_function__(func, types, args, kwargs)
 
     def __exit__(self, *exception: Any) -> None:
         """Leave what the model has returned ready for a relevance pass."""

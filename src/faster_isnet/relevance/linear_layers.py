@@ -218,19 +218,19 @@ class Concatenation:
     tensors: tuple[Tensor, ...]
     dim: int
     output: Tensor
-    versions: tuple[int, ...]
+    versions: list[int]
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], dim: int, output: Tensor) -> Concatenation:
         """Note it, with the versions that the tensors have now."""
-        return cls(tuple(tensors), dim, output, versions(*tensors, output))
+        return cls(tuple(tensors), dim, output, versions((*tensors, output)))
 
     def continued(self, tensors: Sequence[Tensor], dim: int) -> tuple[Tensor, ...] | None:
         """Return the pieces of a concatenation that begins as this one did, if it does."""
         old = len(self.tensors)
         same = dim == self.dim and len(tensors) > old
         same = same and all(a is b for a, b in zip(self.tensors, tensors, strict=False))
-        if not same or self.versions != versions(*self.tensors, self.output):
+        if not same or self.versions != versions((*self.tensors, self.output)):
             return None
         return self.output, *tensors[old:]
 

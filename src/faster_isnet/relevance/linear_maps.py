@@ -42,7 +42,7 @@ class LinearMap(Protocol):
         """Shape ``values`` ``[C_out]`` so that they broadcast over the map's output."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Convolution:
     """A convolution or transposed convolution of 1, 2 or 3 dimensions.
 
@@ -157,7 +157,7 @@ class Dense:
         return values
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class LinearCall:
     """A call of a linear layer, taken apart: ``output = map(input) + bias``."""
 

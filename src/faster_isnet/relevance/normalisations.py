@@ -22,7 +22,7 @@ def per_channel(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(*values.shape, *(1,) * (like.dim() - 2))
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class BatchNormCall:
     """A call of batch norm, taken apart."""
 
@@ -68,7 +68,7 @@ class BatchNormCall:
             return mean, (variance + self.eps).rsqrt_()
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _SharedCall(BatchNormCall):
     """A batch norm that several processes have computed together, with what came of it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
 
 from torch import Tensor
@@ -9,9 +10,12 @@ from torch import Tensor
 T = TypeVar("T")
 
 
-def versions(*tensors: Tensor) -> tuple[int, ...]:
+def versions(tensors: Iterable[Tensor]) -> list[int]:
     """Say how often tensors have been written to; those of inference mode do not count it."""
-    return tuple(-1 if tensor.is_inference() else tensor._version for tensor in tensors)
+    try:
+        return [tensor._version for tensor in tensors]
+    except RuntimeError:
+        return [-1 if tensor.is_inference() else tensor._version for tensor in tensors]
 
 
 class Notes(Generic[T]):

@@ -9,7 +9,7 @@ here; who reads the output next joins it, or it is put there before the output i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from weakref import ref
 
@@ -24,7 +24,7 @@ It is made of differentiable torch functions, so that training can differentiate
 """
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Way:
     """A way back: relevance of an output goes to ``operands`` by ``rule``."""
 
@@ -32,13 +32,13 @@ class Way:
     operands: tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class _Waiting:
     """A way that waits, whose output it is of, and the versions of all when it was left."""
 
     way: Way
     output: ref[Tensor]
-    versions: tuple[int, ...]
+    versions: list[int]
     optional: bool
     joined: bool = False
 
@@ -46,7 +46,7 @@ class _Waiting:
         """Whether it is the way of ``tensor``, and nothing has been written to since."""
         if tensor is None or self.output() is not tensor:
             return False
-        return self.versions == versions(tensor, *self.way.operands)
+        return self.versions == versions((tensor, *self.way.operands))
 
 
 class Ways:
@@ -66,9 +66,8 @@ class Ways:
 
         It is ``optional`` where PyTorch's own gradient carries relevance as well, if more slowly.
         """
-        way = Way(rule, operands)
-        waiting = _Waiting(way, ref(output), versions(output, *operands), optional)
-        self._waiting[id(output)] = waiting
+        written = versions((output, *operands))
+        self._waiting[id(output)] = _Waiting(Way(rule, operands), ref(output), written, optional)
         return output
 
     def join(self, tensor: Tensor, overwrites: bool = False) -> Way | None:
@@ -81,7 +80,8 @@ class Ways:
         if waiting is None or not waiting.holds_for(tensor):
             return None
         if not (waiting.optional or overwrites):
-            self._waiting[id(tensor)] = replace(waiting, joined=True)
+            waiting.joined = True
+            self._waiting[id(tensor)] = waiting
         return waiting.way
 
     def of(self, arguments: Iterable[Any]) -> Iterator[tuple[Tensor, Way]]:
