@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -95,3 +96,29 @@ def test_alone_and_in_eval_mode_it_is_a_batch_norm(twins: list[str]) -> None:
     found = Explainer(synchronised(model))(x)
     torch.testing.assert_close(found.heatmap, Explainer(model)(x).heatmap)
     assert not twins
+
+
+class Doubled(torch.autograd.Function):
+    """A function that a model brings along, which no interception sees."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * grad
+
+
+class Double(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return Doubled.apply(x)
+
+
+def test_before_a_custom_function_its_statistics_are_constant(twins: list[str]) -> None:
+    model, x = network(), torch.rand(4, 3, 8, 8, dtype=torch.float64)
+    model.insert(5, Double())
+    found, expected = (
+        Explainer(m)(x, 0, differentiable=True).heatmap for m in (synchronised(model), model)
+    )
+    torch.testing.assert_close(found, expected)

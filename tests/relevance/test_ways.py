@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import Any
 from weakref import ref
 
 import pytest
@@ -203,3 +204,37 @@ def test_ways_that_were_joined_are_put_there_before_what_is_not_seen() -> None:
         with relevance_pass.running():
             (g,) = torch.autograd.grad(y.sum(), x)
         assert g.tolist() == ([7, 7] if forget else [2, 2])
+
+
+class Doubled(torch.autograd.Function):
+    """A function that a model brings along, which no interception sees."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return 2 * grad
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("last", ["conv", "norm", "relu", "norm and relu"])
+def test_a_custom_function_reads_what_a_torch_function_would(last: str, training: bool) -> None:
+    def steps(double: Callable[[Tensor], Tensor]) -> Callable[[Network, Tensor], Tensor]:
+        def run(n: Network, x: Tensor) -> Tensor:
+            y = n.other(x)
+            y = n.norm(y) if "norm" in last else y
+            y = F.relu(y) if last == "relu" else y
+            z = double(y)
+            return F.relu(y) + z if last == "norm and relu" else z
+
+        return run
+
+    x = torch.rand(3, 2, 9, 9, dtype=torch.float64)
+    found, expected = (
+        gradients(Network(steps(double)).double().train(training), x, True, 0)
+        for double in (Doubled.apply, lambda y: 2 * y)
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)

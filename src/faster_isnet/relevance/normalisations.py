@@ -35,6 +35,9 @@ class BatchNormCall:
     momentum: float
     eps: float
 
+    input_position: ClassVar[int] = 0
+    """Which of the tensors that the output's node reads is the input."""
+
     def normalise(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the output, and μ and 1/σ of every channel as constants."""
         if not self.training:
@@ -75,6 +78,8 @@ class _SharedCall(BatchNormCall):
     output: Tensor
     mean: Tensor
     rstd: Tensor
+
+    input_position: ClassVar[int] = 1  # as :class:`OnDemand` takes them
 
     def normalise(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the output, and μ and 1/σ of all processes' samples as constants."""
@@ -192,9 +197,34 @@ class BatchNormRule:
         y, _, rstd = call.normalise()
         if not y.requires_grad:
             return y
-        way = relevance_pass.ways.join(call.input) or Way(_scale_by_channel, (call.input,))
         factors = (rstd,) if call.weight is None else (rstd, call.weight)
+        if call.training:
+            _hold_statistics(relevance_pass, call, y, factors)
+        way = relevance_pass.ways.join(call.input) or Way(_scale_by_channel, (call.input,))
         return relevance_pass.ways.leave(y, way.rule, *way.operands, *factors)
+
+
+def _hold_statistics(
+    relevance_pass: RelevancePass, call: BatchNormCall, y: Tensor, factors: tuple[Tensor, ...]
+) -> None:
+    """Let relevance that comes by the gradient's own way not pass through the batch's statistics.
+
+    It does where a ``torch.autograd.Function`` of the model reads ``y``: no interception sees that,
+    so the way back is not put on the history that it goes on from.
+    """
+
+    def hook(
+        grad_inputs: tuple[Tensor | None, ...], grad_outputs: tuple[Tensor | None, ...]
+    ) -> tuple[Tensor | None, ...] | None:
+        g = grad_outputs[0]
+        if g is None or not relevance_pass.active:
+            return None
+        replaced: list[Tensor | None] = [None for _ in grad_inputs]
+        replaced[call.input_position] = _scale_by_channel(g, g, *factors)[0]
+        return tuple(replaced)
+
+    assert y.grad_fn is not None
+    y.grad_fn.register_hook(hook)
 
 
 def layer_norm(
