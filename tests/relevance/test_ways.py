@@ -155,6 +155,19 @@ def test_one_node_is_what_several_are(
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-12 * largest)
 
 
+@pytest.mark.parametrize("pixels", [5, 9])
+def test_scales_are_put_where_there_is_less_of_it(pixels: int) -> None:
+    """Into relevance where the map is smaller than the weights, else into these."""
+    x = torch.rand(3, 2, pixels, pixels, dtype=torch.float64)
+    smaller = 3 * 4 * (pixels - 4) ** 2 < 4 * 4 * 3 * 3
+    assert smaller == (pixels == 5)
+    found, expected = (
+        gradients(Network(plain, apart).double(), x, True, 0) for apart in (False, True)
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_what_has_no_gradient_keeps_none() -> None:
     def steps(n: Network, x: Tensor) -> Tensor:
         with torch.no_grad():
