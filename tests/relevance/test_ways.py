@@ -251,3 +251,24 @@ def test_a_custom_function_reads_what_a_torch_function_would(last: str, training
     )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("steps", ALL)
+def test_a_graph_that_is_no_longer_needed_is_gone(
+    steps: Callable[[Network, Tensor], Tensor],
+) -> None:
+    """No node keeps itself: memory is free at once, and not when Python looks for cycles."""
+    n = Network(steps).double()
+    images: list[ref[Tensor]] = []
+    n.register_forward_pre_hook(lambda module, args: images.append(ref(args[0])))
+    gc.collect()
+    gc.disable()
+    try:
+        explanation = Explainer(n)(
+            torch.rand(3, 2, 9, 9, dtype=torch.float64), 0, differentiable=True
+        )
+        assert images[0]() is not None
+        del explanation
+        assert images[0]() is None
+    finally:
+        gc.enable()

@@ -27,7 +27,7 @@ def intercepting(
     keeps: Callable[[Tensor], bool] = lambda tensor: False,
     forget: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
-    """Run a model under ``mode`` inside the block, and what it checkpoints again under them.
+    """Run a model under ``mode`` inside the block, and what it checkpoints again under it.
 
     A checkpoint with ``use_reentrant=True`` becomes one with ``False``: the other kind refuses
     ``torch.autograd.grad``, and has no double backward.

@@ -199,13 +199,13 @@ class BatchNormRule:
             return y
         factors = (rstd,) if call.weight is None else (rstd, call.weight)
         if call.training:
-            _hold_statistics(relevance_pass, call, y, factors)
+            _hold_statistics(relevance_pass, y, call.input_position, factors)
         way = relevance_pass.ways.join(call.input) or Way(_scale_by_channel, (call.input,))
         return relevance_pass.ways.leave(y, way.rule, *way.operands, *factors)
 
 
 def _hold_statistics(
-    relevance_pass: RelevancePass, call: BatchNormCall, y: Tensor, factors: tuple[Tensor, ...]
+    relevance_pass: RelevancePass, y: Tensor, input_position: int, factors: tuple[Tensor, ...]
 ) -> None:
     """Let relevance that comes by the gradient's own way not pass through the batch's statistics.
 
@@ -220,7 +220,7 @@ def _hold_statistics(
         if g is None or not relevance_pass.active:
             return None
         replaced: list[Tensor | None] = [None for _ in grad_inputs]
-        replaced[call.input_position] = _scale_by_channel(g, g, *factors)[0]
+        replaced[input_position] = _scale_by_channel(g, g, *factors)[0]
         return tuple(replaced)
 
     assert y.grad_fn is not None
