@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from cpu_sync_batch_norm import cpu_allowed
+from custom_function import Double
 from faster_isnet import Explainer
 
 
@@ -96,23 +96,6 @@ def test_alone_and_in_eval_mode_it_is_a_batch_norm(twins: list[str]) -> None:
     found = Explainer(synchronised(model))(x)
     torch.testing.assert_close(found.heatmap, Explainer(model)(x).heatmap)
     assert not twins
-
-
-class Doubled(torch.autograd.Function):
-    """A function that a model brings along, which no interception sees."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return 2 * x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return 2 * grad
-
-
-class Double(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return Doubled.apply(x)
 
 
 def test_before_a_custom_function_its_statistics_are_constant(twins: list[str]) -> None:

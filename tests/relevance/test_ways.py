@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from typing import Any
 from weakref import ref
 
 import pytest
@@ -12,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from custom_function import Doubled
 from faster_isnet import Explainer
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.ways import Ways
@@ -217,18 +217,6 @@ def test_ways_that_were_joined_are_put_there_before_what_is_not_seen() -> None:
         with relevance_pass.running():
             (g,) = torch.autograd.grad(y.sum(), x)
         assert g.tolist() == ([7, 7] if forget else [2, 2])
-
-
-class Doubled(torch.autograd.Function):
-    """A function that a model brings along, which no interception sees."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return 2 * x
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return 2 * grad
 
 
 @pytest.mark.parametrize("training", [True, False])
