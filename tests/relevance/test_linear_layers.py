@@ -13,7 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.interception import Interception
-from faster_isnet.relevance.linear_layers import concatenation, linear_layer
+from faster_isnet.relevance.linear_layers import ConcatenationRule, linear_layer
 
 Layer = Callable[..., Tensor]
 
@@ -133,7 +133,7 @@ def test_concatenation(arguments: dict[str, int]) -> None:
     relevance_pass = RelevancePass()
 
     def split(g: Tensor) -> tuple[Tensor, ...]:
-        joined = concatenation(relevance_pass, torch.cat, ([x, x * y, y],), arguments)
+        joined = ConcatenationRule()(relevance_pass, torch.cat, ([x, x * y, y],), arguments)
         with relevance_pass.running():
             return torch.autograd.grad(joined, [x, y], g, create_graph=True)
 
@@ -171,13 +171,13 @@ def test_a_concatenation_may_continue_the_one_before_it(
 
     def relevance(g: Tensor) -> tuple[Tensor, ...]:
         relevance_pass = RelevancePass()
-        with Interception({torch.cat: concatenation}, relevance_pass):
+        with Interception({torch.cat: ConcatenationRule()}, relevance_pass):
             joined = dense_block(x, y, between)
         with relevance_pass.running():
             return torch.autograd.grad(joined, [x, y], g, create_graph=True)
 
     expected = dense_block(x, y, between)
-    with Interception({torch.cat: concatenation}, RelevancePass()):
+    with Interception({torch.cat: ConcatenationRule()}, RelevancePass()):
         torch.testing.assert_close(dense_block(x, y, between), expected)
     g = torch.randn_like(expected).requires_grad_()
     for ours, theirs in zip(relevance(g), torch.autograd.grad(expected, [x, y], g), strict=True):
@@ -190,8 +190,8 @@ def test_a_dense_block_costs_two_slices_a_layer() -> None:
     relevance_pass, (x, y) = RelevancePass(), tensors([(2, 3), (2, 1)])
 
     def noted(*arguments: Any) -> Tensor:
-        joined = concatenation(*arguments)
-        sizes.append(len(joined.grad_fn.sizes))
+        joined = ConcatenationRule()(*arguments)
+        sizes.append(len(joined.grad_fn.parts))
         return joined
 
     with Interception({torch.cat: noted}, relevance_pass):

@@ -196,7 +196,7 @@ def test_a_way_is_void_once_an_operand_has_been_written_to() -> None:
     y = ways.leave(x * 2, lambda g, *_: (g, None), x, factor)
     factor += 1
     assert ways.join(y) is None
-    assert not ways
+    assert not ways.waiting
 
 
 def test_an_optional_way_does_not_wait_for_a_second_reader() -> None:

@@ -29,7 +29,7 @@ from faster_isnet.relevance.activations import (
 )
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.layer_rules import Layer, LayerRules
-from faster_isnet.relevance.linear_layers import CONCATENATIONS, concatenation, linear_layer
+from faster_isnet.relevance.linear_layers import CONCATENATIONS, ConcatenationRule, linear_layer
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS
 from faster_isnet.relevance.normalisations import HANDLERS
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
@@ -354,7 +354,7 @@ def _linear_functions() -> dict[TorchFunction, Handler]:
     """Return what passes G by the gradient, only faster or with constant statistics."""
     return {
         **dict.fromkeys(LINEAR_CALLS, linear_layer),
-        **dict.fromkeys(CONCATENATIONS, concatenation),
+        **dict.fromkeys(CONCATENATIONS, ConcatenationRule()),
         **HANDLERS,
     }
 

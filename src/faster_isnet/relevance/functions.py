@@ -176,7 +176,7 @@ class ReLU(Function):
         if ctx.relevance_pass.active:
             return None, None, None, *ctx.rule(grad, a, *operands)
         gated = torch.ops.aten.threshold_backward.default(grad, a, 0)
-        return None, None, None, gated, *(None for _ in operands)
+        return None, None, None, gated, *(None,) * len(operands)
 
 
 def stabilised_share(g: Tensor, a: Tensor, epsilon: float) -> Tensor:
@@ -185,7 +185,7 @@ def stabilised_share(g: Tensor, a: Tensor, epsilon: float) -> Tensor:
     As G − G / (1 + a/ε), which takes two passes over the map and is exactly 0 where a is. ε must
     be a normal number of the dtype.
     """
-    stabilised = _in_units_of(epsilon, a)
+    stabilised = torch.rsub(a, 1, alpha=-1 / epsilon)  # 1 + a/ε
     return torch.addcdiv(g, g, stabilised, value=-1, out=stabilised)
 
 
@@ -206,17 +206,12 @@ class StabilisedShare(Function):
         if torch.is_grad_enabled():
             ratio = 1 / (a + ctx.epsilon)
             return v * (a * ratio), v * g * (ctx.epsilon * ratio.square()), None
-        stabilised = _in_units_of(ctx.epsilon, a)
+        stabilised = torch.rsub(a, 1, alpha=-1 / ctx.epsilon)  # 1 + a/ε
         lost = v / stabilised
         back = v - lost
         nothing = v.new_zeros(())
         of_a = torch.addcdiv(nothing, lost.mul_(g), stabilised, value=1 / ctx.epsilon)
         return back, of_a, None
-
-
-def _in_units_of(epsilon: float, a: Tensor) -> Tensor:
-    """Return (a + ε) / ε in one pass over the map."""
-    return torch.rsub(a, 1, alpha=-1 / epsilon)
 
 
 class Overwrite(Function):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -43,6 +43,7 @@ AFFINE = frozenset(
         )
     )
 )
+_OF_LISTS = frozenset(spellings(("cat", "concat", "stack")))
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,12 @@ class InputRule:
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[], Any] | None:
         """Return what computes a call in its place, if it is this rule's: if it reads pixels."""
-        if func in AFFINE and any(map(self._boxes.get, _shallow(args, kwargs))):
+        # Most functions read nothing of the image, and this is asked of all of them.
+        reads = _listed(args, kwargs) if func in _OF_LISTS else (*args, *kwargs.values())
+        ids = set(map(id, reads))
+        if self._boxes.ids.isdisjoint(ids) and self._first_layers.ids.isdisjoint(ids):
+            return None
+        if func in AFFINE and any(map(self._boxes.get, reads)):
             return partial(self._preprocess, func, args, kwargs)
         subject = args[0] if args else kwargs.get("input")
         if func in LINEAR_CALLS and (box := self._boxes.get(subject)):
@@ -347,13 +353,10 @@ INPUT_RULES: dict[str, Callable[[_FirstLayer, float, RelevancePass], Rule]] = {
 """The rules for layers that read the image, by name."""
 
 
-def _shallow(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
-    """Yield the arguments, and what is in those that are lists."""
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, (list, tuple)):
-            yield from value
-        else:
-            yield value
+def _listed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Any]:
+    """Return the tensors of ``torch.cat`` or ``torch.stack``."""
+    tensors: Sequence[Any] = args[0] if args else kwargs.get("tensors", ())
+    return tensors
 
 
 def _call(function: Callable[..., Any], x: Tensor, args: Any, kwargs: Any) -> Any:

@@ -17,40 +17,7 @@ _PROPERTIES: Sequence[Any] = (Tensor.shape, Tensor.ndim, Tensor.dtype, Tensor.de
 LOOKS = frozenset([Tensor.dim, Tensor.size, Tensor.numel, *(p.__get__ for p in _PROPERTIES)])
 
 
-def joins_ways(handler: Handler | None) -> bool:
-    """Whether a handler takes the way back of what it reads into its own."""
-    return getattr(handler, "joins_ways", False)
-
-
-class _Rules(TorchFunctionMode):
-    """Gives functions their rules."""
-
-    def __init__(
-        self,
-        handlers: Mapping[Callable[..., Any], Handler],
-        relevance_pass: RelevancePass,
-    ) -> None:
-        super().__init__()
-        self._handlers, self._relevance_pass = handlers, relevance_pass
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Call ``func``, or what takes its place."""
-        kwargs = kwargs or {}
-        handler = self._handlers.get(func)
-        if self._relevance_pass.ways and not (func in LOOKS or joins_ways(handler)):
-            self._relevance_pass.settle((args, kwargs))
-        if handler is None:
-            return func(*args, **kwargs)
-        return handler(self._relevance_pass, func, args, kwargs)
-
-
-class Interception(_Rules):
+class Interception(TorchFunctionMode):
     """Gives the functions that a model calls their rules, in this thread only.
 
     Interception, not surgery: the model keeps its modules, has no hooks of the engine, and is
@@ -85,8 +52,11 @@ class Interception(_Rules):
         relevance_pass: RelevancePass,
         input_rule: InputRule | None = None,
     ) -> None:
-        super().__init__(handlers, relevance_pass)
+        super().__init__()
+        self._handlers, self._relevance_pass = handlers, relevance_pass
         self._input_rule = input_rule
+        joining = (f for f, handler in handlers.items() if getattr(handler, "joins_ways", False))
+        self._lets_ways_wait = LOOKS.union(joining)
 
     def __torch_function__(
         self,
@@ -96,12 +66,18 @@ class Interception(_Rules):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Call ``func``, or what takes its place."""
+        kwargs = kwargs or {}
         if self._input_rule is not None:
-            computed = self._input_rule.claim(func, args, kwargs or {})
+            computed = self._input_rule.claim(func, args, kwargs)
             if computed is not None:
-                with _Rules(self._handlers, self._relevance_pass):
+                with Interception(self._handlers, self._relevance_pass):
                     return computed()
-        return super().__torch_function__(func, types, args, kwargs)
+        if self._relevance_pass.ways.waiting and func not in self._lets_ways_wait:
+            self._relevance_pass.settle((args, kwargs))
+        handler = self._handlers.get(func)
+        if handler is None:
+            return func(*args, **kwargs)
+        return handler(self._relevance_pass, func, args, kwargs)
 
     def __exit__(self, *exception: Any) -> None:
         """Leave what the model has returned ready for a relevance pass."""

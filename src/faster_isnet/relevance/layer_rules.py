@@ -44,8 +44,8 @@ from faster_isnet.relevance.contributions import (
 from faster_isnet.relevance.functions import OWN_RELUS, Detour, RelevancePass, ReLU, Route
 from faster_isnet.relevance.linear_layers import (
     CONCATENATIONS,
+    ConcatenationRule,
     concatenated,
-    concatenation,
     continuing,
 )
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, contrast
@@ -329,7 +329,7 @@ class LayerRules:
     ) -> Tensor:
         tensors, dim = concatenated(*args, **kwargs)
         pieces = continuing(flag, tensors, dim)
-        y = concatenation(flag, func, args, kwargs)
+        y = ConcatenationRule()(flag, func, args, kwargs)
         if self._is_nonnegative(*tensors):
             self._nonnegative.put(y, True)
         if dim % y.dim() == 1 and y.requires_grad:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from itertools import islice
+from operator import is_
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from faster_isnet.relevance.activations import spellings
 from faster_isnet.relevance.functions import Detour, RelevancePass
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, LinearMap
 from faster_isnet.relevance.notes import versions
+from faster_isnet.relevance.ways import Rule, Way
 
 CONCATENATIONS = spellings(["cat", "concat", "concatenate"])
 
@@ -114,7 +117,7 @@ class AdjointRule:
                 weight = self.map.scale_outputs(weight, scale)
             else:
                 g = g * self.map.per_output(scale).to(g.dtype)
-        return self.map.adjoint(g, weight, x), *(None for _ in (weight, *factors))
+        return self.map.adjoint(g, weight, x), None, *(None,) * len(factors)
 
 
 def linear_layer(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
@@ -149,20 +152,31 @@ def concatenated(
     return tensors, dim if axis is None else axis
 
 
-def concatenation(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
-    """Concatenate; relevance is split by one function, whose gradient is a concatenation.
+@dataclass(frozen=True)
+class ConcatenationRule:
+    """Relevance of a concatenation: what it is made of gets its part of G.
 
-    PyTorch's own gradient slices it once for each tensor, and the gradient of each slice is as
-    large as the whole. What begins as the concatenation before it (a dense block's do) is made
-    from that one: two slices then, and not one for each layer of the block.
+    One function splits it, whose gradient is a concatenation. PyTorch's own gradient slices it once
+    for each tensor, and the gradient of each slice is as large as the whole. What begins as the
+    concatenation before it (a dense block's do) is made from that one: two slices then, and not
+    one for each layer of the block.
     """
-    tensors, dim = concatenated(*args, **kwargs)
-    pieces = continuing(relevance_pass, tensors, dim)
-    y: Tensor = torch.cat(pieces, dim)
-    if relevance_pass.differentiable:
-        y = split_relevance(relevance_pass, y, pieces, dim)
-    relevance_pass.latest_concatenation = Concatenation.of(tensors, dim, y)
-    return y
+
+    joins_ways: ClassVar[bool] = True
+
+    def __call__(self, relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
+        """Concatenate."""
+        tensors, dim = concatenated(*args, **kwargs)
+        pieces = continuing(relevance_pass, tensors, dim)
+        # torch.cat leaves out pieces of one dimension that are empty.
+        if relevance_pass.differentiable and len({piece.dim() for piece in pieces}) == 1:
+            ways = [relevance_pass.ways.join(piece) for piece in pieces]
+            y = split_relevance(relevance_pass, torch.cat(pieces, dim), pieces, dim, ways)
+        else:
+            relevance_pass.settle(pieces)
+            y = torch.cat(pieces, dim)
+        relevance_pass.latest_concatenation = Concatenation.of(tensors, dim, y)
+        return y
 
 
 def continuing(
@@ -175,29 +189,61 @@ def continuing(
 
 
 def split_relevance(
-    relevance_pass: RelevancePass, y: Tensor, pieces: Sequence[Tensor], dim: int
+    relevance_pass: RelevancePass,
+    y: Tensor,
+    pieces: Sequence[Tensor],
+    dim: int,
+    ways: Sequence[Way | None] | None = None,
 ) -> Tensor:
-    """Make ``y``, the pieces concatenated, split its relevance by one function."""
-    if not y.requires_grad or any(piece.dim() != y.dim() for piece in pieces):
-        return y  # torch.cat leaves out pieces of one dimension that are empty
-    return SplitRelevance.apply(relevance_pass, dim, y, *pieces)  # type: ignore[no-any-return]
+    """Make ``y``, the pieces concatenated, split its relevance by one function.
+
+    ``ways`` are those of the pieces, where relevance shall go on by them.
+    """
+    if not y.requires_grad:
+        return y
+    parts, to_pieces, operands = list[_Part](), list[Tensor](), list[Tensor]()
+    for piece, way in zip(pieces, ways or (None,) * len(pieces), strict=True):
+        if way is None:
+            parts.append(_Part(piece.shape[dim], None, 0))
+            to_pieces.append(piece)
+        else:
+            parts.append(_Part(piece.shape[dim], way.rule, len(way.operands)))
+            operands += way.operands
+    ways_taken = len(parts) - len(to_pieces)
+    return SplitRelevance.apply(relevance_pass, dim, parts, ways_taken, y, *to_pieces, *operands)  # type: ignore[no-any-return]
+
+
+@dataclass(slots=True)
+class _Part:
+    """What is sent to a piece of a concatenation: its size, and the rule that takes it on."""
+
+    size: int
+    rule: Rule | None
+    operands: int
 
 
 class SplitRelevance(Function):
     """A concatenation whose relevance is split by one function.
 
-    ``SplitRelevance.apply(relevance_pass, dim, y, *pieces)`` returns ``y``, which is the pieces
-    concatenated. A :class:`~faster_isnet.relevance.functions.Detour`, except that it does not keep
-    the pieces: they may be written to.
+    ``SplitRelevance.apply(relevance_pass, dim, parts, ways, y, *pieces, *operands)`` returns ``y``.
+    It is a :class:`~faster_isnet.relevance.functions.Detour` to the pieces of those parts that have
+    no rule, which it does not keep, since they may be written to, and to the operands of the rules
+    of the others, which are ``ways`` in number.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, relevance_pass: RelevancePass, dim: int, y: Tensor, *pieces: Tensor
+        ctx: Any,
+        relevance_pass: RelevancePass,
+        dim: int,
+        parts: list[_Part],
+        ways: int,
+        y: Tensor,
+        *pieces_and_operands: Tensor,
     ) -> Tensor:
         """Return ``y`` itself, with this node put on top of its history."""
-        ctx.relevance_pass, ctx.dim = relevance_pass, dim
-        ctx.sizes = [piece.shape[dim] for piece in pieces]
+        ctx.relevance_pass, ctx.dim, ctx.parts = relevance_pass, dim, parts
+        ctx.save_for_backward(*pieces_and_operands[len(parts) - ways :])
         ctx.set_materialize_grads(False)
         ctx.mark_dirty(y)
         return y
@@ -205,10 +251,16 @@ class SplitRelevance(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         """Send the gradient down its own way, or relevance to the pieces."""
-        nowhere = (None,) * len(ctx.sizes)
         if grad is None or not ctx.relevance_pass.active:
-            return None, None, grad, *nowhere
-        return None, None, None, *torch.split(grad, ctx.sizes, ctx.dim)
+            return None, None, None, None, grad, *(None,) * (len(ctx.needs_input_grad) - 5)
+        to_pieces, to_operands, operands = [], [], iter(ctx.saved_tensors)
+        sizes = [part.size for part in ctx.parts]
+        for part, g in zip(ctx.parts, torch.split(grad, sizes, ctx.dim), strict=True):
+            if part.rule is None:
+                to_pieces.append(g)
+            else:
+                to_operands += part.rule(g, *islice(operands, part.operands))
+        return None, None, None, None, None, *to_pieces, *to_operands
 
 
 @dataclass(frozen=True)
@@ -229,7 +281,7 @@ class Concatenation:
         """Return the pieces of a concatenation that begins as this one did, if it does."""
         old = len(self.tensors)
         same = dim == self.dim and len(tensors) > old
-        same = same and all(a is b for a, b in zip(self.tensors, tensors, strict=False))
+        same = same and all(map(is_, self.tensors, tensors))
         if not same or self.versions != versions((*self.tensors, self.output)):
             return None
         return self.output, *tensors[old:]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
+
+Setting = int | tuple[int, ...]
+"""Of a convolution: of each dimension, or one for all."""
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -42,7 +46,7 @@ class LinearMap(Protocol):
         """Shape ``values`` ``[C_out]`` so that they broadcast over the map's output."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Convolution:
     """A convolution or transposed convolution of 1, 2 or 3 dimensions.
 
@@ -70,7 +74,7 @@ class Convolution:
             for dim, n in enumerate(size, start=2):
                 back = back.narrow(dim, 0, n)
             return back
-        if all(s == 1 for s in self.stride):
+        if self.stride.count(1) == len(self.stride):
             return self._convolve(g, weight, None, True, (0,) * len(size))
         kernel = weight.shape[2:]
         spans = zip(self.stride, self.padding, self.dilation, kernel, g.shape[2:], strict=True)
@@ -178,19 +182,17 @@ def convolution_call(
 ) -> LinearCall:
     """Read the arguments of ``torch.conv1d``, ``conv2d``, ``conv3d``."""
     n = weight.dim() - 2
-    stride, dilation = _each(stride, n), _each(dilation, n)
     if padding == "valid":
         padding = 0
     elif padding == "same":
-        totals = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
-        padding = [total // 2 for total in totals]
+        spans = zip(_each(dilation, n), weight.shape[2:], strict=True)
+        totals = [d * (k - 1) for d, k in spans]
+        padding = tuple(total // 2 for total in totals)
         if any(total % 2 for total in totals):  # an even kernel: one more on the right
             pads = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
             input, padding = F.pad(input, pads), 0  # noqa: A001
-    padding = _each(padding, n)
-    return LinearCall(
-        Convolution(stride, padding, dilation, (0,) * n, groups, False), input, weight, bias
-    )
+    convolution = _convolution(n, *map(_hashable, (stride, padding, dilation)), 0, groups, False)
+    return LinearCall(convolution, input, weight, bias)
 
 
 def transposed_convolution_call(
@@ -204,10 +206,26 @@ def transposed_convolution_call(
     dilation: Any = 1,
 ) -> LinearCall:
     """Read the arguments of ``torch.conv_transpose1d``, ``conv_transpose2d``, ``…3d``."""
-    n = weight.dim() - 2
-    stride, padding, dilation = _each(stride, n), _each(padding, n), _each(dilation, n)
-    convolution = Convolution(stride, padding, dilation, _each(output_padding, n), groups, True)
+    settings = map(_hashable, (stride, padding, dilation, output_padding))
+    convolution = _convolution(weight.dim() - 2, *settings, groups, True)
     return LinearCall(convolution, input, weight, bias)
+
+
+@lru_cache(maxsize=1024)
+def _convolution(
+    n: int,
+    stride: Setting,
+    padding: Setting,
+    dilation: Setting,
+    output_padding: Setting,
+    groups: int,
+    transposed: bool,
+) -> Convolution:
+    """Return the convolution of ``n`` dimensions; networks have many alike."""
+    strides, paddings, dilations, output_paddings = (
+        _each(setting, n) for setting in (stride, padding, dilation, output_padding)
+    )
+    return Convolution(strides, paddings, dilations, output_paddings, groups, transposed)
 
 
 def dense_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> LinearCall:  # noqa: A002
@@ -245,6 +263,10 @@ def contrast(logits: Tensor, index: Tensor) -> Tensor:
     return logits.gather(1, index) - logits.gather(1, others)
 
 
-def _each(value: Any, n: int) -> tuple[int, ...]:
-    values = (value,) if isinstance(value, int) else tuple(value)
-    return values * n if len(values) == 1 else values
+def _each(setting: Setting, n: int) -> tuple[int, ...]:
+    settings = (setting,) if isinstance(setting, int) else setting
+    return settings * n if len(settings) == 1 else settings
+
+
+def _hashable(setting: Any) -> Setting:
+    return setting if isinstance(setting, (int, tuple)) else tuple(setting)

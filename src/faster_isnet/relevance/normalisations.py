@@ -56,7 +56,7 @@ class BatchNormCall:
             *(self.input, self.weight, self.bias, self.running_mean, self.running_var),
             *(True, self.momentum, self.eps),
         )
-        return y, mean.detach(), rstd.detach()
+        return y, mean, rstd
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Return μ and 1/σ of every channel as constants: the batch's, or the running ones."""
@@ -325,7 +325,8 @@ def _scale(g: Tensor, rstd: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...
 
 
 def _scale_by_channel(g: Tensor, x: Tensor, *factors: Tensor) -> tuple[Tensor | None, ...]:
-    return g * per_channel(reduce(torch.mul, factors), x).to(g.dtype), *(None for _ in factors)
+    scale = per_channel(reduce(torch.mul, factors), x).to(g.dtype)
+    return g * scale, *(None,) * len(factors)
 
 
 def _group_rule(num_groups: int, eps: float) -> Rule:

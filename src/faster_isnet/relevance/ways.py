@@ -50,14 +50,16 @@ class _Waiting:
 
 
 class Ways:
-    """The ways back that wait, in one forward pass."""
+    """The ways back that wait, in one forward pass.
+
+    Attributes
+    ----------
+    waiting
+        They, by the ids of their outputs. Those of outputs that are gone are among them.
+    """
 
     def __init__(self) -> None:
-        self._waiting: dict[int, _Waiting] = {}
-
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._waiting)
+        self.waiting: dict[int, _Waiting] = {}
 
     def leave(
         self, output: Tensor, rule: Rule, *operands: Tensor, optional: bool = False
@@ -67,7 +69,7 @@ class Ways:
         It is ``optional`` where PyTorch's own gradient carries relevance as well, if more slowly.
         """
         written = versions((output, *operands))
-        self._waiting[id(output)] = _Waiting(Way(rule, operands), ref(output), written, optional)
+        self.waiting[id(output)] = _Waiting(Way(rule, operands), ref(output), written, optional)
         return output
 
     def join(self, tensor: Tensor, overwrites: bool = False) -> Way | None:
@@ -76,18 +78,18 @@ class Ways:
         The way waits on for others that read the tensor, unless it is optional or the function
         ``overwrites`` the tensor.
         """
-        waiting = self._waiting.pop(id(tensor), None)
+        waiting = self.waiting.pop(id(tensor), None)
         if waiting is None or not waiting.holds_for(tensor):
             return None
         if not (waiting.optional or overwrites):
             waiting.joined = True
-            self._waiting[id(tensor)] = waiting
+            self.waiting[id(tensor)] = waiting
         return waiting.way
 
     def of(self, arguments: Iterable[Any]) -> Iterator[tuple[Tensor, Way]]:
         """Yield those among a function's arguments whose ways waited, which wait no longer."""
         for argument in _flat(arguments):
-            if waiting := self._waiting.pop(id(argument), None):
+            if waiting := self.waiting.pop(id(argument), None):
                 yield from _held(waiting)
 
     def all(self, joined: bool) -> Iterator[tuple[Tensor, Way]]:
@@ -95,7 +97,7 @@ class Ways:
 
         ``joined`` says whether those are among them that a function has joined.
         """
-        waiting, self._waiting = self._waiting, {}
+        waiting, self.waiting = self.waiting, {}
         for one in waiting.values():
             if joined or not one.joined:
                 yield from _held(one)
