@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
+from torch._C._autograd import _get_sequence_nr
 from torch.overrides import TorchFunctionMode
 
 from faster_isnet.relevance.composites import Handler
@@ -57,6 +58,7 @@ class Interception(TorchFunctionMode):
         self._input_rule = input_rule
         joining = (f for f, handler in handlers.items() if getattr(handler, "joins_ways", False))
         self._lets_ways_wait = LOOKS.union(joining)
+        self._nodes: int | None = None
 
     def __torch_function__(
         self,
@@ -67,19 +69,36 @@ class Interception(TorchFunctionMode):
     ) -> Any:
         """Call ``func``, or what takes its place."""
         kwargs = kwargs or {}
+        relevance_pass = self._relevance_pass
+        self._notice_unseen()
+        claimed = None
         if self._input_rule is not None:
-            computed = self._input_rule.claim(func, args, kwargs)
-            if computed is not None:
-                with Interception(self._handlers, self._relevance_pass):
-                    return computed()
-        if self._relevance_pass.ways.waiting and func not in self._lets_ways_wait:
-            self._relevance_pass.settle((args, kwargs))
-        handler = self._handlers.get(func)
-        if handler is None:
-            return func(*args, **kwargs)
-        return handler(self._relevance_pass, func, args, kwargs)
+            claimed = self._input_rule.claim(func, args, kwargs)
+        if claimed is not None:
+            with Interception(self._handlers, relevance_pass):
+                result = claimed()
+        else:
+            if relevance_pass.ways.waiting and func not in self._lets_ways_wait:
+                relevance_pass.settle((args, kwargs))
+            handler = self._handlers.get(func)
+            if handler is None:
+                result = func(*args, **kwargs)
+            else:
+                result = handler(relevance_pass, func, args, kwargs)
+        self._nodes = _get_sequence_nr()
+        return result
+
+    def _notice_unseen(self) -> None:
+        """Notice that the model has called what no mode sees: a ``torch.autograd.Function``.
+
+        The graph has got nodes since the last call, then.
+        """
+        ways = self._relevance_pass.ways
+        if ways.waiting and self._nodes != _get_sequence_nr():
+            ways.were_read_unseen()
 
     def __exit__(self, *exception: Any) -> None:
         """Leave what the model has returned ready for a relevance pass."""
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self._notice_unseen()
         self._relevance_pass.finish()

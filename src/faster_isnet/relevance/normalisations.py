@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, ClassVar
 
 import torch
@@ -198,19 +198,21 @@ class BatchNormRule:
         if not y.requires_grad:
             return y
         factors = (rstd,) if call.weight is None else (rstd, call.weight)
+        unseen = None
         if call.training:
-            _hold_statistics(relevance_pass, y, call.input_position, factors)
+            node = y.grad_fn  # and not y, which would be kept for as long as its way waits
+            unseen = partial(_hold_statistics, relevance_pass, node, call.input_position, factors)
         way = relevance_pass.ways.join(call.input) or Way(_scale_by_channel, (call.input,))
-        return relevance_pass.ways.leave(y, way.rule, *way.operands, *factors)
+        return relevance_pass.ways.leave(y, way.rule, *way.operands, *factors, unseen=unseen)
 
 
 def _hold_statistics(
-    relevance_pass: RelevancePass, y: Tensor, input_position: int, factors: tuple[Tensor, ...]
+    relevance_pass: RelevancePass, node: Any, input_position: int, factors: tuple[Tensor, ...]
 ) -> None:
     """Let relevance that comes by the gradient's own way not pass through the batch's statistics.
 
-    It does where a ``torch.autograd.Function`` of the model reads ``y``: no interception sees that,
-    so the way back is not put on the history that it goes on from.
+    It does where a ``torch.autograd.Function`` of the model reads the output: its way back is not
+    on the history that the function goes on from. ``node`` is batch norm's in the graph.
     """
 
     def hook(
@@ -223,8 +225,7 @@ def _hold_statistics(
         replaced[input_position] = _scale_by_channel(g, g, *factors)[0]
         return tuple(replaced)
 
-    assert y.grad_fn is not None
-    y.grad_fn.register_hook(hook)
+    node.register_hook(hook)
 
 
 def layer_norm(

@@ -40,6 +40,7 @@ class _Waiting:
     output: ref[Tensor]
     versions: list[int]
     optional: bool
+    unseen: Callable[[], None] | None
     joined: bool = False
 
     def holds_for(self, tensor: Tensor | None) -> bool:
@@ -62,15 +63,29 @@ class Ways:
         self.waiting: dict[int, _Waiting] = {}
 
     def leave(
-        self, output: Tensor, rule: Rule, *operands: Tensor, optional: bool = False
+        self,
+        output: Tensor,
+        rule: Rule,
+        *operands: Tensor,
+        optional: bool = False,
+        unseen: Callable[[], None] | None = None,
     ) -> Tensor:
         """Leave the way back of ``output``, and return that.
 
         It is ``optional`` where PyTorch's own gradient carries relevance as well, if more slowly.
+        ``unseen`` makes it do so, for what may have read the output without joining its way.
         """
         written = versions((output, *operands))
-        self.waiting[id(output)] = _Waiting(Way(rule, operands), ref(output), written, optional)
+        way = Way(rule, operands)
+        self.waiting[id(output)] = _Waiting(way, ref(output), written, optional, unseen)
         return output
+
+    def were_read_unseen(self) -> None:
+        """Prepare the outputs whose ways wait for readers that have not joined them."""
+        for waiting in self.waiting.values():
+            if waiting.unseen is not None:
+                waiting.unseen()
+                waiting.unseen = None
 
     def join(self, tensor: Tensor, overwrites: bool = False) -> Way | None:
         """Return the way of a tensor, for a function that reads it and takes it into its own.
