@@ -103,6 +103,32 @@ def in_a_list(n: Network, x: Tensor) -> Tensor:
     return torch.cat([y, F.relu(y)], 2)
 
 
+def concatenated(n: Network, x: Tensor) -> Tensor:
+    y, z = n.then(n.other(x)), n.then(n.second(n.then(n.other(x))))
+    return F.relu(torch.cat([y, x[..., 2:, 2:], z], 2))
+
+
+def concatenated_twice(n: Network, x: Tensor) -> Tensor:
+    y = n.then(n.other(x))
+    z = n.then(n.norm(y))
+    return F.relu(torch.cat([y, z], 2)) + torch.cat([z, y], 2)
+
+
+def dense_block(n: Network, x: Tensor) -> Tensor:
+    features = [x[..., 2:, 2:], n.then(n.other(x))]
+    for _ in range(2):
+        y = F.relu(n.then(n.second(n.then(torch.cat(features, 2))[..., :5, :5])))
+        features.append(n.then(F.conv2d(y, n.other.weight, padding=1)))
+    return torch.cat(features, 2)
+
+
+def written_to_after_concatenation(n: Network, x: Tensor) -> Tensor:
+    y = n.then(n.norm(n.then(n.other(x))))
+    z = torch.cat([y, y], 2)
+    y += 1
+    return F.relu(z) + torch.cat([y, y], 2)
+
+
 def dense_of_three_dimensions(n: Network, x: Tensor) -> Tensor:
     sequence = x.flatten(2).transpose(1, 2)[:, :16]
     y = F.relu(n.then(n.norm1d(n.then(n.dense(sequence)))))
@@ -120,6 +146,7 @@ ALL = [
         written_to_after,
         in_a_list,
     ),
+    *(concatenated, concatenated_twice, dense_block, written_to_after_concatenation),
     dense_of_three_dimensions,
 ]
 
@@ -220,15 +247,18 @@ def test_ways_that_were_joined_are_put_there_before_what_is_not_seen() -> None:
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("last", ["conv", "norm", "relu", "norm and relu"])
+@pytest.mark.parametrize("last", ["conv", "norm", "relu", "norm, relu", "relu, norm", "temporary"])
 def test_a_custom_function_reads_what_a_torch_function_would(last: str, training: bool) -> None:
     def steps(double: Callable[[Tensor], Tensor]) -> Callable[[Network, Tensor], Tensor]:
         def run(n: Network, x: Tensor) -> Tensor:
+            if last == "temporary":  # nothing of what it reads is left when it has read it
+                return F.relu(double(n.norm(n.other(x))))
             y = n.other(x)
             y = n.norm(y) if "norm" in last else y
             y = F.relu(y) if last == "relu" else y
+            first = F.relu(y) if last == "relu, norm" else 0
             z = double(y)
-            return F.relu(y) + z if last == "norm and relu" else z
+            return F.relu(y) + z if last == "norm, relu" else first + z
 
         return run
 
