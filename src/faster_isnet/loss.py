@@ -17,6 +17,7 @@ from faster_isnet.checks import (
     check_labels,
     check_masks,
     check_range,
+    is_on_host,
 )
 from faster_isnet.cuts import AUTO, IMAGE, Cut, Cuts
 from faster_isnet.explain import Explanation
@@ -126,7 +127,7 @@ class ISNetLoss(nn.Module):
             check_choice("cut_low", cut_low, [AUTO])
         self.cuts = None if isinstance(cut_low, str) else Cuts.of(cut_low, cut_high)
         self.foreground = check_choice("foreground", foreground, _ABOVE)
-        self.normalization = check_choice("normalization", normalization, _NORMALIZATIONS)
+        self.normalization = check_choice("normalization", normalization, _UNITS)
         self.layer_decay = check_range("layer_decay", layer_decay, 0, 1, open_low=True)
         self.task = check_choice("task", task, TASKS)
         weights = None if class_weights is None else torch.as_tensor(class_weights).float()
@@ -206,23 +207,25 @@ class ISNetLoss(nn.Module):
             ``[B]``, the mean over each sample's K heatmaps.
         """
         h, mask = at_least_float32(heatmaps).flatten(3), masks.flatten(2).unsqueeze(1)
-        mask = mask.to(h)
-        inside = (h.abs() * mask).sum((2, 3))
+        mask, size = mask.to(h), h.abs()
+        inside = (size * mask).sum((2, 3))
         losses = h.new_zeros(h.shape[:2])
         if self.background_weight:
-            losses = losses + self.background_weight * self._background(h, mask)
+            # Divided after the pooling, which is linear: there are fewer values then.
+            pooled = gwrp(size * (1 - mask), self.gwrp_decay)
+            unit = _UNITS[self.normalization](h, mask, inside)
+            losses = losses + self.background_weight * self._background(pooled / unit)
         if self.foreground_weight:
             losses = losses + self.foreground_weight * self._foreground(inside, layer)
         return losses.mean(1)
 
     def _heatmap_loss(self, explanation: Explanation, masks: Tensor, has_mask: Tensor) -> Tensor:
-        # Samples without a mask are filled in rather than taken out: how many there are is not
-        # known on the host. What their heatmaps hold, be it NaN, does not matter.
+        # What the heatmaps of samples without a mask hold, be it NaN, does not matter.
         relevances = {IMAGE: explanation.heatmap, **explanation.layers}
-        masks = masks.masked_fill(_per_sample(~has_mask, masks), 1)
+        masks = _filled(masks, ~has_mask, 1)
         by_layer = [
             self.heatmap_losses(
-                relevance.masked_fill(_per_sample(~has_mask, relevance), 0),
+                _filled(relevance, ~has_mask, 0),
                 shrink_mask(masks, relevance),
                 layer,
             )
@@ -231,10 +234,8 @@ class ISNetLoss(nn.Module):
         joined = gwrp(torch.stack(by_layer, dim=1), self.layer_decay)
         return (joined * has_mask).sum() / len(has_mask)
 
-    def _background(self, h: Tensor, mask: Tensor) -> Tensor:
-        """Return −log(1 − s/(s + E)) of the background scores s, ``[B, K]``."""
-        u = _NORMALIZATIONS[self.normalization](h, mask)
-        scores = gwrp(u * (1 - mask), self.gwrp_decay)
+    def _background(self, scores: Tensor) -> Tensor:
+        """Return −log(1 − s/(s + E)) of background scores s ``[B, K, C]``, the mean over C."""
         # The same as −log(1 − s/(s + E)), without the cancellation.
         return torch.log1p(scores / self.activation).clamp(max=_LARGEST_BACKGROUND_LOSS).mean(2)
 
@@ -278,8 +279,14 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
     return values.topk(ranks, dim=-1).values @ weights.to(values)
 
 
-def _per_sample(values: Tensor, like: Tensor) -> Tensor:
-    return values.reshape(-1, *(1,) * (like.dim() - 1))
+def _filled(values: Tensor, samples: Tensor, value: float) -> Tensor:
+    """Return ``values`` with those of some samples, of which ``samples`` ``[B]`` says, filled in.
+
+    They are not taken out, since an accelerator's host does not know how many there are.
+    """
+    if is_on_host(samples) and not bool(samples.any()):
+        return values
+    return values.masked_fill(samples.reshape(-1, *(1,) * (values.dim() - 1)), value)
 
 
 def shrink_mask(masks: Tensor, relevance: Tensor) -> Tensor:
@@ -309,22 +316,24 @@ def shrink_mask(masks: Tensor, relevance: Tensor) -> Tensor:
     return (pooled > 0).to(masks.dtype)
 
 
-def _by_absolute_mean(h: Tensor, mask: Tensor) -> Tensor:
-    h = h.abs()
-    return h / _positive(_foreground_mean(h, mask))
+# What the sizes of a heatmap are measured in, ``[B, K, 1]``: from the heatmap ``[B, K, C, N]``, the
+# mask ``[B, 1, 1, N]``, and the sum of the sizes in the foreground ``[B, K]``.
 
 
-def _by_signed_mean(h: Tensor, mask: Tensor) -> Tensor:
-    return h.abs() / _positive(_foreground_mean(h, mask).abs())
+def _absolute_mean(h: Tensor, mask: Tensor, inside: Tensor) -> Tensor:
+    return _positive(inside / _foreground_size(h, mask))[..., None]
 
 
-def _by_size(h: Tensor, mask: Tensor) -> Tensor:
-    return h.abs() * math.prod(h.shape[2:])
+def _signed_mean(h: Tensor, mask: Tensor, inside: Tensor) -> Tensor:
+    return _positive(((h * mask).sum((2, 3)) / _foreground_size(h, mask)).abs())[..., None]
 
 
-def _foreground_mean(h: Tensor, mask: Tensor) -> Tensor:
-    count = mask.sum((2, 3), keepdim=True) * h.shape[2]
-    return (h * mask).sum((2, 3), keepdim=True) / count
+def _one_by_number(h: Tensor, mask: Tensor, inside: Tensor) -> Tensor:
+    return inside.new_tensor(1 / math.prod(h.shape[2:]))
+
+
+def _foreground_size(h: Tensor, mask: Tensor) -> Tensor:
+    return mask.sum((2, 3)) * h.shape[2]
 
 
 def _positive(value: Tensor) -> Tensor:
@@ -346,10 +355,10 @@ def _above_hybrid(inside: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return quadratic + (inside - (low + high)).clamp(min=0)
 
 
-_NORMALIZATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "abs": _by_absolute_mean,
-    "signed": _by_signed_mean,
-    "none": _by_size,
+_UNITS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "abs": _absolute_mean,
+    "signed": _signed_mean,
+    "none": _one_by_number,
 }
 _ABOVE: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
     "l1": _above_l1,

@@ -46,7 +46,8 @@ class RelevancePass:
 
     def settle(self, arguments: Iterable[Any]) -> None:
         """Put the ways back of what is among a function's arguments on their histories."""
-        self._put(self.ways.of(arguments))
+        if self.ways.waiting:
+            self._put(self.ways.of(arguments))
 
     def finish(self) -> None:
         """Put those ways on histories that nothing has joined: the model has run."""
