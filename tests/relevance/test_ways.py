@@ -271,6 +271,24 @@ def test_a_custom_function_reads_what_a_torch_function_would(last: str, training
         torch.testing.assert_close(one, other)
 
 
+class ReadsImageAgain(Network):
+    """Reads the image a second time, while the way of a batch norm waits for its second reader."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.then(self.norm(self.then(self.other(F.relu(self.conv(x))))))
+        a = F.relu(y)
+        return self.out((a * self.conv(x[..., 2:, 2:]) + y.sin()).mean((2, 3)))
+
+
+def test_ways_wait_while_the_image_is_read_again() -> None:
+    x = torch.rand(3, 2, 9, 9, dtype=torch.float64)
+    found, expected = (
+        Explainer(ReadsImageAgain(plain, apart).double(), input_rule="zb")(x, 0).heatmap
+        for apart in (False, True)
+    )
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.parametrize("steps", ALL)
 def test_a_graph_that_is_no_longer_needed_is_gone(
     steps: Callable[[Network, Tensor], Tensor],

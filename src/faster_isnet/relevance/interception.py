@@ -18,34 +18,8 @@ _PROPERTIES: Sequence[Any] = (Tensor.shape, Tensor.ndim, Tensor.dtype, Tensor.de
 LOOKS = frozenset([Tensor.dim, Tensor.size, Tensor.numel, *(p.__get__ for p in _PROPERTIES)])
 
 
-class Interception(TorchFunctionMode):
-    """Gives the functions that a model calls their rules, in this thread only.
-
-    Interception, not surgery: the model keeps its modules, has no hooks of the engine, and is
-    the model it was once the block ends.
-
-    Parameters
-    ----------
-    handlers
-        What takes the place of which function.
-    relevance_pass
-        The flag that the functions of this forward pass share.
-    input_rule
-        The rule of what reads the image, if that has one of its own. It is asked first; the
-        functions that it calls have the rules that they have elsewhere.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from faster_isnet.relevance.composites import flex
-    >>> relevance_pass, x = RelevancePass(), torch.tensor([-1.0, 2.0], requires_grad=True)
-    >>> with Interception(flex(epsilon=1.0).table, relevance_pass):
-    ...     y = torch.relu(x)
-    >>> with relevance_pass.running():
-    ...     (g,) = torch.autograd.grad(y.sum(), x)
-    >>> g  # a / (a + ε), where the gradient has 1
-    tensor([0.0000, 0.6667])
-    """
+class _Rules(TorchFunctionMode):
+    """Gives functions their rules."""
 
     def __init__(
         self,
@@ -75,7 +49,7 @@ class Interception(TorchFunctionMode):
         if self._input_rule is not None:
             claimed = self._input_rule.claim(func, args, kwargs)
         if claimed is not None:
-            with Interception(self._handlers, relevance_pass):
+            with _Rules(self._handlers, relevance_pass):
                 result = claimed()
         else:
             if relevance_pass.ways.waiting and func not in self._lets_ways_wait:
@@ -96,6 +70,36 @@ class Interception(TorchFunctionMode):
         ways = self._relevance_pass.ways
         if ways.waiting and self._nodes != _get_sequence_nr():
             ways.were_read_unseen()
+
+
+class Interception(_Rules):
+    """Gives the functions that a model calls their rules, in this thread only.
+
+    Interception, not surgery: the model keeps its modules, has no hooks of the engine, and is
+    the model it was once the block ends.
+
+    Parameters
+    ----------
+    handlers
+        What takes the place of which function.
+    relevance_pass
+        The flag that the functions of this forward pass share.
+    input_rule
+        The rule of what reads the image, if that has one of its own. It is asked first; the
+        functions that it calls have the rules that they have elsewhere.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from faster_isnet.relevance.composites import flex
+    >>> relevance_pass, x = RelevancePass(), torch.tensor([-1.0, 2.0], requires_grad=True)
+    >>> with Interception(flex(epsilon=1.0).table, relevance_pass):
+    ...     y = torch.relu(x)
+    >>> with relevance_pass.running():
+    ...     (g,) = torch.autograd.grad(y.sum(), x)
+    >>> g  # a / (a + ε), where the gradient has 1
+    tensor([0.0000, 0.6667])
+    """
 
     def __exit__(self, *exception: Any) -> None:
         """Leave what the model has returned ready for a relevance pass."""
