@@ -175,6 +175,8 @@ PREPROCESSINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "by channel, as torchvision's GoogLeNet": lambda x: torch.cat(
         [torch.unsqueeze(x[:, c], 1) * (0.2 + c) - 0.1 * c for c in range(3)], 1
     ),
+    "concatenate, by name": lambda x: torch.concatenate(tensors=(2 * x[:, :1], x[:, 1:]), dim=1),
+    "stack": lambda x: torch.stack([x[:, 0], 3 * x[:, 1], x[:, 2] - 1], 1),
     "swap channels": lambda x: x.flip(1),
     "clone": torch.clone,
 }

@@ -29,8 +29,9 @@ AFFINE = frozenset(
             *("__truediv__", "__getitem__", "clone", "contiguous", "to", "float", "double"),
             *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute"),
             *("transpose", "movedim", "expand", "expand_as", "repeat", "narrow", "select"),
-            *("index_select", "chunk", "split", "unbind", "cat", "concat", "stack", "flip"),
+            *("index_select", "chunk", "split", "unbind", "cat", "concat", "concatenate", "stack"),
             *(
+                "flip",
                 "pad",
                 "interpolate",
                 "avg_pool1d",
@@ -43,7 +44,7 @@ AFFINE = frozenset(
         )
     )
 )
-_OF_LISTS = frozenset(spellings(("cat", "concat", "stack")))
+_OF_LISTS = frozenset(spellings(("cat", "concat", "concatenate", "stack")))
 
 
 @dataclass(frozen=True)
