@@ -159,8 +159,9 @@ def test_cuts_suit_the_variant_unless_they_are_given(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("deep_supervision", [True, False])
+@pytest.mark.parametrize(
+    ("variant", "deep_supervision"), [*((name, True) for name in VARIANTS), ("selective", False)]
+)
 def test_the_demo_runs_with_every_variant(
     tmp_path: Path, variant: str, deep_supervision: bool
 ) -> None:

@@ -59,7 +59,9 @@ def test_relevance_is_conserved_where_the_published_code_loses_it(
     assert ((sums - explanation.quantity).abs() < 1e-6 * explanation.quantity.abs()).all()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg11_bn"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", pytest.param("densenet121", marks=pytest.mark.slow), "vgg11_bn"]
+)
 def test_the_block_form_tends_to_flex(name: str) -> None:
     """Without biases, so that the two differ by nothing but where ε is added."""
     if name == "vgg11_bn":
