@@ -176,7 +176,7 @@ class Explainer:
             check_precision(images, self.composite.name)
         with torch.inference_mode(False), torch.enable_grad():
             pixels = _as_pixels(images, differentiable)
-            relevance_pass = RelevancePass(differentiable)
+            relevance_pass = RelevancePass(differentiable, entrances=not self.layers)
             run = self._forward(images, pixels, relevance_pass, target)
             tensors = [*run.sources, *run.hidden.values()]
             names = ["image"] * len(run.sources) + list(run.hidden)

@@ -11,7 +11,14 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from faster_isnet.relevance.activations import ReLURule
-from faster_isnet.relevance.functions import Detour, Overwrite, RelevancePass, ReLU, Route
+from faster_isnet.relevance.functions import (
+    Detour,
+    Overwrite,
+    RelevancePass,
+    ReLU,
+    Route,
+    ScaledReLU,
+)
 
 
 def _double(g: Tensor, x: Tensor) -> tuple[Tensor]:
@@ -37,6 +44,17 @@ def relu_with_a_way_around(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
     return ReLU.apply(relevance_pass, rule, False, x.sin(), 2 * x)
 
 
+def scaled_relu(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
+    """A ReLU read twice, once by its entrance."""
+
+    def rule(g: Tensor, scaled: Tensor, a: Tensor, factor: Tensor) -> Tensor:
+        return (g * factor + scaled) * a.square()
+
+    factor = x[0]
+    a, entrance = ScaledReLU.apply(relevance_pass, rule, False, x.sin(), x.cos(), factor)
+    return Detour.apply(relevance_pass, lambda g, *_: (g, 4 * g), a.cos(), a, entrance)
+
+
 def route(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
     """A route that two operands share: its relevance is the sum of theirs."""
     way = Route.apply(relevance_pass, _double, x, x)
@@ -48,7 +66,7 @@ def overwrite(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
     return Overwrite.apply(x.clone(), x.sin())
 
 
-FUNCTIONS = [detour, relu, relu_in_place, relu_with_a_way_around, route, overwrite]
+FUNCTIONS = [detour, relu, relu_in_place, relu_with_a_way_around, scaled_relu, route, overwrite]
 
 
 def relevance(function: Callable[..., Tensor], x: Tensor, g: Tensor) -> Tensor:

@@ -58,6 +58,10 @@ def check_map(func, x: Tensor, weight: Tensor, arguments: dict) -> None:
     scale = torch.randn(y.shape[1], dtype=torch.float64)
     scaled = call.map.forward(call.input, call.map.scale_outputs(weight, scale))
     torch.testing.assert_close(scaled, call.map.per_output(scale) * y)
+    scale = torch.randn(x.shape[1], dtype=torch.float64)
+    scaled = call.map.forward(call.input, call.map.scale_inputs(weight, scale))
+    by_channel = scale.reshape(-1, *(1,) * (x.dim() - 2))
+    torch.testing.assert_close(scaled, call.map.forward(call.input * by_channel, weight))
 
 
 @settings(max_examples=60, deadline=None)
@@ -91,5 +95,8 @@ def test_dense() -> None:
     torch.testing.assert_close(linear.forward(x, weight), y)
     g = torch.randn_like(y)
     torch.testing.assert_close(linear.adjoint(g, weight, x), torch.autograd.grad(y, x, g)[0])
+    by_input = torch.randn(3, dtype=torch.float64)
+    scaled = linear.forward(x, linear.scale_inputs(weight, by_input))
+    torch.testing.assert_close(scaled, F.linear(x * by_input, weight))
     scaled = linear.forward(x, linear.scale_outputs(weight, scale))
     torch.testing.assert_close(scaled, linear.per_output(scale) * y)

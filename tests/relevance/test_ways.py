@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from custom_function import Doubled
 from faster_isnet import Explainer
 from faster_isnet.relevance.functions import RelevancePass
-from faster_isnet.relevance.ways import Ways
+from faster_isnet.relevance.ways import Entrance, Ways
 
 
 class Network(nn.Module):
@@ -49,6 +49,23 @@ def in_place(n: Network, x: Tensor) -> Tensor:
 
 def norm_alone(n: Network, x: Tensor) -> Tensor:
     return n.other(n.then(F.relu(n.then(n.norm(x)))))
+
+
+def two_norms_first(n: Network, x: Tensor) -> Tensor:
+    return n.other(n.then(F.relu(n.then(n.second(n.then(n.norm(x))))))).sin()
+
+
+def norm_first(n: Network, x: Tensor) -> Tensor:
+    a = n.then(F.relu(n.then(n.norm(x)), inplace=True))
+    return F.relu(n.then(n.second(n.then(n.other(a)))))
+
+
+def norm_first_of_several(n: Network, x: Tensor) -> Tensor:
+    a = n.then(F.relu(n.then(n.norm(x))))
+    turned = F.conv_transpose2d(a, n.other.weight, stride=2)
+    b = n.then(F.relu(n.then(n.second(x))))
+    separate = F.conv2d(b, n.other.weight[:, :2], n.other.bias, groups=2)
+    return (n.other(a) + separate + n.other(a).sin() + a[..., 2:, 2:]) * turned[..., :5, :5]
 
 
 def without_norm(n: Network, x: Tensor) -> Tensor:
@@ -136,7 +153,8 @@ def dense_of_three_dimensions(n: Network, x: Tensor) -> Tensor:
 
 
 ALL = [
-    *(plain, in_place, norm_alone, without_norm, nothing_joins, two_norms),
+    *(plain, in_place, norm_alone, two_norms_first, norm_first, norm_first_of_several),
+    *(without_norm, nothing_joins, two_norms),
     *(
         norms_of_two_modes,
         read_before,
@@ -183,13 +201,17 @@ def test_one_node_is_what_several_are(
 
 
 @pytest.mark.parametrize("pixels", [5, 9])
-def test_scales_are_put_where_there_is_less_of_it(pixels: int) -> None:
+@pytest.mark.parametrize("steps", [plain, norm_first])
+def test_scales_are_put_where_there_is_less_of_it(
+    steps: Callable[[Network, Tensor], Tensor], pixels: int
+) -> None:
     """Into relevance where the map is smaller than the weights, else into these."""
     x = torch.rand(3, 2, pixels, pixels, dtype=torch.float64)
-    smaller = 3 * 4 * (pixels - 4) ** 2 < 4 * 4 * 3 * 3
+    shrunk = 4 if steps is plain else 2  # behind or before the convolution
+    smaller = 3 * 4 * (pixels - shrunk) ** 2 < 4 * 4 * 3 * 3
     assert smaller == (pixels == 5)
     found, expected = (
-        gradients(Network(plain, apart).double(), x, True, 0) for apart in (False, True)
+        gradients(Network(steps, apart).double(), x, True, 0) for apart in (False, True)
     )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
@@ -269,6 +291,44 @@ def test_a_custom_function_reads_what_a_torch_function_would(last: str, training
     )
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
+
+
+class ReadsOwnOutput(nn.Module):
+    """Returns what a layer of its own has read, too."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = [network]
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        (n,) = self.network
+        a = n.then(F.relu(n.then(n.norm(x))))
+        n.aside = n.other(a)
+        return a
+
+
+def test_a_hidden_layer_gets_all_of_its_relevance() -> None:
+    """Also what layers send that have read it before its module returned it."""
+
+    def hidden(apart: bool) -> Tensor:
+        def steps(n: Network, x: Tensor) -> Tensor:
+            return n.inner(x)[..., 2:, 2:] * n.aside
+
+        n = Network(steps, apart)
+        n.inner = ReadsOwnOutput(n)
+        x = torch.rand(3, 2, 9, 9, dtype=torch.float64)
+        return Explainer(n.double(), layers=["inner"])(x, 0, differentiable=True).layers["inner"]
+
+    torch.testing.assert_close(hidden(False), hidden(True))
+
+
+def test_an_entrance_is_closed_once_its_tensor_has_been_written_to() -> None:
+    a, operand = torch.ones(2), torch.zeros(2)
+    entrance = Entrance(a, a._version, operand, ())
+    assert entrance.leads_to(a)
+    assert not entrance.leads_to(a.clone())
+    a += 1
+    assert not entrance.leads_to(a)
 
 
 class ReadsImageAgain(Network):

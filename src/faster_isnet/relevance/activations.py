@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from typing import Any, ClassVar
 
 import torch
@@ -17,9 +17,12 @@ from faster_isnet.relevance.functions import (
     Overwrite,
     RelevancePass,
     ReLU,
+    ScaledReLU,
     StabilisedShare,
     stabilised_share,
 )
+from faster_isnet.relevance.normalisations import scale_rule, scaled
+from faster_isnet.relevance.ways import Entrance, Way
 
 TorchFunction = Callable[..., Any]
 
@@ -144,12 +147,32 @@ class ReLURule:
                 return (self._share(relevance_pass, g, a),)
 
             return ReLU.apply(relevance_pass, share, inplace, z)  # type: ignore[no-any-return]
+        if relevance_pass.entrances and way.rule is scale_rule:
+            return self._with_entrance(relevance_pass, inplace, z, way)
         onward = way.rule  # and not the way itself, which would keep the operands alive
 
         def rule(g: Tensor, a: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
             return None, *onward(self._share(relevance_pass, g, a), *operands)
 
         return ReLU.apply(relevance_pass, rule, inplace, z, *way.operands)  # type: ignore[no-any-return]
+
+    def _with_entrance(
+        self, relevance_pass: RelevancePass, inplace: bool, z: Tensor, way: Way
+    ) -> Tensor:
+        """Compute ReLU of what was scaled by channel: the share may be taken before or after."""
+
+        def rule(
+            g: Tensor | None, by_entrance: Tensor | None, a: Tensor, *factors: Tensor
+        ) -> Tensor:
+            if g is not None:
+                g = scaled(g, factors)
+            arriving = [one for one in (g, by_entrance) if one is not None]
+            return self._share(relevance_pass, reduce(torch.add, arriving), a)
+
+        a, operand = ScaledReLU.apply(relevance_pass, rule, inplace, z, *way.operands)
+        factors = way.operands[1:]
+        relevance_pass.latest_entrance = Entrance(a, a._version, operand, factors)
+        return a  # type: ignore[no-any-return]
 
     def _share(self, relevance_pass: RelevancePass, g: Tensor, a: Tensor) -> Tensor:
         if self.epsilon < torch.finfo(a.dtype).tiny:  # a + ε is a: the gradient

@@ -7,7 +7,7 @@ G convention, R = a ⊙ G (LRP as one modified backward pass; Bassi et al., IEEE
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
-from faster_isnet.relevance.ways import Rule, Way, Ways
+from faster_isnet.relevance.ways import Entrance, Rule, Way, Ways
 
 
 class RelevancePass:
@@ -29,6 +29,9 @@ class RelevancePass:
     ----------
     differentiable
         Whether the relevance shall be differentiated, as in training.
+    entrances
+        Whether relevance may come to a hidden tensor by an entrance of its own, which costs less.
+        Who asks for the relevance of that tensor misses what has come so.
 
     Attributes
     ----------
@@ -36,13 +39,14 @@ class RelevancePass:
         The ways back that are on no history yet.
     """
 
-    def __init__(self, differentiable: bool = True) -> None:
-        self.differentiable = differentiable
+    def __init__(self, differentiable: bool = True, entrances: bool = False) -> None:
+        self.differentiable, self.entrances = differentiable, entrances
         self.active = False
         self.number = 0
         self.batched = False
         self.ways = Ways()
         self.latest_concatenation: object = None  # see linear_layers.Concatenation
+        self.latest_entrance: Entrance | None = None
 
     def settle(self, arguments: Iterable[Any]) -> None:
         """Put the ways back of what is among a function's arguments on their histories."""
@@ -52,12 +56,12 @@ class RelevancePass:
     def finish(self) -> None:
         """Put those ways on histories that nothing has joined: the model has run."""
         self._put(self.ways.all(joined=False))
-        self.latest_concatenation = None
+        self.latest_concatenation = self.latest_entrance = None
 
     def forget(self) -> None:
         """Put all ways on histories, continue no concatenation: what reads them is not seen."""
         self._put(self.ways.all(joined=True))
-        self.latest_concatenation = None
+        self.latest_concatenation = self.latest_entrance = None
 
     def _put(self, outputs_and_ways: Iterable[tuple[Tensor, Way]]) -> None:
         for output, way in outputs_and_ways:
@@ -180,6 +184,47 @@ class ReLU(Function):
         return None, None, None, gated, *(None,) * len(operands)
 
 
+class ScaledReLU(Function):
+    """ReLU of what has been scaled by channel, whose relevance may come with that scale applied.
+
+    ``ScaledReLU.apply(relevance_pass, rule, inplace, z, x, *factors)`` returns ``a = relu(z)``, z
+    being made of x, and a tensor without values for an
+    :class:`~faster_isnet.relevance.ways.Entrance`. In a relevance pass
+    ``rule(G, scaled G, a, *factors)`` returns the G of x; one of the two that arrive may be None.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        relevance_pass: RelevancePass,
+        rule: Callable[..., Tensor],
+        inplace: bool,
+        z: Tensor,
+        x: Tensor,
+        *factors: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Return ``relu(z)``, written into ``z`` if ``inplace``, and the tensor without values."""
+        ctx.relevance_pass, ctx.rule = relevance_pass, rule
+        ctx.set_materialize_grads(False)
+        if inplace:
+            ctx.mark_dirty(z)
+        a: Tensor = OWN_RELUS[inplace](z)
+        ctx.save_for_backward(a, *factors)
+        return a, a.new_zeros(()).expand(a.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, scaled: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gate the gradient, or send relevance back by the rule."""
+        nothing = (None,) * (len(ctx.needs_input_grad) - 5)
+        if grad is None and scaled is None:
+            return None, None, None, None, None, *nothing
+        a, *factors = ctx.saved_tensors
+        if ctx.relevance_pass.active:
+            return None, None, None, None, ctx.rule(grad, scaled, a, *factors), *nothing
+        gated = torch.ops.aten.threshold_backward.default(grad, a, 0)
+        return None, None, None, gated, None, *nothing
+
+
 def stabilised_share(g: Tensor, a: Tensor, epsilon: float) -> Tensor:
     """Return ``G · a / (a + ε)`` for a ≥ 0, without a gradient: what ReLU leaves of relevance.
 
@@ -211,7 +256,8 @@ class StabilisedShare(Function):
         lost = v / stabilised
         back = v - lost
         nothing = v.new_zeros(())
-        of_a = torch.addcdiv(nothing, lost.mul_(g), stabilised, value=1 / ctx.epsilon)
+        of_a = lost.mul_(g)
+        torch.addcdiv(nothing, of_a, stabilised, value=1 / ctx.epsilon, out=of_a)
         return back, of_a, None
 
 

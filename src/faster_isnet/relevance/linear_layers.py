@@ -103,21 +103,37 @@ class Adjoint(Function):
 
 @dataclass(frozen=True)
 class AdjointRule:
-    """Relevance of a linear layer, and of what scales its outputs by channel behind it, if any."""
+    """Relevance of a linear layer, and of what scales its inputs and outputs by channel, if any.
+
+    Attributes
+    ----------
+    map
+        The layer's.
+    input_factors
+        How many of the factors scale the inputs; the others scale the outputs.
+    """
 
     map: LinearMap
+    input_factors: int = 0
 
     def __call__(
         self, g: Tensor, x: Tensor, weight: Tensor, *factors: Tensor
     ) -> tuple[Tensor | None, ...]:
-        """Return Wᵀ G for the input; ``factors`` ``[C_out]`` scale the weights, or G if smaller."""
-        if factors:
-            scale = reduce(torch.mul, factors)
+        """Return Wᵀ G for the input.
+
+        ``factors`` ``[C_in]`` scale the weights, those ``[C_out]`` these as well, or G if smaller.
+        """
+        nothing = (None,) * len(factors)
+        before, behind = factors[: self.input_factors], factors[self.input_factors :]
+        if before:
+            weight = self.map.scale_inputs(weight, reduce(torch.mul, before))
+        if behind:
+            scale = reduce(torch.mul, behind)
             if weight.numel() < g.numel():
                 weight = self.map.scale_outputs(weight, scale)
             else:
                 g = g * self.map.per_output(scale).to(g.dtype)
-        return self.map.adjoint(g, weight, x), None, *(None,) * len(factors)
+        return self.map.adjoint(g, weight, x), None, *nothing
 
 
 def linear_layer(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
@@ -137,7 +153,13 @@ def linear_layer(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: An
         return Detour.apply(relevance_pass, AdjointRule(call.map), y, x, weight)  # type: ignore[no-any-return]
     if not y.requires_grad:
         return y  # type: ignore[no-any-return]
-    return relevance_pass.ways.leave(y, AdjointRule(call.map), x, weight, optional=True)
+    entrance = relevance_pass.latest_entrance
+    if entrance is not None and entrance.leads_to(x) and weight.numel() < x.numel():
+        rule = AdjointRule(call.map, len(entrance.factors))
+        operands = entrance.operand, weight, *entrance.factors
+    else:
+        rule, operands = AdjointRule(call.map), (x, weight)
+    return relevance_pass.ways.leave(y, rule, *operands, optional=True)
 
 
 def _is_large(weight: Tensor, x: Tensor) -> bool:
@@ -255,7 +277,7 @@ class SplitRelevance(Function):
             return None, None, None, None, grad, *(None,) * (len(ctx.needs_input_grad) - 5)
         to_pieces, to_operands, operands = [], [], iter(ctx.saved_tensors)
         sizes = [part.size for part in ctx.parts]
-        for part, g in zip(ctx.parts, torch.split(grad, sizes, ctx.dim), strict=True):
+        for part, g in zip(ctx.parts, grad.split_with_sizes(sizes, ctx.dim), strict=True):
             if part.rule is None:
                 to_pieces.append(g)
             else:

@@ -39,6 +39,9 @@ class LinearMap(Protocol):
         both is summed.
         """
 
+    def scale_inputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Return the weight of the map whose inputs are multiplied by ``scale`` ``[C_in]``."""
+
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Return the weight of the map whose outputs are multiplied by ``scale`` ``[C_out]``."""
 
@@ -98,18 +101,30 @@ class Convolution:
             *(self.transposed, self.output_padding, self.groups, needs),
         )
 
+    def scale_inputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Multiply the kernels that read each input channel."""
+        scaled = self._scale_rows if self.transposed else self._scale_columns
+        return scaled(weight, scale)
+
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Multiply each output channel's kernels."""
-        if not self.transposed:
-            return weight * scale.reshape(-1, *(1,) * (weight.dim() - 1))
-        # The weight is [C_in, C_out / groups, ...] here, its rows ordered by group.
-        by_group = weight.reshape(self.groups, -1, *weight.shape[1:])
-        each = scale.reshape(self.groups, 1, -1, *(1,) * (weight.dim() - 2))
-        return (by_group * each).reshape(weight.shape)
+        scaled = self._scale_columns if self.transposed else self._scale_rows
+        return scaled(weight, scale)
 
     def per_output(self, values: Tensor) -> Tensor:
         """Shape ``values`` to ``[C_out, 1, ...]``."""
         return values.reshape(-1, *(1,) * len(self.stride))
+
+    @staticmethod
+    def _scale_rows(weight: Tensor, scale: Tensor) -> Tensor:
+        return weight * scale.reshape(-1, *(1,) * (weight.dim() - 1))
+
+    def _scale_columns(self, weight: Tensor, scale: Tensor) -> Tensor:
+        # The weight is [C_out, C_in / groups, ...], or [C_in, C_out / groups, ...] if transposed,
+        # its rows ordered by group.
+        by_group = weight.reshape(self.groups, -1, *weight.shape[1:])
+        each = scale.reshape(self.groups, 1, -1, *(1,) * (weight.dim() - 2))
+        return (by_group * each).reshape(weight.shape)
 
     def _convolve(
         self,
@@ -151,6 +166,10 @@ class Dense:
             rows.t() @ x.reshape(-1, x.shape[-1]) if needs[1] else None,
             rows.sum(0) if needs[2] else None,
         )
+
+    def scale_inputs(self, weight: Tensor, scale: Tensor) -> Tensor:
+        """Multiply each input's column of weights."""
+        return weight * scale
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Multiply each output's row of weights."""

@@ -22,6 +22,16 @@ def per_channel(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(*values.shape, *(1,) * (like.dim() - 2))
 
 
+def scaled(g: Tensor, factors: Sequence[Tensor]) -> Tensor:
+    """Multiply G by ``factors``, each ``[C]`` or ``[B, C]``, by channel."""
+    return g * per_channel(reduce(torch.mul, factors), g).to(g.dtype)
+
+
+def scale_rule(g: Tensor, x: Tensor, *factors: Tensor) -> tuple[Tensor | None, ...]:
+    """Relevance of what ``x`` times ``factors`` is, apart from a shift."""
+    return scaled(g, factors), *(None,) * len(factors)
+
+
 @dataclass(slots=True)
 class BatchNormCall:
     """A call of batch norm, taken apart."""
@@ -202,7 +212,7 @@ class BatchNormRule:
         if call.training:
             node = y.grad_fn  # and not y, which would be kept for as long as its way waits
             unseen = partial(_hold_statistics, relevance_pass, node, call.input_position, factors)
-        way = relevance_pass.ways.join(call.input) or Way(_scale_by_channel, (call.input,))
+        way = relevance_pass.ways.join(call.input) or Way(scale_rule, (call.input,))
         return relevance_pass.ways.leave(y, way.rule, *way.operands, *factors, unseen=unseen)
 
 
@@ -222,7 +232,7 @@ def _hold_statistics(
         if g is None or not relevance_pass.active:
             return None
         replaced: list[Tensor | None] = [None for _ in grad_inputs]
-        replaced[input_position] = _scale_by_channel(g, g, *factors)[0]
+        replaced[input_position] = scaled(g, factors)
         return tuple(replaced)
 
     node.register_hook(hook)
@@ -289,7 +299,7 @@ def instance_norm(
         return _detour(relevance_pass, _group_rule(input.shape[1], eps), y, input, weight)
     assert running_var is not None  # or F.instance_norm would have raised
     rstd = (running_var + eps).rsqrt().detach()
-    return _detour(relevance_pass, _scale_by_channel, y, input, rstd, weight)
+    return _detour(relevance_pass, scale_rule, y, input, rstd, weight)
 
 
 def rms_norm(
@@ -323,11 +333,6 @@ def _detour(
 def _scale(g: Tensor, rstd: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
     scale = rstd * weight[0] if weight else rstd
     return g * scale.to(g.dtype), *(None for _ in weight)
-
-
-def _scale_by_channel(g: Tensor, x: Tensor, *factors: Tensor) -> tuple[Tensor | None, ...]:
-    scale = per_channel(reduce(torch.mul, factors), x).to(g.dtype)
-    return g * scale, *(None,) * len(factors)
 
 
 def _group_rule(num_groups: int, eps: float) -> Rule:

@@ -33,6 +33,35 @@ class Way:
 
 
 @dataclass(slots=True)
+class Entrance:
+    """Another way in for relevance of a tensor: for what has been scaled by channel already.
+
+    All relevance of the tensor is going to be scaled by ``factors``. A layer that reads it can do
+    that by its weights, where they are smaller than the tensor, and send its relevance here.
+
+    Attributes
+    ----------
+    of
+        The tensor.
+    version
+        How often it had been written to.
+    operand
+        A tensor without values, to be an operand in the tensor's place.
+    factors
+        What to scale by before, each ``[C]``.
+    """
+
+    of: Tensor
+    version: int
+    operand: Tensor
+    factors: tuple[Tensor, ...]
+
+    def leads_to(self, tensor: Tensor) -> bool:
+        """Whether it is an entrance of ``tensor``, and nothing has been written to that since."""
+        return self.of is tensor and self.version == tensor._version
+
+
+@dataclass(slots=True)
 class _Waiting:
     """A way that waits, whose output it is of, and the versions of all when it was left."""
 
