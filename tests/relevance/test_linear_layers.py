@@ -13,7 +13,8 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.interception import Interception
-from faster_isnet.relevance.linear_layers import ConcatenationRule, linear_layer
+from faster_isnet.relevance.linear_layers import Adjoints, ConcatenationRule, linear_layer
+from faster_isnet.relevance.linear_maps import LINEAR_CALLS
 
 Layer = Callable[..., Tensor]
 
@@ -96,6 +97,23 @@ def test_the_weight_gets_the_gradients_of_both_passes(
         gradients.append(torch.autograd.grad(loss, [x, *parameters], materialize_grads=True))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@CASES
+def test_adjoints_for_several_weights(func: Layer, shapes: list, options: dict) -> None:
+    x, weight, *_ = tensors(shapes)
+    other = torch.randn_like(weight, requires_grad=True)
+    call = LINEAR_CALLS[func](x, weight, **options)
+    g = torch.randn_like(call.map.forward(call.input, weight)).requires_grad_()
+
+    def adjoints(g: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
+        return Adjoints.apply(call.map, call.input, g, *weights)
+
+    for back, w in zip(adjoints(g, weight, other), (weight, other), strict=True):
+        torch.testing.assert_close(back, call.map.adjoint(g, w, call.input))
+    for inputs in ((g, weight, other), (g, weight.detach(), other)):
+        assert gradcheck(adjoints, inputs)
+        assert gradgradcheck(adjoints, inputs)
 
 
 @CASES

@@ -87,6 +87,21 @@ def test_padding_by_name(padding: str, kernel: tuple[int, int], dilation: int) -
     check_map(torch.conv2d, x, weight, {"padding": padding, "dilation": dilation})
 
 
+@pytest.mark.parametrize("size", [(12, 12), (9, 14)])
+@pytest.mark.parametrize("padding", [0, 1, (3, 3), (2, 5)])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("kernel", [(7, 7), (1, 3), (4, 2)])
+def test_the_layer_of_an_image(
+    kernel: tuple[int, int], stride: int, padding: int | tuple[int, int], size: tuple[int, int]
+) -> None:
+    """Whose adjoint is made by phases, whatever of the image its windows leave out."""
+    x = torch.randn(2, 3, *size, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 3, *kernel, dtype=torch.float64)
+    check_map(torch.conv2d, x, weight, {"stride": stride, "padding": padding})
+    dilated = weight[..., :3, :3].contiguous()
+    check_map(torch.conv2d, x, dilated, {"stride": stride, "padding": padding, "dilation": 2})
+
+
 def test_dense() -> None:
     x = torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True)
     weight, scale = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, dtype=torch.float64)

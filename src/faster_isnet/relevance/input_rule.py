@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from faster_isnet.relevance.activations import RELUS, out_of_place, spellings, stabilise
 from faster_isnet.relevance.functions import Detour, RelevancePass, ReLU
+from faster_isnet.relevance.linear_layers import Adjoints
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, LinearCall
 from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS
 from faster_isnet.relevance.notes import Notes
@@ -297,9 +298,10 @@ def _zb_rule(layer: _FirstLayer, epsilon: float, relevance_pass: RelevancePass) 
             offset = offset + linear.per_output(shift - bias_low * up - bias_high * down)
         if relevance_pass.batched:
             s = g * output / stabilise(z + offset, epsilon)
+            to_low, to_high = linear.adjoints(s, (of_low, of_high), x)
         else:
             s = PerContribution.apply(g, output, z, offset, epsilon)
-        to_low, to_high = linear.adjoints(s, (of_low, of_high), x)
+            to_low, to_high = Adjoints.apply(linear, x, s, of_low, of_high)
         return (to_low + to_high).neg_(), to_low, to_high, None
 
     return rule

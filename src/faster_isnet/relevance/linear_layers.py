@@ -101,6 +101,34 @@ class Adjoint(Function):
         return None, None, onward, None, v, g
 
 
+class Adjoints(Function):
+    """The adjoints of a layer for several weights, whose gradients are made one after the other.
+
+    ``Adjoints.apply(map, x, G, *weights)`` returns Wᵀ G for each weight, of the shape of x. For the
+    few channels of an image the gradients of two weights take less time than that of both as one.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, linear_map: LinearMap, x: Tensor, g: Tensor, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return the adjoints."""
+        ctx.map = linear_map
+        ctx.save_for_backward(g, *weights)
+        return linear_map.adjoints(g, weights, x)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of G and of each weight."""
+        g, *weights = ctx.saved_tensors
+        of_g = reduce(torch.add, map(ctx.map.forward, gradients, weights))
+        of_weights = (
+            ctx.map.gradients(g, v, weight, (False, needed, False))[1]
+            for v, weight, needed in zip(gradients, weights, ctx.needs_input_grad[3:], strict=True)
+        )
+        return None, None, of_g, *of_weights
+
+
 @dataclass(frozen=True)
 class AdjointRule:
     """Relevance of a linear layer, and of what scales its inputs and outputs by channel, if any.

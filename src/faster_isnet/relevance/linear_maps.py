@@ -28,7 +28,7 @@ class LinearMap(Protocol):
         """Return Wᵀ g, of the shape of the map's input ``x``."""
 
     def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
-        """Return Wᵀ g for several weights."""
+        """Return Wᵀ g for several weights of few input channels, as those of an image are."""
 
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
@@ -89,8 +89,37 @@ class Convolution:
         """Return the adjoints, of one convolution that makes all their channels if it can be."""
         if self.groups > 1:
             return tuple(self.adjoint(g, weight, x) for weight in weights)
-        together = self.adjoint(g, torch.cat(weights, 0 if self.transposed else 1), x)
+        weight = torch.cat(weights, 0 if self.transposed else 1)
+        plain = not self.transposed and self.dilation == (1, 1)
+        if plain and self.stride[0] == self.stride[1] > 1:
+            together = self._adjoint_by_phases(g, weight, x)
+        else:
+            together = self.adjoint(g, weight, x)
         return together.chunk(len(weights), 1)
+
+    def _adjoint_by_phases(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
+        """Return the adjoint of a strided convolution of two dimensions by an ordinary one of g.
+
+        All pixels whose positions leave the same remainders when divided by the stride s are read
+        by the same weights. An ordinary convolution makes the s² kinds of them as channels, which
+        fill the vectors of a processor where the few channels of an image do not.
+        """
+        c_out, c_in, *kernel = weight.shape
+        stride, padding, size = self.stride[0], self.padding, x.shape[2:]
+        # Output i reads pixel o by tap t = o + p − s i. With o + p = s q + r and t = s j + r it is
+        # i = q − j: r is the kind of the pixel, q its place among those, j a tap of that kind.
+        taps = [-(-k // stride) for k in kernel]
+        first = [p // stride for p in padding]
+        last = [(n - 1 + p) // stride for n, p in zip(size, padding, strict=True)]
+        spans = zip(taps, first, last, g.shape[2:], strict=True)
+        (above, below), (left, right) = ((t - 1 - a, b + 1 - n) for t, a, b, n in spans)
+        rows, columns = (t * stride - k for t, k in zip(taps, kernel, strict=True))
+        kinds = F.pad(weight.to(g.dtype), (0, columns, 0, rows))
+        kinds = kinds.reshape(c_out, c_in, taps[0], stride, taps[1], stride)
+        kinds = kinds.permute(1, 3, 5, 0, 2, 4).flip(4, 5).reshape(-1, c_out, *taps)
+        back = F.pixel_shuffle(F.conv2d(F.pad(g, (left, right, above, below)), kinds), stride)
+        top, start = (p - a * stride for p, a in zip(padding, first, strict=True))
+        return back[..., top : top + size[0], start : start + size[1]]
 
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
