@@ -59,7 +59,7 @@ class RelevancePass:
         self.latest_concatenation = self.latest_entrance = None
 
     def forget(self) -> None:
-        """Put all ways on histories, continue no concatenation: what reads them is not seen."""
+        """Put all ways on histories, and go on from nothing: what reads tensors is not seen."""
         self._put(self.ways.all(joined=True))
         self.latest_concatenation = self.latest_entrance = None
 
