@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from faster_isnet import Explainer, ISNet, ISNetLoss
 from faster_isnet.models import build_backbone
 from faster_isnet.precision import as_autocast_would, at_least_float32
+from faster_isnet.relevance.linear_maps import Convolution
 
 HALVES = [torch.bfloat16, torch.float16]
 
@@ -66,6 +68,48 @@ def test_gradients_are_those_of_full_precision_but_for_digits(
     torch.manual_seed(1)
     net = ISNet(build_backbone("convnet", 3), variant, epsilon=1.0).train()
     assert similarity(gradients(copy.deepcopy(net), dtype), gradients(net, None)) > 0.9
+
+
+class Strided(nn.Module):
+    """A network whose strided first layer may be kept out of autocast, as some do."""
+
+    def __init__(self, full_stem: bool) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.full_stem = full_stem
+        self.conv, self.norm = nn.Conv2d(3, 8, 7, stride=2, padding=3), nn.BatchNorm2d(8)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        on = torch.is_autocast_enabled("cpu") and not self.full_stem
+        with torch.autocast("cpu", enabled=on):
+            x = F.relu(self.norm(self.conv(x)))
+        return self.out(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("full_stem", [False, True])
+@pytest.mark.parametrize("target", [0, "all-logits"])
+def test_zb_is_in_full_precision(
+    dtype: torch.dtype, full_stem: bool, target: int | str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dtypes, adjoints = set(), Convolution.adjoints
+
+    def noted(self: Convolution, g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+        found = adjoints(self, g, *arguments)
+        dtypes.update(t.dtype for t in (g, *found))
+        return found
+
+    monkeypatch.setattr(Convolution, "adjoints", noted)
+    model, (images, *_) = Strided(full_stem), batch()
+    full = Explainer(model, input_rule="zb")(images, target).heatmap
+    with torch.autocast("cpu", dtype):
+        half = Explainer(model, input_rule="zb")(images, target, differentiable=True).heatmap
+    assert dtypes == {torch.float32}
+    assert similarity(half.detach(), full) > 0.98
+    half.square().sum().backward()
+    assert model.conv.weight.grad.isfinite().all()
+    assert model.conv.weight.grad.any()
 
 
 def test_double_precision_stays() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from custom_function import Doubled
 from faster_isnet import Explainer
-from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.functions import RelevancePass, ScaledReLU
 from faster_isnet.relevance.ways import Entrance, Ways
 
 
@@ -323,12 +323,56 @@ def test_a_hidden_layer_gets_all_of_its_relevance() -> None:
 
 
 def test_an_entrance_is_closed_once_its_tensor_has_been_written_to() -> None:
-    a, operand = torch.ones(2), torch.zeros(2)
-    entrance = Entrance(a, a._version, operand, ())
+    relevance_pass, x = RelevancePass(), torch.ones(2, requires_grad=True)
+
+    def relu_with_entrance() -> tuple[Tensor, Entrance]:
+        a, operand = ScaledReLU.apply(relevance_pass, None, False, x * 1, x)
+        return a, Entrance(operand, ())
+
+    a, entrance = relu_with_entrance()
     assert entrance.leads_to(a)
-    assert not entrance.leads_to(a.clone())
+    assert not entrance.leads_to(relu_with_entrance()[0])
+    assert not entrance.leads_to(x)
     a += 1
     assert not entrance.leads_to(a)
+    a, entrance = relu_with_entrance()
+    assert not entrance.leads_to(a.detach_().requires_grad_())
+
+
+@pytest.mark.parametrize("sees", ["register_hook", "retain_grad"])
+def test_who_looks_at_what_arrives_at_a_relu_sees_all_of_it(sees: str) -> None:
+    seen: dict[bool, Tensor] = {}
+
+    def arrived(apart: bool) -> Tensor:
+        def steps(n: Network, x: Tensor) -> Tensor:
+            a = F.relu(n.then(n.norm(x)))
+            if sees == "register_hook":
+                a.register_hook(lambda g: seen.update({apart: g.detach()}))
+            else:
+                a.retain_grad()
+            n.a = a
+            return n.other(n.then(a))
+
+        n = Network(steps, apart).double()
+        Explainer(n)(torch.rand(3, 2, 9, 9, dtype=torch.float64), 0, differentiable=True)
+        return seen[apart] if sees == "register_hook" else n.a.grad
+
+    torch.testing.assert_close(arrived(False), arrived(True))
+
+
+def test_a_relu_may_be_looked_at_in_inference_mode() -> None:
+    def steps(n: Network, x: Tensor) -> Tensor:
+        z = n.norm(x)
+        with torch.inference_mode():
+            n.active = (F.relu(z) > 0).double().mean()
+        return n.other(F.relu(z))
+
+    x = torch.rand(3, 2, 9, 9, dtype=torch.float64)
+    found, expected = (
+        gradients(Network(looked_at).double(), x, True, 0) for looked_at in (steps, norm_alone)
+    )
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 class ReadsImageAgain(Network):

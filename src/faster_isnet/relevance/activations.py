@@ -170,8 +170,7 @@ class ReLURule:
             return self._share(relevance_pass, reduce(torch.add, arriving), a)
 
         a, operand = ScaledReLU.apply(relevance_pass, rule, inplace, z, *way.operands)
-        factors = way.operands[1:]
-        relevance_pass.latest_entrance = Entrance(a, a._version, operand, factors)
+        relevance_pass.latest_entrance = Entrance(operand, way.operands[1:])
         return a  # type: ignore[no-any-return]
 
     def _share(self, relevance_pass: RelevancePass, g: Tensor, a: Tensor) -> Tensor:

@@ -252,7 +252,7 @@ class PerContribution(Function):
         """Return the quotient."""
         ctx.epsilon = epsilon
         denominator = stabilise(z + offset, epsilon)
-        share = (g * a).div_(denominator)
+        share = (g * a).to(denominator.dtype).div_(denominator)  # in float32 under autocast, too
         ctx.save_for_backward(g, a, z, offset, denominator, share)
         return share
 

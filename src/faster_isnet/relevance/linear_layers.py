@@ -122,9 +122,10 @@ class Adjoints(Function):
         """Return the gradients of G and of each weight."""
         g, *weights = ctx.saved_tensors
         of_g = reduce(torch.add, map(ctx.map.forward, gradients, weights))
-        of_weights = (
-            ctx.map.gradients(g, v, weight, (False, needed, False))[1]
-            for v, weight, needed in zip(gradients, weights, ctx.needs_input_grad[3:], strict=True)
+        needed = ctx.needs_input_grad[3:]
+        of_weights = (  # all of one dtype, which autocast sees to elsewhere
+            ctx.map.gradients(g, v.to(g.dtype), weight.to(g.dtype), (False, need, False))[1]
+            for v, weight, need in zip(gradients, weights, needed, strict=True)
         )
         return None, None, of_g, *of_weights
 

@@ -117,7 +117,12 @@ class Convolution:
         kinds = F.pad(weight.to(g.dtype), (0, columns, 0, rows))
         kinds = kinds.reshape(c_out, c_in, taps[0], stride, taps[1], stride)
         kinds = kinds.permute(1, 3, 5, 0, 2, 4).flip(4, 5).reshape(-1, c_out, *taps)
-        back = F.pixel_shuffle(F.conv2d(F.pad(g, (left, right, above, below)), kinds), stride)
+        padded = F.pad(g, (left, right, above, below))
+        # Not F.conv2d, which computes in half precision under autocast.
+        by_kind = torch.convolution(
+            *(padded, kinds, None, (1, 1), (0, 0), (1, 1)), *(False, (0, 0), 1)
+        )
+        back = F.pixel_shuffle(by_kind, stride)
         top, start = (p - a * stride for p, a in zip(padding, first, strict=True))
         return back[..., top : top + size[0], start : start + size[1]]
 

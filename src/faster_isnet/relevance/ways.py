@@ -41,24 +41,24 @@ class Entrance:
 
     Attributes
     ----------
-    of
-        The tensor.
-    version
-        How often it had been written to.
     operand
-        A tensor without values, to be an operand in the tensor's place.
+        A tensor without values, of the same node as the tensor, to be an operand in its place.
     factors
         What to scale by before, each ``[C]``.
     """
 
-    of: Tensor
-    version: int
     operand: Tensor
     factors: tuple[Tensor, ...]
 
     def leads_to(self, tensor: Tensor) -> bool:
-        """Whether it is an entrance of ``tensor``, and nothing has been written to that since."""
-        return self.of is tensor and self.version == tensor._version
+        """Whether it is an entrance of ``tensor``, whose history is what it was.
+
+        It is closed where a hook on the tensor, or its ``grad``, shall see all that arrives there.
+        """
+        node = tensor.grad_fn
+        if node is None or node is not self.operand.grad_fn:
+            return False
+        return not (tensor._backward_hooks or tensor.retains_grad)
 
 
 @dataclass(slots=True)
