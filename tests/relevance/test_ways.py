@@ -333,6 +333,8 @@ def test_an_entrance_is_closed_once_its_tensor_has_been_written_to() -> None:
     assert entrance.leads_to(a)
     assert not entrance.leads_to(relu_with_entrance()[0])
     assert not entrance.leads_to(x)
+    with torch.no_grad():
+        assert not relu_with_entrance()[1].leads_to(x)
     a += 1
     assert not entrance.leads_to(a)
     a, entrance = relu_with_entrance()
