@@ -300,7 +300,7 @@ class ReadsOwnOutput(nn.Module):
         super().__init__()
         self.network = [network]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Tensor:
         (n,) = self.network
         a = n.then(F.relu(n.then(n.norm(x))))
         n.aside = n.other(a)

@@ -141,7 +141,23 @@ class Route(Function):
 
 
 OWN_RELUS = (torch.ops.aten.relu.default, torch.ops.aten.relu_.default)
-"""What :class:`ReLU` calls: no model does, so an interception knows them from the model's."""
+"""What our ReLUs call: no model does, so an interception knows them from the model's."""
+
+
+def _rectified(
+    ctx: Any,
+    relevance_pass: RelevancePass,
+    rule: Callable[..., Any],
+    inplace: bool,
+    z: Tensor,
+) -> Tensor:
+    """Return ``relu(z)``, and note what its node needs beside its operands."""
+    ctx.relevance_pass, ctx.rule = relevance_pass, rule
+    ctx.set_materialize_grads(False)
+    if inplace:
+        ctx.mark_dirty(z)
+    a: Tensor = OWN_RELUS[inplace](z)
+    return a
 
 
 class ReLU(Function):
@@ -164,11 +180,7 @@ class ReLU(Function):
         *operands: Tensor,
     ) -> Tensor:
         """Return ``relu(z)``, written into ``z`` if ``inplace``."""
-        ctx.relevance_pass, ctx.rule = relevance_pass, rule
-        ctx.set_materialize_grads(False)
-        if inplace:
-            ctx.mark_dirty(z)
-        a: Tensor = OWN_RELUS[inplace](z)
+        a = _rectified(ctx, relevance_pass, rule, inplace, z)
         ctx.save_for_backward(a, *operands)
         return a
 
@@ -204,11 +216,7 @@ class ScaledReLU(Function):
         *factors: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return ``relu(z)``, written into ``z`` if ``inplace``, and the tensor without values."""
-        ctx.relevance_pass, ctx.rule = relevance_pass, rule
-        ctx.set_materialize_grads(False)
-        if inplace:
-            ctx.mark_dirty(z)
-        a: Tensor = OWN_RELUS[inplace](z)
+        a = _rectified(ctx, relevance_pass, rule, inplace, z)
         ctx.save_for_backward(a, *factors)
         return a, a.new_zeros(()).expand(a.shape)
 
