@@ -85,6 +85,16 @@ def norms_of_two_modes(n: Network, x: Tensor) -> Tensor:
     return F.relu(n.then(n.second(n.then(n.norm(x)))))
 
 
+def norms_of_two_modes_the_other_way_round(n: Network, x: Tensor) -> Tensor:
+    n.norm.eval()
+    return F.relu(n.then(n.second(n.then(n.norm(x)))))
+
+
+def norm_without_weight(n: Network, x: Tensor) -> Tensor:
+    y = F.batch_norm(n.other(x), torch.zeros(4).to(x), torch.arange(1, 5).to(x), eps=0.5)
+    return F.relu(n.then(n.norm(n.then(F.relu(n.then(y))))))
+
+
 def read_before(n: Network, x: Tensor) -> Tensor:
     y = n.then(n.norm(n.then(n.other(x))))
     gate = y.sigmoid()
@@ -157,6 +167,8 @@ ALL = [
     *(without_norm, nothing_joins, two_norms),
     *(
         norms_of_two_modes,
+        norms_of_two_modes_the_other_way_round,
+        norm_without_weight,
         read_before,
         read_after,
         first_norm_read_after,
@@ -342,22 +354,33 @@ def test_an_entrance_is_closed_once_its_tensor_has_been_written_to() -> None:
 
 
 @pytest.mark.parametrize("sees", ["register_hook", "retain_grad"])
-def test_who_looks_at_what_arrives_at_a_relu_sees_all_of_it(sees: str) -> None:
+@pytest.mark.parametrize(
+    ("what", "training", "differentiable"),
+    [("relu", True, True), ("norm", False, False), ("conv", False, True)],
+)
+def test_who_looks_at_what_arrives_at_a_tensor_sees_all_of_it(
+    what: str, training: bool, differentiable: bool, sees: str
+) -> None:
     seen: dict[bool, Tensor] = {}
 
     def arrived(apart: bool) -> Tensor:
-        def steps(n: Network, x: Tensor) -> Tensor:
-            a = F.relu(n.then(n.norm(x)))
-            if sees == "register_hook":
-                a.register_hook(lambda g: seen.update({apart: g.detach()}))
-            else:
-                a.retain_grad()
-            n.a = a
-            return n.other(n.then(a))
+        def watched(n: Network, name: str, tensor: Tensor) -> Tensor:
+            if name == what and sees == "register_hook":
+                tensor.register_hook(lambda g: seen.update({apart: g.detach()}))
+            elif name == what:
+                tensor.retain_grad()
+                n.looked_at = tensor
+            return n.then(tensor)
 
-        n = Network(steps, apart).double()
-        Explainer(n)(torch.rand(3, 2, 9, 9, dtype=torch.float64), 0, differentiable=True)
-        return seen[apart] if sees == "register_hook" else n.a.grad
+        def steps(n: Network, x: Tensor) -> Tensor:
+            y = watched(n, "conv", n.other(x))
+            z = watched(n, "norm", n.norm(y))
+            return n.other(watched(n, "relu", F.relu(z)))
+
+        n = Network(steps, apart).double().train(training)
+        x = torch.rand(3, 2, 9, 9, dtype=torch.float64)
+        Explainer(n)(x, 0, differentiable=differentiable)
+        return seen[apart] if sees == "register_hook" else n.looked_at.grad
 
     torch.testing.assert_close(arrived(False), arrived(True))
 

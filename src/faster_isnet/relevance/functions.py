@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
+from faster_isnet.relevance.scales import RunningScales
 from faster_isnet.relevance.ways import Entrance, Rule, Way, Ways
 
 
@@ -37,6 +38,8 @@ class RelevancePass:
     ----------
     ways
         The ways back that are on no history yet.
+    running_scales
+        The scales of the batch norms that have been evaluated.
     """
 
     def __init__(self, differentiable: bool = True, entrances: bool = False) -> None:
@@ -45,6 +48,7 @@ class RelevancePass:
         self.number = 0
         self.batched = False
         self.ways = Ways()
+        self.running_scales = RunningScales()
         self.latest_concatenation: object = None  # see linear_layers.Concatenation
         self.latest_entrance: Entrance | None = None
 
@@ -65,6 +69,8 @@ class RelevancePass:
 
     def _put(self, outputs_and_ways: Iterable[tuple[Tensor, Way]]) -> None:
         for output, way in outputs_and_ways:
+            if way.optional and not self.differentiable:
+                continue
             # The values stay, so that whoever has kept them for a gradient may use them.
             with torch.enable_grad(), _unsafe_preserve_version_counter(output):
                 Detour.apply(self, way.rule, output, *way.operands)

@@ -201,9 +201,10 @@ class BatchNormRule:
     def __call__(self, relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
         """Compute batch norm; what a linear layer has computed is scaled by its weights."""
         call = BATCH_NORM_CALLS[func](*args, **kwargs)
-        if not (call.training or relevance_pass.differentiable):  # its own gradient does so
+        if not relevance_pass.differentiable:
             relevance_pass.settle((call.input,))
-            return func(*args, **kwargs)  # type: ignore[no-any-return]
+            if not call.training:
+                return _scaled_by_running(relevance_pass, call, func(*args, **kwargs))
         y, _, rstd = call.normalise()
         if not y.requires_grad:
             return y
@@ -214,6 +215,23 @@ class BatchNormRule:
             unseen = partial(_hold_statistics, relevance_pass, node, call.input_position, factors)
         way = relevance_pass.ways.join(call.input) or Way(scale_rule, (call.input,))
         return relevance_pass.ways.leave(y, way.rule, *way.operands, *factors, unseen=unseen)
+
+
+def _scaled_by_running(relevance_pass: RelevancePass, call: BatchNormCall, y: Tensor) -> Tensor:
+    """Leave a way back for a ReLU that reads what an evaluated batch norm has computed.
+
+    PyTorch's own gradient scales as well, but sums up what γ and β would need, in three times the
+    time.
+    """
+    if call.running_var is None or not call.input.requires_grad:
+        return y
+    scale = relevance_pass.running_scales.note(call.running_var, call.eps, call.weight)
+
+    def rule(g: Tensor, x: Tensor) -> tuple[Tensor]:
+        # In place: G is what the ReLU has made of its own G, and nobody else has it.
+        return (g.mul_(per_channel(scale(), g).to(g.dtype)),)
+
+    return relevance_pass.ways.leave(y, rule, call.input, optional=True)
 
 
 def _hold_statistics(

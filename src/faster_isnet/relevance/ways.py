@@ -26,10 +26,14 @@ It is made of differentiable torch functions, so that training can differentiate
 
 @dataclass(slots=True)
 class Way:
-    """A way back: relevance of an output goes to ``operands`` by ``rule``."""
+    """A way back: relevance of an output goes to ``operands`` by ``rule``.
+
+    It is ``optional`` where PyTorch's own gradient carries relevance as well, if more slowly.
+    """
 
     rule: Rule
     operands: tuple[Tensor, ...]
+    optional: bool = False
 
 
 @dataclass(slots=True)
@@ -68,7 +72,6 @@ class _Waiting:
     way: Way
     output: ref[Tensor]
     versions: list[int]
-    optional: bool
     unseen: Callable[[], None] | None
     joined: bool = False
 
@@ -101,12 +104,12 @@ class Ways:
     ) -> Tensor:
         """Leave the way back of ``output``, and return that.
 
-        It is ``optional`` where PyTorch's own gradient carries relevance as well, if more slowly.
-        ``unseen`` makes it do so, for what may have read the output without joining its way.
+        ``unseen`` makes PyTorch's own gradient carry relevance as well, for what may have read the
+        output without joining its way.
         """
         written = versions((output, *operands))
-        way = Way(rule, operands)
-        self.waiting[id(output)] = _Waiting(way, ref(output), written, optional, unseen)
+        way = Way(rule, operands, optional)
+        self.waiting[id(output)] = _Waiting(way, ref(output), written, unseen)
         return output
 
     def were_read_unseen(self) -> None:
@@ -125,7 +128,7 @@ class Ways:
         waiting = self.waiting.pop(id(tensor), None)
         if waiting is None or not waiting.holds_for(tensor):
             return None
-        if not (waiting.optional or overwrites):
+        if not (waiting.way.optional or overwrites):
             waiting.joined = True
             self.waiting[id(tensor)] = waiting
         return waiting.way
