@@ -178,9 +178,10 @@ class ReLURule:
             return torch.ops.aten.threshold_backward.default(g, a, 0)  # type: ignore[no-any-return]
         if relevance_pass.batched:
             return g * (a / (a + self.epsilon))
+        zero, one = relevance_pass.constants(a)
         if not torch.is_grad_enabled():
-            return stabilised_share(g, a, self.epsilon)
-        return StabilisedShare.apply(g, a, self.epsilon)  # type: ignore[no-any-return]
+            return stabilised_share(g, a, self.epsilon, one)
+        return StabilisedShare.apply(g, a, self.epsilon, zero, one)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

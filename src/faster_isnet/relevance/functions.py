@@ -51,6 +51,19 @@ class RelevancePass:
         self.running_scales = RunningScales()
         self.latest_concatenation: object = None  # see linear_layers.Concatenation
         self.latest_entrance: Entrance | None = None
+        self._constants: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+
+    def constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return 0 and 1 as tensors of the kind of ``like``.
+
+        Of a number torch makes such a tensor in each call, which takes as long as a small function.
+        """
+        kind = like.dtype, like.device
+        if kind not in self._constants:
+            with torch.inference_mode(False):
+                zero, one = (like.new_tensor(number) for number in (0.0, 1.0))
+            self._constants[kind] = zero, one
+        return self._constants[kind]
 
     def settle(self, arguments: Iterable[Any]) -> None:
         """Put the ways back of what is among a function's arguments on their histories."""
@@ -224,7 +237,8 @@ class ScaledReLU(Function):
         """Return ``relu(z)``, written into ``z`` if ``inplace``, and the tensor without values."""
         a = _rectified(ctx, relevance_pass, rule, inplace, z)
         ctx.save_for_backward(a, *factors)
-        return a, a.new_zeros(()).expand(a.shape)
+        zero, _ = relevance_pass.constants(a)
+        return a, zero.expand(a.shape)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, scaled: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -239,40 +253,46 @@ class ScaledReLU(Function):
         return None, None, None, gated, None, *nothing
 
 
-def stabilised_share(g: Tensor, a: Tensor, epsilon: float) -> Tensor:
+def stabilised_share(g: Tensor, a: Tensor, epsilon: float, one: Tensor) -> Tensor:
     """Return ``G · a / (a + ε)`` for a ≥ 0, without a gradient: what ReLU leaves of relevance.
 
     As G − G / (1 + a/ε), which takes two passes over the map and is exactly 0 where a is. ε must
-    be a normal number of the dtype.
+    be a normal number of the dtype, ``one`` is a tensor that holds 1.
     """
-    stabilised = torch.rsub(a, 1, alpha=-1 / epsilon)  # 1 + a/ε
+    stabilised = torch.add(one, a, alpha=1 / epsilon)  # 1 + a/ε
     return torch.addcdiv(g, g, stabilised, value=-1, out=stabilised)
 
 
 class StabilisedShare(Function):
-    """:func:`stabilised_share`, with a gradient that takes half of the steps of torch's own."""
+    """:func:`stabilised_share`, with a gradient that takes half of the steps of torch's own.
+
+    ``StabilisedShare.apply(g, a, epsilon, zero, one)``, the last two being tensors that hold these
+    numbers.
+    """
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, a: Tensor, epsilon: float) -> Tensor:
+    def forward(
+        ctx: Any, g: Tensor, a: Tensor, epsilon: float, zero: Tensor, one: Tensor
+    ) -> Tensor:
         """Return the share."""
-        ctx.epsilon = epsilon
+        ctx.epsilon, ctx.zero, ctx.one = epsilon, zero, one
         ctx.save_for_backward(g, a)
-        return stabilised_share(g, a, epsilon)
+        return stabilised_share(g, a, epsilon, one)
 
     @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of G, v a/(a + ε), and of a, v G ε/(a + ε)²."""
         g, a = ctx.saved_tensors
         if torch.is_grad_enabled():
             ratio = 1 / (a + ctx.epsilon)
-            return v * (a * ratio), v * g * (ctx.epsilon * ratio.square()), None
-        stabilised = torch.rsub(a, 1, alpha=-1 / ctx.epsilon)  # 1 + a/ε
+            of_a = v * g * (ctx.epsilon * ratio.square())
+            return v * (a * ratio), of_a, None, None, None
+        stabilised = torch.add(ctx.one, a, alpha=1 / ctx.epsilon)  # 1 + a/ε
         lost = v / stabilised
         back = v - lost
-        nothing = v.new_zeros(())
         of_a = lost.mul_(g)
-        torch.addcdiv(nothing, of_a, stabilised, value=1 / ctx.epsilon, out=of_a)
-        return back, of_a, None
+        torch.addcdiv(ctx.zero, of_a, stabilised, value=1 / ctx.epsilon, out=of_a)
+        return back, of_a, None, None, None
 
 
 class Overwrite(Function):
