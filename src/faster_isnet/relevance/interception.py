@@ -31,7 +31,7 @@ class _Rules(TorchFunctionMode):
         self._handlers, self._relevance_pass = handlers, relevance_pass
         self._input_rule = input_rule
         joining = (f for f, handler in handlers.items() if getattr(handler, "joins_ways", False))
-        self._lets_ways_wait = LOOKS.union(joining)
+        self._lets_ways_wait = frozenset(joining)
         self._nodes: int | None = None
 
     def __torch_function__(
@@ -43,6 +43,8 @@ class _Rules(TorchFunctionMode):
     ) -> Any:
         """Call ``func``, or what takes its place."""
         kwargs = kwargs or {}
+        if func in LOOKS:
+            return func(*args, **kwargs)
         relevance_pass = self._relevance_pass
         self._notice_unseen()
         claimed = None

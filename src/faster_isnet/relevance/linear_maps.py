@@ -154,6 +154,8 @@ class Convolution:
         return weight * scale.reshape(-1, *(1,) * (weight.dim() - 1))
 
     def _scale_columns(self, weight: Tensor, scale: Tensor) -> Tensor:
+        if self.groups == 1:
+            return weight * scale.reshape(-1, *(1,) * (weight.dim() - 2))
         # The weight is [C_out, C_in / groups, ...], or [C_in, C_out / groups, ...] if transposed,
         # its rows ordered by group.
         by_group = weight.reshape(self.groups, -1, *weight.shape[1:])
