@@ -11,12 +11,13 @@ from torch import Tensor
 
 from faster_isnet.relevance.scales import RunningScales
 
-Norm = tuple[Tensor, float, Tensor | None]
+Norm = tuple[Tensor, float, Tensor | None, int]
 
 
-def gradient(running_var: Tensor, eps: float, weight: Tensor | None) -> Tensor:
+def gradient(running_var: Tensor, eps: float, weight: Tensor | None, dims: int) -> Tensor:
     """Return what an evaluated batch norm multiplies by, channel by channel."""
-    x = torch.zeros(1, len(running_var), dtype=running_var.dtype, requires_grad=True)
+    shape = 1, len(running_var), *(1,) * (dims - 2)
+    x = torch.zeros(shape, dtype=running_var.dtype, requires_grad=True)
     weight = None if weight is None else weight.to(x)
     y = F.batch_norm(x, torch.zeros_like(running_var), running_var, weight, eps=eps)
     return torch.autograd.grad(y.sum(), x)[0][0]
@@ -33,6 +34,7 @@ def norms(draw: st.DrawFn) -> Norm:
         torch.tensor(draw(values), dtype=dtype),
         draw(positive),
         None if weight is None else torch.tensor(weight, requires_grad=True),
+        draw(st.integers(2, 5)),
     )
 
 
@@ -57,7 +59,7 @@ def test_each_is_the_gradient_whenever_it_is_asked_for(
 @pytest.mark.parametrize("batched", [False, True])
 def test_what_they_are_made_of_stays_as_it_is(batched: bool) -> None:
     running_var, weight = torch.tensor([3.0]), torch.tensor([2.0])
-    scale = RunningScales().note(running_var, 1.0, weight)
+    scale = RunningScales().note(running_var, 1.0, weight, dims=2)
     if batched:  # in the pass of several heatmaps
         product = torch.vmap(lambda g: g * scale())(torch.ones(2, 1))
         assert product.tolist() == [[1.0], [1.0]]

@@ -46,7 +46,9 @@ class _Rules(TorchFunctionMode):
         if func in LOOKS:
             return func(*args, **kwargs)
         relevance_pass = self._relevance_pass
-        self._notice_unseen()
+        ways = relevance_pass.ways
+        if ways.waiting:
+            self._notice_unseen()
         claimed = None
         if self._input_rule is not None:
             claimed = self._input_rule.claim(func, args, kwargs)
@@ -54,14 +56,15 @@ class _Rules(TorchFunctionMode):
             with _Rules(self._handlers, relevance_pass):
                 result = claimed()
         else:
-            if relevance_pass.ways.waiting and func not in self._lets_ways_wait:
+            if ways.waiting and func not in self._lets_ways_wait:
                 relevance_pass.settle((args, kwargs))
             handler = self._handlers.get(func)
             if handler is None:
                 result = func(*args, **kwargs)
             else:
                 result = handler(relevance_pass, func, args, kwargs)
-        self._nodes = _get_sequence_nr()
+        if ways.waiting:
+            self._nodes = _get_sequence_nr()
         return result
 
     def _notice_unseen(self) -> None:
@@ -69,9 +72,8 @@ class _Rules(TorchFunctionMode):
 
         The graph has got nodes since the last call, then.
         """
-        ways = self._relevance_pass.ways
-        if ways.waiting and self._nodes != _get_sequence_nr():
-            ways.were_read_unseen()
+        if self._nodes != _get_sequence_nr():
+            self._relevance_pass.ways.were_read_unseen()
 
 
 class Interception(_Rules):

@@ -225,11 +225,11 @@ def _scaled_by_running(relevance_pass: RelevancePass, call: BatchNormCall, y: Te
     """
     if call.running_var is None or not call.input.requires_grad:
         return y
-    scale = relevance_pass.running_scales.note(call.running_var, call.eps, call.weight)
+    scale = relevance_pass.running_scales.note(call.running_var, call.eps, call.weight, y.dim())
 
     def rule(g: Tensor, x: Tensor) -> tuple[Tensor]:
         # In place: G is what the ReLU has made of its own G, and nobody else has it.
-        return (g.mul_(per_channel(scale(), g).to(g.dtype)),)
+        return (g.mul_(scale()),)
 
     return relevance_pass.ways.leave(y, rule, call.input, optional=True)
 
