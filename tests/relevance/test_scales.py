@@ -65,3 +65,15 @@ def test_what_they_are_made_of_stays_as_it_is(batched: bool) -> None:
         assert product.tolist() == [[1.0], [1.0]]
     assert scale().tolist() == [1.0]
     assert (running_var.tolist(), weight.tolist()) == ([3.0], [2.0])
+
+
+def test_weights_may_be_there_only_while_their_own_layer_is_passed() -> None:
+    """As those are that are sharded layer by layer."""
+    scales, weights = RunningScales(), [torch.tensor([2.0]), torch.tensor([6.0])]
+    first, second = (scales.note(torch.tensor([3.0]), 1.0, weight, dims=2) for weight in weights)
+    weights[0].untyped_storage().resize_(0)
+    assert second().tolist() == [3.0]
+    weights[0].untyped_storage().resize_(4)
+    weights[0].fill_(2.0)
+    weights[1].untyped_storage().resize_(0)
+    assert first().tolist() == [1.0]

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
+
+
+@dataclass(slots=True)
+class _Norm:
+    """A batch norm of maps of ``dims`` dimensions, and its scale once that has been computed."""
+
+    variance: Tensor
+    eps: float
+    weight: Tensor | None
+    dims: int
+    scale: Tensor | None = None
+
+    def has_values(self) -> bool:
+        """Whether its weight is there: what is sharded layer by layer is so around its layer."""
+        return self.weight is None or self.weight.untyped_storage().size() > 0
 
 
 class RunningScales:
@@ -25,8 +41,7 @@ class RunningScales:
     """
 
     def __init__(self) -> None:
-        self._noted: list[tuple[Tensor, float, Tensor | None, int]] = []
-        self._computed: list[Tensor] = []
+        self._waiting: list[_Norm] = []
 
     def note(
         self, running_var: Tensor, eps: float, weight: Tensor | None, dims: int
@@ -35,23 +50,28 @@ class RunningScales:
 
         What is returned returns its scale, ``[C, 1, ...]``.
         """
-        self._noted.append((running_var, eps, weight, dims))
-        return partial(self._scale, len(self._noted) - 1)
+        norm = _Norm(running_var, eps, weight, dims)
+        self._waiting.append(norm)
+        return partial(self._scale, norm)
 
-    def _scale(self, number: int) -> Tensor:
-        if number >= len(self._computed):
-            self._compute(self._noted[len(self._computed) :])
-        return self._computed[number]
+    def _scale(self, norm: _Norm) -> Tensor:
+        if norm.scale is None:
+            _compute([one for one in self._waiting if one is norm or one.has_values()])
+            self._waiting = [one for one in self._waiting if one.scale is None]
+        assert norm.scale is not None
+        return norm.scale
 
-    @torch.no_grad()
-    def _compute(self, noted: list[tuple[Tensor, float, Tensor | None, int]]) -> None:
-        variances, eps, weights, all_dims = zip(*noted, strict=True)
-        scales = torch._foreach_add(variances, eps)
-        torch._foreach_rsqrt_(scales)
-        weighted = [(s, w) for s, w in zip(scales, weights, strict=True) if w is not None]
-        if weighted:
-            torch._foreach_mul_(*zip(*weighted, strict=True))
-        self._computed += (
-            scale.reshape(-1, *(1,) * (dims - 2))
-            for scale, dims in zip(scales, all_dims, strict=True)
-        )
+
+@torch.no_grad()
+def _compute(norms: list[_Norm]) -> None:
+    scales = torch._foreach_add([norm.variance for norm in norms], [norm.eps for norm in norms])
+    torch._foreach_rsqrt_(scales)
+    weighted = [
+        (scale, norm.weight)
+        for scale, norm in zip(scales, norms, strict=True)
+        if norm.weight is not None
+    ]
+    if weighted:
+        torch._foreach_mul_(*zip(*weighted, strict=True))
+    for norm, scale in zip(norms, scales, strict=True):
+        norm.scale = scale.reshape(-1, *(1,) * (norm.dims - 2))
