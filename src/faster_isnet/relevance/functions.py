@@ -83,7 +83,7 @@ class RelevancePass:
     def _put(self, outputs_and_ways: Iterable[tuple[Tensor, Way]]) -> None:
         for output, way in outputs_and_ways:
             if way.optional and not self.differentiable:
-                continue
+                continue  # not worth a node that costs more than PyTorch's own gradient
             # The values stay, so that whoever has kept them for a gradient may use them.
             with torch.enable_grad(), _unsafe_preserve_version_counter(output):
                 Detour.apply(self, way.rule, output, *way.operands)
