@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from faster_isnet import Explainer
 from faster_isnet.quantities import lowest_eta
+from faster_isnet.relevance.composites import COMPOSITES
 from golden_networks import Golden
 
 TARGETS = {
@@ -78,6 +79,23 @@ def test_all_classes_in_one_pass_are_the_classes_one_by_one(golden: Golden) -> N
     together = explainer(x, "all-classes").heatmap
     one_by_one = torch.cat([explainer(x, c).heatmap for c in range(5)], 1)
     torch.testing.assert_close(together, one_by_one)
+
+
+@pytest.mark.parametrize("input_rule", ["zb", None])
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_all_classes_are_differentiated_as_the_classes_one_by_one(
+    composite: str, input_rule: str | None
+) -> None:
+    model = network().double()
+    model[6] = nn.Identity()  # dropout draws anew each time
+    explainer, x = Explainer(model, composite, input_rule=input_rule), images().double()
+
+    def gradients(targets: list[str] | list[int]) -> list[Tensor]:
+        heatmaps = (explainer(x, target, differentiable=True).heatmap for target in targets)
+        loss = sum((heatmap.square().sum() for heatmap in heatmaps), torch.zeros(()))
+        return list(torch.autograd.grad(loss, [*model.parameters()], materialize_grads=True))
+
+    torch.testing.assert_close(gradients(["all-classes"]), gradients([0, 1, 2, 3]))
 
 
 @pytest.mark.parametrize("target", [None, 2, "lowest-eta", "all-classes", "all-logits"])

@@ -333,9 +333,10 @@ class LayerRules:
         if self._is_nonnegative(*tensors):
             self._nonnegative.put(y, True)
         if dim % y.dim() == 1 and y.requires_grad:
-            outputs = [gathered(flag, o) for piece in pieces for o in self._pieces(piece)]
+            outputs = [output for piece in pieces for output in self._pieces(piece)]
             if any(output.rules for output in outputs):
-                self._concatenations.put(y, tuple(runs(outputs, y)))
+                together = (gathered(flag, output) for output in runs(outputs, y))
+                self._concatenations.put(y, tuple(together))
         return y
 
     def _keep_sign(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Any:
