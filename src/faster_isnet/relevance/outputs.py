@@ -230,16 +230,17 @@ def _scaled(
             torch.where(up, positive, negative),
             torch.where(up, negative, positive),
         )
+    constant = None if shift is None else shift.detach()
+    if positive is not None:
+        positive = _affine(positive, scale, None if constant is None else constant.clamp(min=0))
+    if negative is not None:
+        negative = _affine(negative, scale, None if constant is None else constant.clamp(max=0))
+    return positive, negative
+
+
+def _affine(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
     if shift is None:
-        return _affine(positive, scale, None), _affine(negative, scale, None)
-    constant = shift.detach()
-    up, down = constant.clamp(min=0), constant.clamp(max=0)
-    return _affine(positive, scale, up), _affine(negative, scale, down)
-
-
-def _affine(x: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
-    if x is None or shift is None:
-        return x if x is None or scale is None else x * scale
+        return x if scale is None else x * scale
     return x + shift if scale is None else torch.addcmul(shift, x, scale)
 
 
