@@ -13,8 +13,14 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.interception import Interception
-from faster_isnet.relevance.linear_layers import Adjoints, ConcatenationRule, linear_layer
+from faster_isnet.relevance.linear_layers import (
+    Adjoints,
+    ConcatenationRule,
+    linear_layer,
+    split_relevance,
+)
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS
+from faster_isnet.relevance.ways import Way
 
 Layer = Callable[..., Tensor]
 
@@ -161,6 +167,24 @@ def test_concatenation(arguments: dict[str, int]) -> None:
         torch.testing.assert_close(ours, theirs)
     assert gradcheck(split, g)
     assert gradgradcheck(split, g)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_piece_keeps_no_more_than_its_part_of_the_relevance(layout: torch.memory_format) -> None:
+    kept = []
+    x, y = (t.to(memory_format=layout) for t in tensors([(2, 3, 4, 4), (2, 5, 4, 4)]))
+
+    def rule(g: Tensor, x: Tensor) -> tuple[Tensor]:
+        kept.append(g)
+        return (g,)
+
+    relevance_pass, joined = RelevancePass(), torch.cat([x, y], 1)
+    joined = split_relevance(relevance_pass, joined, [x, y], 1, [Way(rule, (x,)), None])
+    with relevance_pass.running():
+        torch.autograd.grad(joined, [x, y], torch.rand_like(joined), create_graph=True)
+    (g,) = kept
+    assert g.untyped_storage().nbytes() == g.nbytes
+    assert g.is_contiguous(memory_format=layout)
 
 
 def dense_block(x: Tensor, y: Tensor, between: Callable[[list[Tensor], Tensor], object]) -> Tensor:

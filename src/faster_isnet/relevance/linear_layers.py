@@ -310,7 +310,8 @@ class SplitRelevance(Function):
             if part.rule is None:
                 to_pieces.append(g)
             else:
-                to_operands += part.rule(g, *islice(operands, part.operands))
+                # A copy: what the rule keeps of a slice would keep the whole.
+                to_operands += part.rule(g.clone(), *islice(operands, part.operands))
         return None, None, None, None, None, *to_pieces, *to_operands
 
 
