@@ -227,7 +227,8 @@ def _adjoint(call: LinearCall) -> Rule:
     adjoint = call.map.adjoint
 
     def rule(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
-        return adjoint(g, weight, x), None
+        # What the adjoint keeps of a slice, a concatenation's, would keep the whole.
+        return adjoint(g.clone() if g._is_view() else g, weight, x), None
 
     return rule
 
