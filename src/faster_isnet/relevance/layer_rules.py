@@ -222,9 +222,12 @@ class LayerRules:
         y, mean, rstd = call.normalise()
         scale = rstd if call.weight is None else rstd * call.weight
         offset = -mean * scale if call.bias is None else call.bias - mean * scale
+        scale, offset = per_channel(scale, y), per_channel(offset, y)
+        if len(before) == 1:
+            return self._put(y, normalised(before[0], scale, offset))
         sizes = [output.channels for output in before]
-        maps = (torch.split(per_channel(values, y), sizes) for values in (scale, offset))
-        after = [normalised(*one) for one in zip(before, *maps, strict=True)]
+        parts = torch.split(scale, sizes), torch.split(offset, sizes)
+        after = [normalised(*one) for one in zip(before, *parts, strict=True)]
         return self._put(y, *after)
 
     def _before(self, x: Tensor) -> list[Output]:

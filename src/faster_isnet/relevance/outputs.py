@@ -83,7 +83,7 @@ class _Routes:
         if output.scale is not None and (needs_positive or needs_negative):
             # A negative γ makes negative contributions of positive ones. Whether there is one is
             # worth a look on the host, and no wait for an accelerator.
-            flips = not is_on_host(output.scale) or bool((output.scale < 0).any())
+            flips = not is_on_host(output.scale) or output.scale.detach().min().item() < 0
         return cls(
             tuple(piece.all for piece in pieces),
             tuple(p.positive for p in pieces) if needs_positive or flips else (),
