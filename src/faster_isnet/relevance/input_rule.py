@@ -146,11 +146,10 @@ class InputRule:
     ) -> Callable[[], Any] | None:
         """Return what computes a call in its place, if it is this rule's: if it reads pixels."""
         # Most functions read nothing of the image, and this is asked of all of them.
-        reads = _listed(args, kwargs) if func in _OF_LISTS else (*args, *kwargs.values())
-        ids = set(map(id, reads))
-        if self._boxes.ids.isdisjoint(ids) and self._first_layers.ids.isdisjoint(ids):
-            return None
-        if func in AFFINE and any(map(self._boxes.get, reads)):
+        if func in AFFINE:
+            reads = _listed(args, kwargs) if func in _OF_LISTS else (*args, *kwargs.values())
+            if self._boxes.ids.isdisjoint(map(id, reads)) or not any(map(self._boxes.get, reads)):
+                return None
             return partial(self._preprocess, func, args, kwargs)
         subject = args[0] if args else kwargs.get("input")
         if func in LINEAR_CALLS and (box := self._boxes.get(subject)):
