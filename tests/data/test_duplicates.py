@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -60,6 +60,7 @@ def test_other_pictures_have_other_hashes():
 
 @quick
 @given(distance=st.floats(0, 1), seed=st.integers(0, 99))
+@example(distance=0.7, seed=0)  # 14 of 20 places, and 1 - 2 · 0.7 is not -0.4
 def test_near_pairs_as_counted_one_by_one(distance, seed):
     rng = np.random.default_rng(seed)
     hashes = [torch.from_numpy(rng.choice([-1.0, 1.0], 20)) for _ in range(12)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -76,10 +77,11 @@ def near_pairs(hashes: Sequence[Tensor], distance: float = 0.15) -> list[tuple[i
     if not hashes:
         return []
     signs = torch.stack(list(hashes))
-    nearest = signs.shape[1] * (1 - 2 * distance)
+    places = signs.shape[1]
+    most = math.floor(places * distance + 1e-9)  # rounding must not take a place away
     pairs = []
     for start in range(0, len(signs), _BLOCK):
-        near = (signs[start : start + _BLOCK] @ signs[start:].T >= nearest).triu(1)
+        near = (signs[start : start + _BLOCK] @ signs[start:].T >= places - 2 * most).triu(1)
         pairs += [(start + i, start + j) for i, j in near.nonzero().tolist()]
     return pairs
 
