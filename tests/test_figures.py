@@ -54,6 +54,8 @@ def texts(figure: Figure) -> list[str]:
         shown += [axes.get_title(), axes.get_title(loc="left")]
         shown += [text.get_text() for text in axes.texts]
         shown += [text.get_text() for text in axes.get_yticklabels()]
+        if legend := axes.get_legend():
+            shown += [text.get_text() for text in legend.get_texts()]
     return shown
 
 
@@ -99,8 +101,9 @@ def test_zero_relevance_is_nearly_white_and_the_image_shines_through() -> None:
 
 
 def test_heatmaps_may_need_grad_and_be_of_half_precision() -> None:
-    heatmap = torch.randn(1, 4, 4, dtype=torch.bfloat16, requires_grad=True)
-    pixels(heatmap_figure(torch.rand(1, 4, 4), heatmap))
+    image, heatmap = torch.rand(1, 4, 4), torch.randn(1, 4, 4, dtype=torch.bfloat16)
+    expected = pixels(heatmap_figure(image, heatmap.float()))
+    assert np.array_equal(pixels(heatmap_figure(image, heatmap.requires_grad_())), expected)
 
 
 def test_picture_keeps_the_shape_of_the_image() -> None:
@@ -176,10 +179,11 @@ def test_grid_without_examples_says_so() -> None:
 
 def test_names_with_dollars_are_not_read_as_formulas() -> None:
     metrics = {"$\\broken{$": METRICS["isnet"]}
-    pixels(accuracy_bars(metrics))
-    pixels(background_bars(metrics))
     strange = example(caption="$\\x{$", predictions={"standard": 2, "isnet": 0})
-    pixels(example_grid([strange], ["$\\a{$", "$\\b{$", "$\\c{$"]))
+    grid = example_grid([strange], ["$\\a{$", "$\\b{$", "$\\c{$"])
+    for figure in (accuracy_bars(metrics), background_bars(metrics), grid):
+        pixels(figure)  # which fails where a formula is broken
+        assert any("{$" in text for text in texts(figure))
 
 
 def test_class_without_a_name_is_an_error() -> None:

@@ -60,15 +60,15 @@ def test_other_pictures_have_other_hashes():
 
 @quick
 @given(distance=st.floats(0, 1), seed=st.integers(0, 99))
-@example(distance=0.7, seed=0)  # 14 of 20 places, and 1 - 2 · 0.7 is not -0.4
+@example(distance=0.58, seed=0)  # of 100 places 58, and 100 · 0.58 is below that
 def test_near_pairs_as_counted_one_by_one(distance, seed):
     rng = np.random.default_rng(seed)
-    hashes = [torch.from_numpy(rng.choice([-1.0, 1.0], 20)) for _ in range(12)]
+    hashes = [torch.from_numpy(rng.choice([-1.0, 1.0], 100)) for _ in range(12)]
     expected = [
         (i, j)
         for i in range(12)
         for j in range(i + 1, 12)
-        if (hashes[i] != hashes[j]).sum() <= 20 * distance + 1e-9
+        if (hashes[i] != hashes[j]).sum() <= 100 * distance + 1e-9
     ]
     assert near_pairs(hashes, distance) == expected
 
