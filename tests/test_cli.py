@@ -11,8 +11,8 @@ import pytest
 from faster_isnet import cli
 from faster_isnet.benchmark import BenchmarkSettings
 from faster_isnet.commands import benchmarking, demonstrating
-from faster_isnet.demo import DemoSettings, run_demo
-from faster_isnet.isnet import VARIANTS
+from faster_isnet.demo.run import DemoSettings, run_demo
+from faster_isnet.methods.isnet.network import VARIANTS
 
 TINY = DemoSettings(standard_epochs=1, isnet_epochs=1, train_size=128)
 

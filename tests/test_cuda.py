@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from faster_isnet import Explainer, Explanation, ISNet, ISNetLoss, LitISNet, calibrate
-from faster_isnet.isnet import VARIANTS
+from faster_isnet.methods.isnet.network import VARIANTS
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -17,7 +17,7 @@ from faster_isnet.benchmark.rows import Row
 from faster_isnet.benchmark.tables import report
 from faster_isnet.benchmark.targets import TARGETS, judged
 from faster_isnet.benchmark.timing import Quartiles
-from faster_isnet.isnet import VARIANTS
+from faster_isnet.methods.isnet.network import VARIANTS
 
 TINY = replace(BenchmarkSettings().quick(), architectures=("convnet",), sizes=(32, 48))
 

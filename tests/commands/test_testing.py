@@ -11,7 +11,7 @@ import pytest
 
 from faster_isnet.cli import main
 from faster_isnet.evaluation import Predictions
-from faster_isnet.tested_runs import TestedRun
+from faster_isnet.evaluation.evaluation_files import TestedRun
 from toy_runs import CLASSES, fit
 
 FEW = ["--samples", "20", "--examples", "1", "--worst", "1", "--accelerator", "cpu"]

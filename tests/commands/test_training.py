@@ -15,10 +15,10 @@ import yaml
 from PIL import Image
 
 from faster_isnet import Calibration
-from faster_isnet.checkpoints import load_backbone_weights
 from faster_isnet.cli import main
-from faster_isnet.image_classifier import ImageClassifier
 from faster_isnet.models import build_backbone
+from faster_isnet.models.weight_files import load_backbone_weights
+from faster_isnet.training.image_classifier import ImageClassifier
 from toy_runs import CLASSES, fit
 
 

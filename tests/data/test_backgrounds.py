@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faster_isnet.checks import NO_MASK
+from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.backgrounds import BACKGROUNDS, ReplacedBackground
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from faster_isnet.checks import NO_MASK
+from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.dataset import Augmentation, ImageDataset
 from faster_isnet.data.masks import Boxes
 from faster_isnet.data.samples import Sample

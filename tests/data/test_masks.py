@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from scipy.ndimage import binary_dilation
 
-from faster_isnet.checks import NO_MASK
+from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.masks import Boxes, Segments, grow, read_mask
 
 quick = settings(max_examples=30, deadline=None)

@@ -12,7 +12,7 @@ from lightning import LightningModule, Trainer
 from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
-from faster_isnet.checks import NO_MASK
+from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.dataset import ImageDataset
 from faster_isnet.data.module import ImageData
 from faster_isnet.data.planting import PlantedDataset, Planting

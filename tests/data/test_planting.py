@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from faster_isnet.checks import NO_MASK
+from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.digits import BIASES
 from faster_isnet.data.marks import KINDS, SHAPES
 from faster_isnet.data.planting import PlantedDataset, Planting

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from faster_isnet import Explainer
-from faster_isnet.checks import NO_MASK
+from faster_isnet.common.checks import NO_MASK
 from faster_isnet.evaluation import (
     Predictions,
     attention_scores,

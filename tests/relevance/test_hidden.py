@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from faster_isnet.explain import Explainer
+from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.relevance import check_layers, hidden_outputs
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from faster_isnet.explain import Explainer
+from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.relevance.input_rule import PerContribution
 
 EPSILON = 0.1

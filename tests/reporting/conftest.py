@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from faster_isnet.evaluation import differences
-from faster_isnet.tested_runs import TestedRun, save_test
-from faster_isnet.testing import Judge, TestSettings
+from faster_isnet.evaluation.evaluation_files import TestedRun, save_test
+from faster_isnet.evaluation.evaluator import Judge, TestSettings
 from toy_images import CLASSES, Reader, toy_dataset
 
 HOSTILE = "<script>alert('x')</script>\"& $x$"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from faster_isnet.evaluation.evaluation_files import TestedRun
 from faster_isnet.reporting import write_report
-from faster_isnet.tested_runs import TestedRun
 
 webdriver = pytest.importorskip("selenium.webdriver")
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

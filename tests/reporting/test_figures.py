@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
-from faster_isnet.figures import png
+from faster_isnet.evaluation.evaluation_files import TestedRun
+from faster_isnet.plotting.heatmaps import png
 from faster_isnet.reporting.figures import (
     attention_figure,
     confusion_figure,
     roc_figures,
     sensitivity_figure,
 )
-from faster_isnet.tested_runs import TestedRun
 
 
 def test_curves_are_those_of_scikit_learn(tested: list[TestedRun]):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from faster_isnet.evaluation.evaluation_files import TestedRun
 from faster_isnet.reporting.run_report import headline, render_report, write_report
-from faster_isnet.tested_runs import TestedRun
 from html_page import Page
 
 

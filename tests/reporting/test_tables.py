@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from faster_isnet.evaluation.evaluation_files import TestedRun
 from faster_isnet.reporting.tables import (
     attention_table,
     class_table,
@@ -16,7 +17,6 @@ from faster_isnet.reporting.tables import (
     sensitivity_table,
     text_table,
 )
-from faster_isnet.tested_runs import TestedRun
 
 
 def test_a_score_and_what_has_none():

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from faster_isnet.common.environment import machine
 from faster_isnet.data import Augmentation, read_image, read_mask
 from faster_isnet.data.samples import Sample
-from faster_isnet.machine import machine
 from faster_isnet.segmentation import (
     SegmenterSettings,
     fit_segmenter,

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from faster_isnet.benchmark.peers import PEERS
 from faster_isnet.benchmark.setups import Setup
-from faster_isnet.explain import Explainer
-from faster_isnet.isnet import ISNet
-from faster_isnet.loss import ISNetLoss
+from faster_isnet.explaining.explainer import Explainer
+from faster_isnet.methods.isnet.loss import ISNetLoss
+from faster_isnet.methods.isnet.network import ISNet
 
 PLAIN = "plain"
 FLEX = "flex"

@@ -14,7 +14,7 @@ from faster_isnet.benchmark.peers import PEERS
 from faster_isnet.benchmark.rows import Row
 from faster_isnet.benchmark.timing import Quartiles
 
-# Of Okabe and Ito's palette, as in faster_isnet.figures.
+# Of Okabe and Ito's palette, as in faster_isnet.plotting.heatmaps.
 _OWN, _PEER = "#0072b2", "#d55e00"
 _LINES = {
     PLAIN: "#000000",

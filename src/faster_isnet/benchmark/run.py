@@ -22,9 +22,9 @@ from faster_isnet.benchmark.rows import Row
 from faster_isnet.benchmark.settings import BenchmarkSettings
 from faster_isnet.benchmark.tables import report
 from faster_isnet.benchmark.targets import judged
-from faster_isnet.figures import png
-from faster_isnet.files import write_atomically
-from faster_isnet.machine import machine as any_machine
+from faster_isnet.common.environment import machine as any_machine
+from faster_isnet.common.files import write_atomically
+from faster_isnet.plotting.heatmaps import png
 
 log = logging.getLogger(__name__)
 

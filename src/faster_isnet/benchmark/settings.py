@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 import torchvision
 
-from faster_isnet.checks import check_choice, check_range
+from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.models import CONVNET
 
 SUITES = ("step", "explanation", "classes", "sizes", "memory")

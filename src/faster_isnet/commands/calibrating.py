@@ -7,10 +7,10 @@ from pathlib import Path
 
 import lightning
 
-from faster_isnet.calibration import calibrate
 from faster_isnet.commands.training import RunCLI
 from faster_isnet.data import ImageData
-from faster_isnet.image_classifier import ImageClassifier
+from faster_isnet.methods.isnet.calibration import calibrate
+from faster_isnet.training.image_classifier import ImageClassifier
 
 CALIBRATION = "calibration.json"
 

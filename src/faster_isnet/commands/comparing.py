@@ -10,10 +10,10 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from faster_isnet.commands.testing import FOLDER, REPORT
+from faster_isnet.common.files import write_atomically
 from faster_isnet.evaluation import differences
-from faster_isnet.files import write_atomically
+from faster_isnet.evaluation.evaluation_files import METRICS, TestedRun
 from faster_isnet.reporting import check_runs, text_table, write_report
-from faster_isnet.tested_runs import METRICS, TestedRun
 
 COMPARISON = "differences.json"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from faster_isnet.cuts import AUTO
 from faster_isnet.data import SOURCES
 from faster_isnet.demo import DemoSettings, run_demo
-from faster_isnet.isnet import VARIANTS
+from faster_isnet.methods.isnet.cuts import AUTO
+from faster_isnet.methods.isnet.network import VARIANTS
 
 
 def run(words: Sequence[str]) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from faster_isnet.commands.subject import Subject
-from faster_isnet.commands.words import image_files
-from faster_isnet.explain import Explainer
-from faster_isnet.explanation_files import FORMATS, write_explanations
+from faster_isnet.commands.arguments import image_files
+from faster_isnet.commands.model_bundle import Subject
+from faster_isnet.explaining.explainer import Explainer
+from faster_isnet.explaining.heatmap_files import FORMATS, write_explanations
 from faster_isnet.relevance import COMPOSITES, INPUT_RULES
 
 PREDICTED, ALL = "predicted", "all"

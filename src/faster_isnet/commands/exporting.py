@@ -7,8 +7,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from faster_isnet.commands.subject import Subject
-from faster_isnet.export import FILES, export
+from faster_isnet.commands.model_bundle import Subject
+from faster_isnet.training.export import FILES, export
 
 
 def run(words: Sequence[str]) -> None:

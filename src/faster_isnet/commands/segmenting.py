@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from faster_isnet.commands.words import image_files
+from faster_isnet.commands.arguments import image_files
 from faster_isnet.data import Sample, add_mask_folder, from_table, list_images
 from faster_isnet.segmentation import (
     SegmenterSettings,

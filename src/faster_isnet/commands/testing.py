@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from faster_isnet.commands.subject import Subject
+from faster_isnet.commands.model_bundle import Subject
 from faster_isnet.commands.training import CHECKPOINTS, CONFIG, best_checkpoint
 from faster_isnet.data import ImageData, ImageSet
+from faster_isnet.evaluation.evaluation_files import METRICS, TestedRun, save_test
+from faster_isnet.evaluation.evaluator import Judge, TestSettings
 from faster_isnet.reporting import text_table, write_report
-from faster_isnet.tested_runs import METRICS, TestedRun, save_test
-from faster_isnet.testing import Judge, TestSettings
 
 FOLDER = "test"
 REPORT = "report.html"

@@ -11,10 +11,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from faster_isnet.common.files import write_atomically
+from faster_isnet.common.progress import progress_bar
 from faster_isnet.data import ImageData
-from faster_isnet.files import write_atomically
-from faster_isnet.image_classifier import ImageClassifier
-from faster_isnet.progress import progress_bar
+from faster_isnet.training.image_classifier import ImageClassifier
 
 SHORT = {"--skip-unreadable": "--data.skip_unreadable=true"}
 """What messages advise, as the parser has it."""

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from faster_isnet.checks import check_choice, check_range
+from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.data.dataset import Item
 
 BLUR = 0.1

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from faster_isnet.checks import check_choice
+from faster_isnet.common.checks import check_choice
 from faster_isnet.data.masks import Segments
 from faster_isnet.data.samples import Sample
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
-from faster_isnet.checks import NO_MASK, check_range
+from faster_isnet.common.checks import NO_MASK, check_range
 from faster_isnet.data.masks import grow
 from faster_isnet.data.samples import Sample
 

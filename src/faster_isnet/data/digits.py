@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import datasets
 from torchvision.transforms import v2
 
-from faster_isnet.checks import check_choice
+from faster_isnet.common.checks import check_choice
 
 Sample = tuple[Tensor, int, Tensor]
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from faster_isnet.checks import check_range
+from faster_isnet.common.checks import check_range
 from faster_isnet.data.checking import Findings, check_samples
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset, Item

@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from faster_isnet.checks import check_choice, check_range
+from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.data.digits import BIASES
 from faster_isnet.data.marks import KINDS, SMALLEST
 from faster_isnet.data.samples import Sample

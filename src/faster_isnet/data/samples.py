@@ -9,7 +9,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from faster_isnet.checks import check_choice
+from faster_isnet.common.checks import check_choice
 from faster_isnet.data.images import read_image
 from faster_isnet.data.masks import read_mask
 

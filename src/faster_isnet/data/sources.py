@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from faster_isnet.checks import TASKS, check_choice
+from faster_isnet.common.checks import TASKS, check_choice
 from faster_isnet.data.folders import from_folders
 from faster_isnet.data.hdf5 import HDF5_SUFFIXES, from_hdf5
 from faster_isnet.data.samples import SPLITS, Sample

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from faster_isnet.checks import check_choice, check_range
+from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.data.samples import SPLITS, Sample, classes_of
 
 DEFAULT_FRACTIONS: Mapping[str, float] = MappingProxyType({"train": 0.7, "val": 0.15, "test": 0.15})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from faster_isnet.checks import TASKS, check_choice
+from faster_isnet.common.checks import TASKS, check_choice
 from faster_isnet.data.masks import Boxes
 from faster_isnet.data.samples import SPLITS, Sample, class_index
 

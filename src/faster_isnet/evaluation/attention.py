@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from faster_isnet.checks import NO_MASK
+from faster_isnet.common.checks import NO_MASK
 from faster_isnet.evaluation.intervals import mean_score, original_and_resamples
 from faster_isnet.evaluation.predictions import Predictions
-from faster_isnet.explain import Explainer
-from faster_isnet.quantities import Target
+from faster_isnet.explaining.explainer import Explainer
+from faster_isnet.explaining.targets import Target
 
 PREDICTION = "highest-log-odds"
 """What is explained when a model is judged: the odds of the predicted class, not its logit, which

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
-from faster_isnet.checks import check_range
+from faster_isnet.common.checks import check_range
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faster_isnet.checks import check_range
+from faster_isnet.common.checks import check_range
 
 Floats = npt.NDArray[np.float64]
 Score = dict[str, Any]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from faster_isnet.checks import check_range
+from faster_isnet.common.checks import check_range
 from faster_isnet.evaluation.intervals import Floats, ratio
 from faster_isnet.evaluation.predictions import Predictions
 

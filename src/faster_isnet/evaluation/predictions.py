@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from faster_isnet.checks import TASKS, check_choice
-from faster_isnet.files import write_atomically
+from faster_isnet.common.checks import TASKS, check_choice
+from faster_isnet.common.files import write_atomically
 
 _COLUMNS = ("name", "group", "task", "label")
 

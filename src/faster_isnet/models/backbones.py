@@ -9,7 +9,7 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from faster_isnet.checks import check_choice
+from faster_isnet.common.checks import check_choice
 from faster_isnet.models.densenet import DEPTHS, new_densenet
 from faster_isnet.models.heads import check_head, fit_head
 from faster_isnet.models.timm_models import PREFIX, check_timm_name, new_timm_model

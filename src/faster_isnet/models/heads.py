@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faster_isnet.checks import check_range
+from faster_isnet.common.checks import check_range
 
 
 def check_head(classes: int, dropout: float) -> None:

@@ -7,7 +7,7 @@ from types import ModuleType
 
 from torch import nn
 
-from faster_isnet.checks import check_choice
+from faster_isnet.common.checks import check_choice
 
 PREFIX = "timm:"
 

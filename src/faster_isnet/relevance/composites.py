@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from faster_isnet.checks import check_choice, check_range
+from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.relevance.activations import (
     ACTIVATIONS,
     CLAMPS,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from faster_isnet.checks import check_choice
+from faster_isnet.common.checks import check_choice
 from faster_isnet.relevance.normalisations import OnDemand, shared_batch_norm
 
 

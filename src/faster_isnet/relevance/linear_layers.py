@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
-from faster_isnet.precision import as_autocast_would
+from faster_isnet.common.precision import as_autocast_would
 from faster_isnet.relevance.activations import spellings
 from faster_isnet.relevance.functions import Detour, RelevancePass
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, LinearMap

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from faster_isnet.checks import is_on_host
+from faster_isnet.common.checks import is_on_host
 from faster_isnet.relevance.contributions import Concatenated, Contributions
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.rules import Rule, Shares, Sums

@@ -15,7 +15,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from faster_isnet.checks import check_range
+from faster_isnet.common.checks import check_range
 from faster_isnet.relevance.activations import stabilise, stabilise_nonnegative
 
 

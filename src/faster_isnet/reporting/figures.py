@@ -13,9 +13,9 @@ from matplotlib.ticker import PercentFormatter
 from torchmetrics.functional.classification import binary_roc
 
 from faster_isnet.evaluation import Predictions
+from faster_isnet.evaluation.evaluation_files import TestedRun
 from faster_isnet.evaluation.intervals import Score
-from faster_isnet.figures import model_colours, new_figure, percent
-from faster_isnet.tested_runs import TestedRun
+from faster_isnet.plotting.heatmaps import model_colours, new_figure, percent
 
 
 def roc_figures(runs: Sequence[TestedRun], data: str) -> dict[str, Figure]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 from hashlib import sha256
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
-from faster_isnet.figures import percent, png
+from faster_isnet.plotting.heatmaps import percent, png
 
 
-def environment() -> Environment:
-    """Return where templates come from: ours, whose values are not, so all of them are escaped."""
+def environment(*packages: str) -> Environment:
+    """Return the templates of ``packages`` and of this one; all values in them are escaped."""
     made = Environment(
-        loader=PackageLoader("faster_isnet.reporting"),
+        loader=ChoiceLoader(
+            [PackageLoader(each) for each in (*packages, "faster_isnet.reporting")]
+        ),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

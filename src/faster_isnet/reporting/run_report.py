@@ -9,11 +9,11 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from faster_isnet.figures import percent
-from faster_isnet.files import write_atomically
+from faster_isnet.common.files import write_atomically
+from faster_isnet.evaluation.evaluation_files import TestedRun
+from faster_isnet.plotting.heatmaps import percent
 from faster_isnet.reporting import figures, tables
 from faster_isnet.reporting.pages import data_uri, environment, script_hash
-from faster_isnet.tested_runs import TestedRun
 
 Differences = Mapping[str, Mapping[str, Mapping[str, Any]]]
 

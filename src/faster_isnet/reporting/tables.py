@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
+from faster_isnet.evaluation.evaluation_files import TestedRun
 from faster_isnet.evaluation.intervals import Score
 from faster_isnet.evaluation.measures import BY_CLASS
-from faster_isnet.figures import percent
-from faster_isnet.tested_runs import TestedRun
+from faster_isnet.plotting.heatmaps import percent
 
 OVERALL = ("accuracy", "balanced accuracy")
 ATTENTION = ("background share", "mass accuracy", "rank accuracy")

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 
+from faster_isnet.common.environment import machine
+from faster_isnet.common.files import write_atomically
+from faster_isnet.common.progress import progress_bar
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.samples import Sample
 from faster_isnet.data.splits import split
-from faster_isnet.files import write_atomically
-from faster_isnet.machine import machine
-from faster_isnet.progress import progress_bar
 from faster_isnet.segmentation.network import CHANNELS, build_network, mask_logits, smp
 from faster_isnet.segmentation.segmenter import Segmenter, save_segmenter
 from faster_isnet.segmentation.settings import SegmenterSettings

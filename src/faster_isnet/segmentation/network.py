@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faster_isnet.checks import check_choice
+from faster_isnet.common.checks import check_choice
 
 CHANNELS = 3
 """Of the images it takes: grey ones are repeated, as pretrained encoders have it."""

@@ -12,9 +12,9 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from faster_isnet.checks import check_range
+from faster_isnet.common.checks import check_range
+from faster_isnet.common.files import write_atomically
 from faster_isnet.data.images import read_image
-from faster_isnet.files import write_atomically
 from faster_isnet.segmentation.segmenter import Segmenter
 from faster_isnet.segmentation.shapes import Shape
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from faster_isnet.checks import check_range
+from faster_isnet.common.checks import check_range
 from faster_isnet.data.dataset import Augmentation
 
 _STRIDE = 32  # of the encoders' deepest layer

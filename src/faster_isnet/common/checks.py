@@ -1,0 +1,360 @@
+"""Checks of what a user passes in: each says what was wrong, which value, and the cure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from numbers import Real
+
+import torch
+from torch import Tensor, nn
+
+from faster_isnet.common.precision import autocasts
+
+TASKS = ("multiclass", "multilabel")
+"""One class for each image, or any number of them."""
+NO_MASK = -1.0
+"""A mask filled with this value says that its sample has none."""
+
+
+def check_choice(kind: str, name: object, known: Iterable[str]) -> str:
+    """Return ``name`` if it is one of the ``known`` names.
+
+    Parameters
+    ----------
+    kind
+        What is being named, for the message (``"variant"``, ``"layer"``, …).
+    name
+        The name given.
+    known
+        The names that exist.
+
+    Raises
+    ------
+    TypeError
+        If ``name`` is not a string.
+    ValueError
+        If ``name`` is unknown; the message lists the known names and the nearest one.
+
+    Examples
+    --------
+    >>> check_choice("variant", "selective", ["selective", "original"])
+    'selective'
+    >>> check_choice("variant", "selectve", ["selective", "original"])
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown variant 'selectve'; did you mean 'selective'? Known: 'original', 'selective'
+    """
+    names = sorted(known)
+    if not isinstance(name, str):
+        raise TypeError(f"{kind} must be a string, got {type(name).__name__}: {name!r}")
+    if name not in names:
+        by_lower_case = {known.lower(): known for known in names}
+        near = get_close_matches(name.lower(), by_lower_case, n=1)
+        hint = f"did you mean {by_lower_case[near[0]]!r}? " if near else ""
+        listed = ", ".join(map(repr, names[:40])) + (", …" if len(names) > 40 else "")
+        raise ValueError(f"unknown {kind} {name!r}; {hint}Known: {listed}")
+    return name
+
+
+def check_explainable(model: object) -> None:
+    """Check that a model is a module whose functions can be intercepted.
+
+    Raises
+    ------
+    TypeError
+        If it is not a module, or holds TorchScript, DataParallel or compiled modules.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    seen, rest = set[nn.Module](), [model]
+    while rest:  # as model.named_modules(), which takes eight times as long
+        module = rest.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        rest += (child for child in module._modules.values() if child is not None)
+        if obstacle := _obstacle(module):
+            name = next(name for name, other in model.named_modules() if other is module)
+            raise TypeError(f"module {name!r} {obstacle}")
+
+
+def _obstacle(module: nn.Module) -> str | None:
+    """Say why the functions of a module cannot be intercepted, if so, and what to do about it."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return (
+            "is TorchScript, whose functions cannot be intercepted; explain the Python module it "
+            "was made from"
+        )
+    if isinstance(module, nn.DataParallel):
+        return (
+            "is a DataParallel, which runs the model in other threads; explain its .module, or "
+            "train with DistributedDataParallel"
+        )
+    if type(module).__name__ == "OptimizedModule":  # importing its class takes seconds
+        return (
+            "is compiled by torch.compile, whose functions cannot be intercepted; explain the "
+            "module it was made from, its ._orig_mod"
+        )
+    if module._compiled_call_impl is not None:
+        return (
+            "is compiled by its method compile(), so its functions cannot be intercepted; use "
+            "compiled = torch.compile(module) for inference instead, which leaves the module "
+            "itself as it is"
+        )
+    return None
+
+
+def check_images(images: object) -> None:
+    """Check that images are a batch of finite float32 or float64 values.
+
+    Raises
+    ------
+    TypeError
+        If they are not a tensor of such a type.
+    ValueError
+        If there is no batch dimension, the batch is empty, or a value is not finite; of images on
+        an accelerator the values are not looked at, see :func:`is_on_host`.
+    """
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images must be a torch.Tensor [B, ...], got {type(images).__name__}")
+    if images.dtype not in (torch.float32, torch.float64):
+        cure = (
+            "half precision has too few digits for the stabiliser; use images.float()"
+            if images.is_floating_point()
+            else "scale them to floats, for example images.float() / 255"
+        )
+        raise TypeError(f"images must be float32 or float64, got {images.dtype}; {cure}")
+    if images.dim() < 2 or images.numel() == 0:
+        raise ValueError(f"images must be a batch [B, ...], got shape {list(images.shape)}")
+    check_image_values(images)
+
+
+def is_on_host(tensor: Tensor) -> bool:
+    """Whether looking at a tensor's values costs no more than that.
+
+    To look at values on an accelerator is to wait for all that it has been given to do.
+    """
+    return tensor.device.type == "cpu"
+
+
+def check_image_values(images: Tensor) -> None:
+    """Check that images on the host are finite.
+
+    Raises
+    ------
+    ValueError
+        If not; the message names the samples.
+    """
+    if is_on_host(images) and not bool(images.isfinite().all()):
+        bad = [i for i, image in enumerate(images) if not bool(image.isfinite().all())]
+        raise ValueError(f"images hold NaN or infinite values, in samples {bad[:10]} of the batch")
+
+
+def check_quantity(quantity: object, batch: int, target: object) -> None:
+    """Check that what is explained is scalars ``[batch, K]``.
+
+    Raises
+    ------
+    TypeError
+        If it is not a tensor.
+    ValueError
+        If its shape is another one.
+    """
+    if not isinstance(quantity, Tensor):
+        raise TypeError(
+            f"target {target!r} must return a tensor [B, K], got {type(quantity).__name__}"
+        )
+    if quantity.dim() != 2 or len(quantity) != batch or not quantity.shape[1]:
+        raise ValueError(
+            f"target {target!r} must return scalars [B, K] with B = {batch}, got shape "
+            f"{list(quantity.shape)}; keep the class dimension (keepdim=True)"
+        )
+
+
+def check_precision(images: Tensor, composite: str) -> None:
+    """Check that no autocast computes in half precision, for a composite that cannot bear it.
+
+    Raises
+    ------
+    RuntimeError
+        If one does.
+    """
+    device = images.device.type
+    if autocasts(device):
+        raise RuntimeError(
+            f"autocast is on for {device}, but composite {composite!r} needs full precision; "
+            "explain outside of torch.autocast, or inside of torch.autocast(..., enabled=False); "
+            "train with precision='32-true', or a variant with composite 'flex'"
+        )
+
+
+def check_logits(logits: object, batch: int) -> None:
+    """Check that a model's output is logits ``[batch, C]`` with at least two classes.
+
+    Raises
+    ------
+    TypeError
+        If it is not a floating point tensor.
+    ValueError
+        If its shape is another one.
+    """
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"the model must return logits [B, C], got {type(logits).__name__}; wrap it so that "
+            "it returns the tensor only (torchvision's GoogLeNet and Inception: aux_logits=False)"
+        )
+    if logits.dim() != 2 or len(logits) != batch:
+        raise ValueError(
+            f"the model must return logits [B, C] with B = {batch}, got shape {list(logits.shape)}"
+        )
+    if logits.shape[1] < 2:
+        raise ValueError(
+            "the model returns a single logit; give it one for each class (for a yes/no question "
+            "two outputs), since what is explained compares classes"
+        )
+
+
+def check_range(
+    name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False
+) -> float:
+    """Return ``value`` if it is a finite number from ``low`` to ``high``.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is not in the range, or equals ``low`` where that is excluded by ``open_low``.
+    """
+    interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if high > 1e308 else ']'}"
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number in {interval}, got {value!r}")
+    above = low < value if open_low else low <= value
+    if not (above and value <= high and value < float("inf")):
+        raise ValueError(f"{name} must be a number in {interval}, got {value!r}")
+    return value
+
+
+def check_labels(labels: object, logits: Tensor, task: str) -> None:
+    """Check labels against logits ``[B, C]``: ``[B]`` int64, or ``[B, C]`` in {0, 1}.
+
+    Raises
+    ------
+    TypeError
+        If labels are not a tensor of the task's type.
+    ValueError
+        If their shape is another one, or a value, on the host, is out of range.
+    """
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels must be a torch.Tensor, got {type(labels).__name__}")
+    batch, classes = logits.shape
+    if task == "multilabel":
+        if labels.shape != logits.shape:
+            raise ValueError(
+                f"multi-label labels must have one 0 or 1 for each class, shape "
+                f"{[batch, classes]}, got {list(labels.shape)}"
+            )
+        if is_on_host(labels) and not bool(((labels == 0) | (labels == 1)).all()):
+            raise ValueError("multi-label labels must be 0 or 1 everywhere")
+        return
+    if labels.dtype != torch.int64:
+        raise TypeError(
+            f"labels must be class indices of dtype torch.int64, got {labels.dtype}; use "
+            "labels.long() (for several labels a sample: task='multilabel')"
+        )
+    if labels.shape != (batch,):
+        raise ValueError(
+            f"labels must have one class a sample, shape [{batch}], got {list(labels.shape)}; "
+            "turn one-hot labels into indices with labels.argmax(1)"
+        )
+    if not is_on_host(labels):
+        return
+    outside = labels[(labels < 0) | (labels >= classes)]
+    if outside.numel():
+        raise ValueError(
+            f"label {int(outside[0])} is out of range: the model has {classes} classes, 0 to "
+            f"{classes - 1}"
+        )
+
+
+def check_masks(masks: object, heatmap: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Check masks against heatmaps ``[B, K, C, ...]``.
+
+    Returns
+    -------
+    tuple
+        The masks as ``[B, 1, ...]``, and ``[B]`` which samples have one. ``None`` instead of masks
+        that are known to be none: their values, on an accelerator, are not looked at.
+
+    Raises
+    ------
+    TypeError
+        If masks are not a tensor.
+    ValueError
+        If their shape is not that of the images, or a mask is not binary or has no foreground.
+    """
+    batch, size = len(heatmap), heatmap.shape[3:]
+    if masks is None:
+        return None, torch.zeros(batch, dtype=torch.bool, device=heatmap.device)
+    if not isinstance(masks, Tensor):
+        raise TypeError(f"masks must be a torch.Tensor or None, got {type(masks).__name__}")
+    if masks.shape == (batch, *size):
+        masks = masks.unsqueeze(1)
+    if masks.shape != (batch, 1, *size):
+        raise ValueError(
+            f"masks must have the images' size, shape {[batch, 1, *size]}, got "
+            f"{list(masks.shape)}; resize masks with nearest-neighbour interpolation"
+        )
+    check_mask_values(masks)
+    has_mask = (masks != NO_MASK).flatten(1).any(1)
+    return (None if is_on_host(masks) and not bool(has_mask.any()) else masks), has_mask
+
+
+def check_mask_values(masks: Tensor) -> None:
+    """Check that masks on the host, the batch first, are of zeros and ones, or none at all.
+
+    Raises
+    ------
+    ValueError
+        If a mask is not binary or has no foreground.
+    """
+    if not is_on_host(masks):
+        return
+    foreground = masks == 1
+    binary = (foreground | (masks == 0)).flatten(1).all(1)
+    empty = ~foreground.flatten(1).any(1)
+    if bool((binary & ~empty).all()):
+        return
+    has_mask = (masks != NO_MASK).flatten(1).any(1)
+    if bad := (has_mask & ~binary).nonzero().flatten().tolist():
+        values = sorted(set(masks[bad[0]].flatten().tolist()))[:5]
+        raise ValueError(
+            f"masks must hold 0 and 1 only (or {NO_MASK:g} everywhere for no mask); samples "
+            f"{bad[:10]} do not, the first has {values}; binarise with (mask > threshold).float()"
+        )
+    if bad := (has_mask & empty).nonzero().flatten().tolist():
+        raise ValueError(
+            f"the masks of samples {bad[:10]} have no foreground; fill them with {NO_MASK:g} if "
+            "these samples have no mask, or leave them out"
+        )
+
+
+def check_finite_heatmap(heatmap: Tensor, has_mask: Tensor) -> None:
+    """Check that heatmaps ``[B, K, ...]`` of samples with a mask ``[B]`` are finite, on the host.
+
+    Raises
+    ------
+    FloatingPointError
+        If one is not; the message names the samples.
+    """
+    if not is_on_host(heatmap):
+        return
+    if bool(heatmap.detach().sum().isfinite()):  # of finite values it may not be, if seldom
+        return
+    finite = heatmap.isfinite().flatten(1).all(1)
+    if bad := (has_mask & ~finite).nonzero().flatten().tolist():
+        raise FloatingPointError(
+            f"the heatmaps of samples {bad[:10]} hold NaN or infinite values; look for logits or "
+            "weights that have grown without bound (lower the learning rate, raise epsilon)"
+        )

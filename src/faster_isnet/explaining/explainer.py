@@ -1,0 +1,362 @@
+"""Explaining a model: which input elements speak for what it says, by LRP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from faster_isnet.common.checks import (
+    check_choice,
+    check_explainable,
+    check_images,
+    check_logits,
+    check_precision,
+    check_quantity,
+)
+from faster_isnet.common.precision import at_least_float32, autocasts
+from faster_isnet.explaining.targets import Target, build_quantity
+from faster_isnet.relevance import (
+    INPUT_RULES,
+    Composite,
+    FunctionComposite,
+    InputRule,
+    Interception,
+    RelevancePass,
+    build_composite,
+    check_layers,
+    hidden_outputs,
+    intercepting,
+    running_module,
+    shared_statistics,
+)
+
+Bound = float | Sequence[float] | Tensor
+"""A bound of the pixel values: one for all channels, or one for each."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a model said about a batch, and why.
+
+    Attributes
+    ----------
+    logits
+        ``[B, C]``, the model's output.
+    heatmap
+        ``[B, K, *images.shape[1:]]``: the relevance of each input element, K heatmaps a sample.
+        Positive where it speaks for the explained quantity, in that quantity's units.
+    layers
+        For each hidden layer asked for, its relevance ``[B, K, *output.shape[1:]]``.
+    quantity
+        ``[B, K]``, what was explained. Its sum is the relevance that went in; with ε → 0 and no
+        biases each heatmap sums to it.
+    """
+
+    logits: Tensor
+    heatmap: Tensor
+    layers: Mapping[str, Tensor]
+    quantity: Tensor
+
+
+class Explainer:
+    """Explains any differentiable image model by layer-wise relevance propagation.
+
+    The model is not changed: while it runs, its functions are intercepted, and a modified
+    backward pass carries the relevance (by default LRP-Flex; Bassi et al., IEEE Access 12, 2024).
+    It is explained in the mode it is in, so call ``model.eval()`` first unless you mean otherwise.
+
+    Parameters
+    ----------
+    model
+        Maps images ``[B, ...]`` to logits ``[B, C]``.
+    composite
+        Which rule each layer gets: ``"flex"``, ``"epsilon"``, ``"zplus"``, ``"alpha2-beta1"``,
+        ``"epsilon-gamma-box"``, ``"epsilon-plus"``, ``"dual"`` (two heatmaps: z⁺ and ε),
+        ``"gradient-x-input"``, or one's own :class:`~faster_isnet.relevance.LayerComposite`.
+    epsilon
+        The stabiliser ε ≥ 0. Larger values make smoother heatmaps and lose more relevance; 1e-2
+        is the papers' choice.
+    input_rule
+        The rule of every layer that reads the image: ``"zb"``, ``"w2"`` or ``"flat"`` (see
+        :data:`~faster_isnet.relevance.INPUT_RULES`), or ``None`` for the composite's own: zB for
+        ``"epsilon-gamma-box"``, for the others the one that such a layer has elsewhere.
+    layers
+        Names of modules (as in ``model.named_modules()``) whose outputs' relevance is wanted.
+    input_low, input_high
+        For zB, the bounds of the image values: scalars, or one for each channel. For an image in
+        [0, 1] that is normalised with mean and std outside of the model they are ``-mean/std``
+        and ``(1-mean)/std``; a normalisation inside of the model is followed.
+
+    Raises
+    ------
+    TypeError
+        If the model is not a module, or of a kind whose functions cannot be intercepted
+        (TorchScript, DataParallel, torch.compile).
+    ValueError
+        If a name is unknown, ε is negative or not finite, or a lower bound is not below its upper.
+
+    Examples
+    --------
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    >>> explanation = Explainer(model)(torch.rand(5, 1, 2, 2), target="all-classes")
+    >>> explanation.heatmap.shape  # five samples, three heatmaps each
+    torch.Size([5, 3, 1, 2, 2])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        composite: str | Composite = "flex",
+        epsilon: float = 1e-2,
+        input_rule: str | None = None,
+        layers: Sequence[str] = (),
+        input_low: Bound = 0.0,
+        input_high: Bound = 1.0,
+    ) -> None:
+        check_explainable(model)
+        if not 0 <= epsilon < float("inf"):
+            raise ValueError(f"epsilon must be finite and at least 0, got {epsilon!r}")
+        if input_rule is not None:
+            check_choice("input_rule", input_rule, INPUT_RULES)
+        self.model = model
+        self.composite = build_composite(composite, epsilon)
+        self.epsilon = epsilon
+        self.input_rule = self.composite.input_rule if input_rule is None else input_rule
+        self.layers = check_layers(model, layers)
+        self.input_low = torch.as_tensor(input_low).flatten()
+        self.input_high = torch.as_tensor(input_high).flatten()
+        if not bool((self.input_low < self.input_high).all()):
+            raise ValueError(
+                f"input_low must be below input_high in every channel, got {input_low!r} and "
+                f"{input_high!r}"
+            )
+
+    def __call__(
+        self, images: Tensor, target: Target = None, *, differentiable: bool = False
+    ) -> Explanation:
+        """Explain what the model says of ``images``.
+
+        Parameters
+        ----------
+        images
+            ``[B, ...]``, float32 or float64, finite.
+        target
+            What to explain: ``None`` for the highest logit, a class, classes ``[B]``,
+            another name of :data:`~faster_isnet.explaining.targets.QUANTITIES`, such as
+            ``"lowest-eta"``, ``"all-classes"`` or ``"all-logits"``, or a function from logits to
+            scalars ``[B, K]``.
+        differentiable
+            Record the relevance pass, so that a loss of the heatmap can be differentiated. The
+            default gives detached tensors and frees the graph.
+
+        Returns
+        -------
+        Explanation
+            Logits, heatmaps, relevance of hidden layers, and the quantity explained.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If images, target or the model's output are not as described above; the message
+            names the value and the cure.
+        RuntimeError
+            If no relevance reaches the images or a layer, or under autocast with a composite of
+            rules for layers, which half precision has too few digits for.
+        """
+        if torch.compiler.is_dynamo_compiling():  # compiled, it would be wrong: docs/compile.md
+            eager = torch.compiler.disable(self.__call__)  # type: ignore[no-untyped-call]
+            return eager(images, target, differentiable=differentiable)  # type: ignore[no-any-return]
+        check_explainable(self.model)
+        check_images(images)
+        if not self.composite.half_precision:
+            check_precision(images, self.composite.name)
+        with torch.inference_mode(False), torch.enable_grad():
+            pixels = _as_pixels(images, differentiable)
+            relevance_pass = RelevancePass(differentiable, entrances=not self.layers)
+            run = self._forward(images, pixels, relevance_pass, target)
+            tensors = [*run.sources, *run.hidden.values()]
+            names = ["image"] * len(run.sources) + list(run.hidden)
+            passes = []
+            for number, start in enumerate(run.starts):
+                keep = number + 1 < len(run.starts)
+                with relevance_pass.running(number, batched=start.quantity.shape[1] > 1):
+                    gs = _propagate(start.quantity, tensors, differentiable, keep)
+                passes.append(_arrived(gs, names))
+            relevances = [
+                at_least_float32(t).unsqueeze(1) * torch.cat(gs, 1)
+                for t, gs in zip(tensors, zip(*passes, strict=True), strict=True)
+            ]
+        heatmap = sum(relevances[1 : len(run.sources)], relevances[0])
+        layers = dict(zip(run.hidden, relevances[len(run.sources) :], strict=True))
+        quantity = torch.cat([start.relevance for start in run.starts], 1)
+        explanation = Explanation(run.logits, heatmap, layers, quantity)
+        return explanation if differentiable else _detached(explanation)
+
+    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
+        """Return one heatmap a sample, shaped like ``inputs``: captum's spelling of a call.
+
+        Metrics made for captum's attributions, and Quantus, take it as it is.
+
+        Raises
+        ------
+        ValueError
+            If the target gives more than one heatmap a sample.
+        """
+        heatmap = self(inputs, target).heatmap
+        if heatmap.shape[1] != 1:
+            raise ValueError(
+                f"target {target!r} gives {heatmap.shape[1]} heatmaps a sample; attribute() "
+                "returns one: call the explainer itself, or name one class"
+            )
+        return heatmap.squeeze(1)
+
+    def _forward(
+        self, images: Tensor, pixels: Tensor, relevance_pass: RelevancePass, target: Target
+    ) -> _Run:
+        """Run the model, and ask what is explained."""
+        image = pixels.clone()  # the model may work in place
+        sources = [pixels]
+        rule = None
+        with ExitStack() as stack:
+            stack.enter_context(shared_statistics(self.model))
+            hidden = stack.enter_context(hidden_outputs(self.model, self.layers))
+            if self.input_rule is not None:
+                sources += [_corner(b, pixels) for b in (self.input_low, self.input_high)]
+                low, high = (corner.clone() for corner in sources[1:])
+                rule = InputRule(
+                    *(relevance_pass, self.epsilon, image, low, high, self.input_rule),
+                    image_gradient=pixels is images,
+                )
+            running = (
+                stack.enter_context(running_module(self.model))
+                if self.composite.uses_names
+                else lambda: ""
+            )
+            claimed = (lambda tensor: False) if rule is None else rule.claims
+            forward = self.composite.begin(relevance_pass, running, claimed)
+            mode = Interception(forward.handlers(), relevance_pass, rule)
+            # What rules for layers know of tensors would be lost on those of a second run.
+            stateless = isinstance(self.composite, FunctionComposite)
+            noted = claimed if stateless else (lambda tensor: True)
+            stack.enter_context(intercepting(mode, noted, relevance_pass.forget))
+            logits = self.model(image)
+        check_logits(logits, len(pixels))
+        with Interception(forward.quantity_handlers(), relevance_pass):
+            starts = [
+                _start(forward.start(logits, number), target, len(pixels))
+                for number in range(self.composite.passes)
+            ]
+        if rule is not None and not rule.layers_found:
+            raise RuntimeError(
+                f"input_rule={self.input_rule!r}: no convolution or linear layer reads the image, "
+                "or what is done to it before is not affine; use input_rule=None"
+            )
+        missing = [name for name in self.layers if name not in hidden]
+        if missing:
+            raise RuntimeError(f"layers {missing} did not run in the model's forward pass")
+        return _Run(logits, sources, hidden, starts)
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Where a relevance pass starts: the quantity ``[B, K]``, and the relevance that goes in."""
+
+    quantity: Tensor
+    relevance: Tensor
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a forward pass leaves: what the heatmap is summed over, hidden outputs, the starts."""
+
+    logits: Tensor
+    sources: list[Tensor]
+    hidden: dict[str, Tensor]
+    starts: list[_Start]
+
+
+def _start(logits_and_values: tuple[Tensor, Tensor], target: Target, batch: int) -> _Start:
+    logits, values = logits_and_values
+    device = logits.device.type
+    with torch.autocast(device, enabled=False) if autocasts(device) else nullcontext():
+        quantity = build_quantity(target)(at_least_float32(logits))
+    check_quantity(quantity, batch, target)
+    if values is logits or not quantity.requires_grad:
+        return _Start(quantity, quantity)
+    # The rule has the relevance of the last layer start as something else than its logits.
+    (g,) = _propagate(quantity, [logits], differentiable=True, keep=True)
+    assert g is not None
+    return _Start(quantity, (g * values.unsqueeze(1)).sum(2))
+
+
+def _as_pixels(images: Tensor, differentiable: bool) -> Tensor:
+    """Return ``images`` as a tensor that relevance can be asked of."""
+    if images.is_inference():
+        images = images.clone()
+    if differentiable and images.requires_grad:
+        return images
+    return images.detach().requires_grad_()
+
+
+def _corner(bound: Tensor, pixels: Tensor) -> Tensor:
+    if len(bound) not in (1, pixels.shape[1]):
+        raise ValueError(
+            f"input_low and input_high must be scalars or have one value for each of the "
+            f"{pixels.shape[1]} channels, got {len(bound)}"
+        )
+    bound = bound.to(pixels).reshape(1, -1, *(1,) * (pixels.dim() - 2))
+    return bound.expand_as(pixels).clone().requires_grad_()
+
+
+def _propagate(
+    quantity: Tensor, tensors: Sequence[Tensor], differentiable: bool, keep: bool
+) -> list[Tensor | None]:
+    """Return G ``[B, K, ...]`` of each tensor, all K in one pass; ``keep`` says: not the last."""
+    batch, k = quantity.shape
+    keep = keep or differentiable
+    if not quantity.requires_grad:
+        return [None] * len(tensors)
+    if k == 1:
+        gs = torch.autograd.grad(
+            quantity.sum(),
+            tensors,
+            retain_graph=keep,
+            create_graph=differentiable,
+            allow_unused=True,
+        )
+        return [g if g is None else g.unsqueeze(1) for g in gs]
+    one_each = torch.eye(k, dtype=quantity.dtype, device=quantity.device)
+    gs = torch.autograd.grad(
+        quantity,
+        tensors,
+        one_each.unsqueeze(1).expand(k, batch, k),
+        retain_graph=keep,
+        create_graph=differentiable,
+        allow_unused=True,
+        is_grads_batched=True,
+    )
+    return [g if g is None else g.transpose(0, 1) for g in gs]
+
+
+def _arrived(gs: Sequence[Tensor | None], names: Sequence[str]) -> list[Tensor]:
+    missing = sorted({name for g, name in zip(gs, names, strict=True) if g is None})
+    if missing:
+        raise RuntimeError(
+            f"no relevance reaches {missing}: nothing that the model returns depends on it "
+            "differentiably. Return logits and not what a sigmoid or softmax makes of them, and "
+            "do not detach or use torch.no_grad() between the two"
+        )
+    return [g for g in gs if g is not None]
+
+
+def _detached(explanation: Explanation) -> Explanation:
+    return Explanation(
+        explanation.logits.detach(),
+        explanation.heatmap.detach(),
+        {name: relevance.detach() for name, relevance in explanation.layers.items()},
+        explanation.quantity.detach(),
+    )

@@ -1,0 +1,192 @@
+"""What is explained: scalars of the logits, one for each heatmap of a sample (method §3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faster_isnet.common.checks import check_choice, check_range
+from faster_isnet.relevance import contrast
+
+Quantity = Callable[[Tensor], Tensor]
+"""Maps logits ``[B, C]`` to the explained scalars ``[B, K]``, differentiably."""
+
+Target = None | int | Tensor | str | Quantity
+"""What a user may ask for: see :func:`build_quantity`."""
+
+
+def highest_logit(logits: Tensor) -> Tensor:
+    """Return the logit of the predicted class, ``[B, 1]``."""
+    return logits.amax(dim=1, keepdim=True)
+
+
+def highest_log_odds(logits: Tensor) -> Tensor:
+    """Return the log-odds of the predicted class against all others, ``[B, 1]``.
+
+    log p/(1 − p) = y_c − log Σ_{c' ≠ c} exp y_c'. Unlike a logit, it does not change when all
+    logits are shifted, as training with cross-entropy leaves them free to be.
+    """
+    return -(-contrast(logits, logits.argmax(dim=1, keepdim=True))).logsumexp(1, keepdim=True)
+
+
+def all_classes(logits: Tensor) -> Tensor:
+    """Return every logit for itself, ``[B, C]``: the original ISNet's C heatmaps."""
+    return logits
+
+
+def all_logits(logits: Tensor) -> Tensor:
+    """Return the sum of the logits, ``[B, 1]``: all in one heatmap, as for the dual ISNet."""
+    return logits.sum(dim=1, keepdim=True)
+
+
+def all_log_probabilities(logits: Tensor) -> Tensor:
+    """Return Σ_c log p_c, ``[B, 1]``, p = softmax(logits): the softmax Grad × Input's quantity."""
+    return logits.log_softmax(dim=1).sum(dim=1, keepdim=True)
+
+
+def random_logit(logits: Tensor) -> Tensor:
+    """Draw the stochastic ISNet's logit, ``[B, 1]``, from torch's global generator.
+
+    For each sample the highest logit with probability 1/2, else one of the others, all with the
+    same probability.
+    """
+    batch, classes = logits.shape
+    device = logits.device
+    other = torch.randint(1, classes, (batch,), device=device)
+    step = torch.where(torch.rand(batch, device=device) < 0.5, 0, other)
+    drawn = (logits.argmax(dim=1) + step) % classes
+    return logits.gather(1, drawn[:, None])
+
+
+def lowest_eta(logits: Tensor, delta: float = 1e-2) -> Tensor:
+    """Return η of the lowest class, ``[B, 1]``: what the selective ISNet explains.
+
+    η_c = log(p_c + δ) − log(1 − p_c + δ), p = softmax(logits), for c = argmin logits (Bassi et
+    al., IEEE Access 12, 2024). Since η grows only if all the other logits fall, one heatmap speaks
+    of all classes.
+
+    Parameters
+    ----------
+    logits
+        ``[B, C]``, C ≥ 2.
+    delta
+        δ ≥ 0: bounds η and its gradient where a probability nears 0.
+
+    Raises
+    ------
+    ValueError
+        If ``delta`` is negative or not finite.
+
+    Examples
+    --------
+    >>> lowest_eta(torch.tensor([[2.0, 2.0]]))  # p = 1/2
+    tensor([[0.]])
+    """
+    check_range("delta", delta, 0)
+    log_odds = -(-contrast(logits, logits.argmin(dim=1, keepdim=True))).logsumexp(1, keepdim=True)
+    log_delta = torch.full_like(log_odds, math.log(delta) if delta > 0 else -math.inf)
+    log_p, log_rest = F.logsigmoid(log_odds), F.logsigmoid(-log_odds)
+    return torch.logaddexp(log_p, log_delta) - torch.logaddexp(log_rest, log_delta)
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "all-classes": all_classes,
+    "all-log-probabilities": all_log_probabilities,
+    "all-logits": all_logits,
+    "highest-log-odds": highest_log_odds,
+    "highest-logit": highest_logit,
+    "lowest-eta": lowest_eta,
+    "random-logit": random_logit,
+}
+
+
+def build_quantity(target: Target) -> Quantity:
+    """Return the quantity that a target asks for.
+
+    Parameters
+    ----------
+    target
+        ``None`` for the highest logit; a class for all samples; an integer tensor ``[B]`` with a
+        class for each; a name of :data:`QUANTITIES`; or a function from logits ``[B, C]`` to
+        scalars ``[B, K]``.
+
+    Raises
+    ------
+    TypeError
+        If the target is something else, or a tensor that does not hold integers.
+    ValueError
+        If the name is unknown; when called, if a class is out of range or the tensor's shape is
+        not ``[B]``.
+    """
+    if target is None:
+        return highest_logit
+    if isinstance(target, str):
+        return QUANTITIES[check_choice("target", target, QUANTITIES)]
+    if isinstance(target, Tensor) or (isinstance(target, int) and not isinstance(target, bool)):
+        return _label(target)
+    if callable(target):
+        return target
+    raise TypeError(
+        f"target must be None, a class index, an integer tensor [B], one of {sorted(QUANTITIES)} "
+        f"or a function of the logits; got {type(target).__name__}: {target!r}"
+    )
+
+
+def without_classes(quantity: Quantity, ignored: Sequence[int]) -> Quantity:
+    """Return a quantity of the logits that some classes take no part in.
+
+    Raises
+    ------
+    ValueError
+        When called, if a class is out of range, or fewer than two are left.
+
+    Examples
+    --------
+    >>> without_classes(all_logits, [1])(torch.tensor([[1.0, 10.0, 100.0]]))
+    tensor([[101.]])
+    """
+
+    def of_the_others(logits: Tensor) -> Tensor:
+        classes = logits.shape[1]
+        if wrong := [c for c in ignored if not 0 <= c < classes]:
+            raise ValueError(f"ignored classes must be in 0..{classes - 1}, got {wrong}")
+        kept = [c for c in range(classes) if c not in ignored]
+        if len(kept) < 2:
+            raise ValueError(
+                f"at least two of the {classes} classes must be left, got ignored classes "
+                f"{sorted(ignored)}; name fewer"
+            )
+        return quantity(logits[:, kept])
+
+    return of_the_others
+
+
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def _label(target: int | Tensor) -> Quantity:
+    if isinstance(target, Tensor) and target.dtype not in _INTEGERS:
+        raise TypeError(f"target must hold class indices (torch.int64), got dtype {target.dtype}")
+
+    def logit_of_label(logits: Tensor) -> Tensor:
+        batch, classes = logits.shape
+        labels = torch.as_tensor(target, device=logits.device)
+        if labels.dim() == 0:
+            labels = labels.expand(batch)
+        if labels.shape != (batch,):
+            raise ValueError(
+                f"target must have one class a sample, shape [{batch}], got {list(labels.shape)}"
+            )
+        outside = labels[(labels < 0) | (labels >= classes)]
+        if outside.numel():
+            raise ValueError(
+                f"target {int(outside[0])} is out of range: the model has {classes} classes, "
+                f"0 to {classes - 1}"
+            )
+        return logits.gather(1, labels.long()[:, None])
+
+    return logit_of_label

@@ -1,0 +1,284 @@
+"""Finding C1 and C2: the natural range of a plain classifier's relevance (method §5)."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torchmetrics import CatMetric
+
+from faster_isnet.common.checks import check_range
+from faster_isnet.common.files import write_atomically
+from faster_isnet.explaining.explainer import Explanation
+from faster_isnet.methods.isnet.cuts import IMAGE, Cuts
+from faster_isnet.methods.isnet.network import ISNet
+
+if TYPE_CHECKING:
+    from faster_isnet.training.module import LitISNet
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LayerRelevance:
+    """The absolute relevance Σ|h| of one layer's heatmaps, over samples.
+
+    Attributes
+    ----------
+    mean, std
+        For each of a sample's heatmaps (each rule's, for the dual ISNet).
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def cut_low(self) -> tuple[float, ...]:
+        """C1 = max(m/5, m − 3s) of each heatmap."""
+        return tuple(max(m / 5, m - 3 * s) for m, s in zip(self.mean, self.std, strict=True))
+
+    @property
+    def cut_high(self) -> tuple[float, ...]:
+        """C2 = min(25·C1, m + 3s) of each heatmap."""
+        each = zip(self.mean, self.std, self.cut_low, strict=True)
+        return tuple(min(25 * c1, m + 3 * s) for m, s, c1 in each)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a calibration found (Bassi et al., Nature Communications 15, 291, 2024; method §5).
+
+    Attributes
+    ----------
+    layers
+        The absolute relevance at the image (``"image"``) and at each supervised layer.
+    samples
+        How many samples it was measured on.
+
+    Examples
+    --------
+    >>> found = Calibration({"image": LayerRelevance((10.0,), (2.0,))}, samples=100)
+    >>> found.cuts
+    Cuts(low={'image': (4.0,)}, high={'image': (16.0,)})
+    >>> print(found)
+    Σ|h| over 100 samples
+    layer   heatmap        mean         std          C1          C2
+    image         1          10           2           4          16
+    """
+
+    layers: dict[str, LayerRelevance]
+    samples: int
+
+    @property
+    def cuts(self) -> Cuts:
+        """C1 and C2, for ``ISNetLoss``."""
+        return Cuts.of(
+            {name: layer.cut_low for name, layer in self.layers.items()},
+            {name: layer.cut_high for name, layer in self.layers.items()},
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write it to a JSON file."""
+        write_atomically(Path(path), (json.dumps(asdict(self), indent=2) + "\n").encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read what :meth:`save` has written.
+
+        Raises
+        ------
+        ValueError
+            If the file holds something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+            layers = {
+                name: LayerRelevance(tuple(layer["mean"]), tuple(layer["std"]))
+                for name, layer in content["layers"].items()
+            }
+            return cls(layers, content["samples"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{path} holds no calibration ({error!r}); give a file that Calibration.save wrote"
+            ) from error
+
+    def __str__(self) -> str:
+        """Return a table."""
+        width = max(map(len, self.layers))
+        rows = [f"Σ|h| over {self.samples} samples"]
+        columns = ("mean", "std", "C1", "C2")
+        rows.append(f"{'layer':<{width}} {'heatmap':>9}" + "".join(f"{c:>12}" for c in columns))
+        for name, layer in self.layers.items():
+            numbers = zip(layer.mean, layer.std, layer.cut_low, layer.cut_high, strict=True)
+            for k, row in enumerate(numbers, start=1):
+                rows.append(f"{name:<{width}} {k:>9}" + "".join(f"{v:>12.4g}" for v in row))
+        return "\n".join(rows)
+
+
+def calibrate(net: ISNet, batches: Iterable[Sequence[Tensor]]) -> Calibration:
+    """Measure the range of a trained plain classifier's relevance.
+
+    Parameters
+    ----------
+    net
+        The classifier, with the variant, rules and layers that the ISNet will be trained with. It
+        is explained in eval mode and left as it was.
+    batches
+        Of ``(images, ...)``, such as a data loader; what follows the images is not looked at.
+
+    Returns
+    -------
+    Calibration
+        Mean and standard deviation of Σ|h| for each layer and heatmap, and C1 and C2.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two samples, or no relevance at all.
+    FloatingPointError
+        If a heatmap is not finite.
+
+    Examples
+    --------
+    >>> net = ISNet(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), input_rule=None)
+    >>> found = calibrate(net, [(torch.rand(4, 3, 2, 2),), (torch.rand(4, 3, 2, 2),)])
+    >>> found.samples
+    8
+    """
+    sizes = _Sizes()
+    with _eval_mode(net), torch.no_grad():
+        for batch in batches:
+            sizes.update(net.explain(batch[0]))
+    return sizes.compute()
+
+
+class CutCalibration(lightning.Callback):
+    """Calibrates C1 and C2 of a :class:`~faster_isnet.LitISNet` when it starts to train.
+
+    A copy of the classifier is trained without the heatmap loss for a few epochs; in the last of
+    them the relevance of each batch is measured. The copy is then thrown away: the ISNet starts
+    from its own weights. Where several processes train, they train one copy together and find the
+    same C1 and C2. A criterion that has its C1 and C2, as in a run that is resumed, is left
+    as it is.
+
+    Parameters
+    ----------
+    epochs
+        Of the plain classifier, at least 1.
+
+    Attributes
+    ----------
+    calibration : Calibration or None
+        What was found.
+
+    Raises
+    ------
+    ValueError
+        If ``epochs`` is below 1.
+    """
+
+    def __init__(self, epochs: int = 3) -> None:
+        super().__init__()
+        self.epochs = int(check_range("epochs", epochs, 1))
+        self.calibration: Calibration | None = None
+
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Train the copy and calibrate."""
+        lit: LitISNet = pl_module  # type: ignore[assignment]
+        if lit.criterion.cuts is not None:
+            return
+        log.info("Calibrating C1 and C2: %d epochs of the plain classifier", self.epochs)
+        self.calibration = self._measure(trainer, lit)
+        lit.criterion.cuts = self.calibration.cuts
+        log.info("%s", self.calibration)
+
+    def _measure(self, trainer: lightning.Trainer, lit: LitISNet) -> Calibration:
+        net = copy.deepcopy(lit.net)
+        optimizer = lit.build_optimizer(net.parameters())
+        sizes = _Sizes()
+        loader = trainer.train_dataloader
+        assert loader is not None  # Lightning has it once training starts
+        with torch.enable_grad():
+            for epoch in range(self.epochs):
+                for number, batch in enumerate(loader):
+                    if number >= trainer.num_training_batches:
+                        break
+                    images, labels, *_ = trainer.strategy.batch_to_device(batch, lit.device)
+                    optimizer.zero_grad()
+                    lit.criterion.classify(net(images), labels).backward()  # type: ignore[no-untyped-call]
+                    _average_gradients(net, trainer)
+                    nn.utils.clip_grad_norm_(net.parameters(), lit.gradient_clip or float("inf"))
+                    optimizer.step()
+                    if epoch == self.epochs - 1:
+                        with _eval_mode(net), torch.no_grad():
+                            sizes.update(net.explain(images))
+        return sizes.compute()
+
+
+def _average_gradients(net: ISNet, trainer: lightning.Trainer) -> None:
+    """Give the gradients of all processes' batches to each, which DDP does for what it wraps."""
+    for parameter in net.parameters():
+        if parameter.grad is not None:
+            mean = trainer.strategy.reduce(parameter.grad, reduce_op="mean")
+            assert isinstance(mean, Tensor)
+            parameter.grad = mean
+
+
+class _Sizes:
+    """Collects Σ|h| of each layer and heatmap, on all processes of a run."""
+
+    def __init__(self) -> None:
+        self._by_layer: dict[str, CatMetric] = {}
+
+    def update(self, explanation: Explanation) -> None:
+        for name, relevance in {IMAGE: explanation.heatmap, **explanation.layers}.items():
+            size = relevance.detach().abs().flatten(2).sum(2)
+            new = CatMetric(nan_strategy="disable").to(size.device)
+            self._by_layer.setdefault(name, new).update(size.flatten())
+            self._heatmaps = size.shape[1]
+
+    def compute(self) -> Calibration:
+        sizes = {
+            name: metric.compute().reshape(-1, self._heatmaps).cpu().double()
+            for name, metric in self._by_layer.items()
+        }
+        samples = min((len(size) for size in sizes.values()), default=0)
+        if samples < 2:
+            raise ValueError(f"calibration needs at least 2 samples, got {samples}; add data")
+        layers = {}
+        for name, size in sizes.items():
+            if not bool(size.isfinite().all()):
+                raise FloatingPointError(
+                    f"the relevance at {name!r} holds NaN or infinite values; lower the learning "
+                    "rate"
+                )
+            if not bool((size.mean(0) > 0).all()):
+                raise ValueError(
+                    f"no relevance arrives at {name!r}; calibrate a trained classifier"
+                )
+            std, mean = torch.std_mean(size, 0)
+            layers[name] = LayerRelevance(tuple(mean.tolist()), tuple(std.tolist()))
+        return Calibration(layers, samples)
+
+
+@contextmanager
+def _eval_mode(net: ISNet) -> Iterator[None]:
+    """Have the batch norms' statistics left alone; afterwards each module is in its own mode."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

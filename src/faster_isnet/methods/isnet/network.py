@@ -1,0 +1,243 @@
+"""The ISNet: any classifier, with the explanation that its training needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from faster_isnet.common.checks import check_choice
+from faster_isnet.explaining.explainer import Bound, Explainer, Explanation
+from faster_isnet.explaining.targets import QUANTITIES, Target, without_classes
+from faster_isnet.relevance import Composite
+
+FULL = "full"
+"""For ``deep_supervision``: every block."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a variant of the ISNet explains while it is trained, and how (method §3).
+
+    Attributes
+    ----------
+    target
+        The quantity, see :class:`~faster_isnet.Explainer`.
+    composite, input_rule
+        How relevance flows, unless the user says otherwise.
+    """
+
+    target: str
+    composite: str = "flex"
+    input_rule: str | None = "zb"
+
+
+VARIANTS = {
+    "selective": Variant("lowest-eta"),
+    "stochastic": Variant("random-logit"),
+    "original": Variant("all-classes"),
+    "dual": Variant("all-logits", "dual"),
+    "softmax-gradient-x-input": Variant("all-log-probabilities", "gradient-x-input", None),
+    "logit-gradient-x-input": Variant("all-logits", "gradient-x-input", None),
+}
+"""The variants by name; the last two are ablations."""
+
+AS_VARIANT = "as-variant"
+"""For ``composite`` and ``input_rule``: what the variant has."""
+
+
+class ISNet(nn.Module):
+    """A classifier that explains itself while it is trained.
+
+    Called, it is the plain model: no mask, no cost. :meth:`explain` gives what
+    :class:`~faster_isnet.ISNetLoss` needs. The model's modules and the keys of its state are its
+    own and lie under :attr:`backbone`, which is all that is to be saved, exported and shipped.
+
+    Parameters
+    ----------
+    model
+        Any model from images ``[B, C_in, ...]`` to logits ``[B, C]``.
+    variant
+        What is explained: ``"selective"`` (η of the lowest class, one heatmap), ``"stochastic"``
+        (one logit drawn for each sample, one heatmap), ``"original"`` (every logit, C heatmaps:
+        its cost grows with C) or ``"dual"`` (all logits at once, by LRP-z⁺ and by LRP-ε, two
+        heatmaps). See Bassi et al., IEEE Access 12, 2024, and Nature Communications 15, 291,
+        2024. The ablations ``"softmax-gradient-x-input"`` (Σ log p_c) and
+        ``"logit-gradient-x-input"`` (Σ y_c) have one heatmap, Gradient × Input.
+    deep_supervision
+        Hidden layers whose relevance is supervised too: ``False`` for none, ``True`` for the
+        published choice, ``"full"`` for every block (both for torchvision's DenseNet, ResNet and
+        VGG), or names of modules.
+    composite, input_rule
+        How relevance flows, see :class:`~faster_isnet.Explainer`; ``"as-variant"`` for
+        ``"flex"`` and ``"zb"``, ``"dual"`` and ``"zb"`` for the dual variant, and
+        ``"gradient-x-input"`` and ``None`` for the ablations.
+    epsilon, input_low, input_high
+        See :class:`~faster_isnet.Explainer`. The zB rule's default bounds fit images in [0, 1].
+    ignore_classes
+        Classes that are left out of the supervision: their logits take no part in what is
+        explained in training.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :class:`~faster_isnet.Explainer` does; if the variant is unknown; if there is no
+        published choice of layers for this model.
+
+    Examples
+    --------
+    >>> from torchvision.models import resnet18
+    >>> net = ISNet(resnet18(num_classes=3), deep_supervision=True).eval()
+    >>> explanation = net.explain(torch.rand(2, 3, 64, 64))
+    >>> explanation.heatmap.shape
+    torch.Size([2, 1, 3, 64, 64])
+    >>> list(explanation.layers)
+    ['layer1', 'layer2', 'layer3', 'layer4']
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        variant: str = "selective",
+        deep_supervision: bool | str | Sequence[str] = False,
+        composite: str | Composite = AS_VARIANT,
+        epsilon: float = 1e-2,
+        input_rule: str | None = AS_VARIANT,
+        input_low: Bound = 0.0,
+        input_high: Bound = 1.0,
+        ignore_classes: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        chosen = VARIANTS[check_choice("variant", variant, VARIANTS)]
+        self.variant = variant
+        self._explainer = Explainer(
+            model,
+            chosen.composite if composite == AS_VARIANT else composite,
+            epsilon,
+            chosen.input_rule if input_rule == AS_VARIANT else input_rule,
+            supervised_layers(model, deep_supervision),
+            input_low,
+            input_high,
+        )
+        self._target: Target = chosen.target
+        if ignore_classes:
+            self._target = without_classes(QUANTITIES[chosen.target], tuple(ignore_classes))
+        self.backbone = model
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the hidden layers that are supervised."""
+        return self._explainer.layers
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits ``[B, C]`` of images ``[B, C_in, ...]``: the plain model."""
+        return self.backbone(images)  # type: ignore[no-any-return]
+
+    def explain(self, images: Tensor) -> Explanation:
+        """Explain the quantity of this variant.
+
+        Parameters
+        ----------
+        images
+            ``[B, C_in, ...]``, float32 or float64, finite; in the range that the input rule's
+            bounds say.
+
+        Returns
+        -------
+        Explanation
+            Differentiable where gradients are enabled, as any forward pass; detached under
+            ``torch.no_grad()``. In training mode it is a forward pass as any other: batch norm
+            takes note of its statistics.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError
+            As :meth:`faster_isnet.Explainer.__call__` does.
+        """
+        differentiable = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        return self._explainer(images, self._target, differentiable=differentiable)
+
+
+def supervised_layers(
+    model: nn.Module, deep_supervision: bool | str | Sequence[str]
+) -> Sequence[str]:
+    """Return the names of the layers to supervise, as :class:`ISNet` takes them.
+
+    Raises
+    ------
+    ValueError
+        If there is no such choice for this model; see :func:`published_layers`.
+    """
+    if deep_supervision is True:
+        return published_layers(model)
+    if deep_supervision == FULL:
+        return all_blocks(model)
+    if isinstance(deep_supervision, str):
+        raise ValueError(
+            f"deep_supervision must be False, True, {FULL!r} or a list of module names, got "
+            f"{deep_supervision!r}"
+        )
+    return deep_supervision or ()
+
+
+def published_layers(model: nn.Module) -> list[str]:
+    """Return the layers that the papers supervise (LRP deep supervision, method §5).
+
+    ResNet: the outputs of layer1 to layer4. VGG: the outputs of the max pools. DenseNet: the last
+    ReLU of each transition, and the input of the network's last ReLU: torchvision calls that as a
+    function, and the relevance on either side of it differs by the factor a / (a + ε) alone.
+
+    Raises
+    ------
+    ValueError
+        If the model is none of these of torchvision.
+    """
+    modules = dict(model.named_modules())
+    if isinstance(model, torchvision.models.ResNet):
+        return ["layer1", "layer2", "layer3", "layer4"]
+    if isinstance(model, torchvision.models.VGG):
+        return [name for name, module in modules.items() if isinstance(module, nn.MaxPool2d)]
+    if isinstance(model, torchvision.models.DenseNet):
+        last_relus = {
+            name.rpartition(".")[0]: name
+            for name, module in modules.items()
+            if ".transition" in name and isinstance(module, nn.ReLU)
+        }
+        return [*last_relus.values(), "features.norm5"]
+    raise _unknown("True", model)
+
+
+def all_blocks(model: nn.Module) -> list[str]:
+    """Return every block, for full signal penalisation (method §5).
+
+    ResNet: the output of every residual block. VGG: every ReLU of the convolutions. DenseNet: every
+    ReLU, those within its dense layers too, and the input of the last.
+
+    Raises
+    ------
+    ValueError
+        If the model is none of these of torchvision.
+    """
+    modules = dict(model.named_modules())
+    if isinstance(model, torchvision.models.ResNet):
+        blocks = (BasicBlock, Bottleneck)
+        return [name for name, module in modules.items() if isinstance(module, blocks)]
+    if isinstance(model, torchvision.models.VGG | torchvision.models.DenseNet):
+        relus = [
+            name
+            for name, module in modules.items()
+            if isinstance(module, nn.ReLU) and name.startswith("features.")
+        ]
+        return relus if isinstance(model, torchvision.models.VGG) else [*relus, "features.norm5"]
+    raise _unknown(repr(FULL), model)
+
+
+def _unknown(choice: str, model: nn.Module) -> ValueError:
+    return ValueError(
+        f"deep_supervision={choice} knows the layers of torchvision's ResNet, DenseNet and VGG, "
+        f"not of {type(model).__name__}; give a list of module names"
+    )

@@ -1,0 +1,352 @@
+"""Exporting a network: weights, ONNX, and what one must know to use them without this library."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from safetensors.torch import save_model
+from torch import Tensor, nn
+
+from faster_isnet.common.checks import check_choice, check_logits
+from faster_isnet.methods.isnet.network import ISNet
+
+FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "state_dict": "model.pt"}
+"""What each format is called in the folder."""
+DESCRIPTION = "model.json"
+TOLERANCE = 1e-4
+"""How far the logits of the ONNX file may be from the network's."""
+
+_PACKAGES = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+_BATCH_SIZES = (1, 2, 5)
+_ONNX_BYTES = 2**31  # protobuf's limit
+
+
+def export(
+    backbone: nn.Module,
+    out: str | Path,
+    image_shape: tuple[int, int, int],
+    formats: Sequence[str] = tuple(FILES),
+    class_names: Sequence[str] | None = None,
+    *,
+    architecture: str | None = None,
+    value_range: tuple[float, float] = (0.0, 1.0),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> dict[str, Path]:
+    """Write a network, in eval mode, so that it can be used without this library.
+
+    The ONNX file is run by onnxruntime on random images, one, two and five at a time, and compared
+    with the network before anything is put in its place.
+
+    Parameters
+    ----------
+    backbone
+        From images ``[B, C, H, W]`` to logits ``[B, K]``, in float32; on any device, in any mode,
+        and left as it is. Of an :class:`~faster_isnet.ISNet` its ``backbone``.
+    out
+        The folder, which is made if need be. Files of an earlier export are replaced.
+    image_shape
+        ``(C, H, W)`` of the images. The size of the batch stays free.
+    formats
+        Some of ``"safetensors"`` (``model.safetensors``), ``"onnx"`` (``model.onnx``, needs the
+        extra ``onnx``) and ``"state_dict"`` (``model.pt``, for
+        ``torch.load(..., weights_only=True)``).
+    class_names
+        The names of the K classes, for the description.
+    architecture
+        The name to build the network by, for the description; ``None`` for that of its class.
+    value_range
+        The lowest and highest value of a pixel, before mean and std.
+    mean, std
+        One for each channel, if the network wants ``(pixels - mean) / std``; ``None`` if it takes
+        the pixels as they are.
+
+    Returns
+    -------
+    dict
+        The path of each format, and as ``"description"`` that of ``model.json``. This says what
+        the network takes and gives, and the logits of one example: whoever builds the
+        architecture for the weights can see whether it is the right one.
+
+    Raises
+    ------
+    ImportError
+        If a package is missing that ONNX needs.
+    TypeError
+        If ``backbone`` is no module, or holds what trains or runs one (``ISNet``,
+        ``DataParallel``, ``torch.compile``).
+    ValueError
+        If a format is unknown, the network does not run on such images, its logits are not finite,
+        names or numbers do not fit, or ONNX cannot hold the network or gives other logits. Nothing
+        has been written then.
+    OSError
+        If the files cannot be written.
+
+    Examples
+    --------
+    >>> from faster_isnet.models import build_backbone
+    >>> with TemporaryDirectory() as folder:
+    ...     written = export(build_backbone("convnet", 3), folder, (3, 32, 32), ["safetensors"])
+    ...     sorted(path.name for path in written.values())
+    ['model.json', 'model.safetensors']
+    """
+    out = Path(out)
+    files = {check_choice("format", name, FILES): FILES[name] for name in formats}
+    _check_installed(files)
+    _check_bare(backbone)
+    _check_folder(out, [*files.values(), DESCRIPTION])
+    images = _Images(image_shape, value_range, mean, std)
+    model = deepcopy(backbone).cpu().eval()
+    description = {
+        "architecture": architecture or type(backbone).__name__,
+        **_interface(model, images, class_names),
+        "files": files,
+        "versions": _versions(files),
+    }
+    with TemporaryDirectory(prefix=".export-", dir=_existing(out)) as staging:
+        for name, file in files.items():
+            _WRITERS[name](model, images, Path(staging) / file)
+        (Path(staging) / DESCRIPTION).write_text(
+            json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        return {
+            name: (Path(staging) / file).replace(out / file)
+            for name, file in {**files, "description": DESCRIPTION}.items()
+        }
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images that a network takes.
+
+    Raises
+    ------
+    ValueError
+        If the numbers are no shape, range, means and deviations.
+    """
+
+    shape: tuple[int, int, int]
+    value_range: tuple[float, float]
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+
+    def __post_init__(self) -> None:
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"image_shape must be (C, H, W), each at least 1, got {self.shape!r}")
+        low, high = self.value_range
+        if not low < high:
+            raise ValueError(f"value_range must be (low, high) with low < high, got {low}, {high}")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(f"mean and std go together, got mean {self.mean}, std {self.std}")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) != self.shape[0]:
+                raise ValueError(
+                    f"{name} must have one value for each of the {self.shape[0]} channels, got "
+                    f"{values}"
+                )
+        if self.std is not None and min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Return what the network gets for pixels ``[B, C, H, W]`` given as parts of the range."""
+        low, high = self.value_range
+        pixels = low + (high - low) * pixels
+        if self.mean is None or self.std is None:
+            return pixels
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        return (pixels - mean[:, None, None]) / std[:, None, None]
+
+    def grey(self) -> Tensor:
+        """Return one image whose pixels are all in the middle of the range."""
+        return self.normalised(torch.full((1, *self.shape), 0.5))
+
+    def random(self) -> list[Tensor]:
+        """Return batches of several sizes, the same ones every time."""
+        generator = torch.Generator().manual_seed(0)
+        return [
+            self.normalised(torch.rand(size, *self.shape, generator=generator))
+            for size in _BATCH_SIZES
+        ]
+
+
+def _check_installed(formats: Iterable[str]) -> None:
+    packages = [package for name in formats for package in _PACKAGES.get(name, ())]
+    if missing := [name for name in packages if importlib.util.find_spec(name) is None]:
+        raise ImportError(
+            f"format 'onnx' needs {' and '.join(missing)}: pip install 'faster-isnet[onnx]', or "
+            "choose other formats"
+        )
+
+
+def _check_bare(backbone: object) -> None:
+    """Check that a network is a module that is not, and does not hold, what trains or runs it."""
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(f"backbone must be a torch.nn.Module, got {type(backbone).__name__}")
+    for name, module in backbone.named_modules():
+        kind, inner = type(module).__name__, None
+        if isinstance(module, ISNet):
+            inner = "backbone"
+        elif isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inner = "module"
+        elif kind == "OptimizedModule":  # of torch.compile; importing its class takes seconds
+            inner = "_orig_mod"
+        if inner is not None:
+            raise TypeError(
+                f"module {name!r} is of type {kind}, which trains or runs the network and is no "
+                f"part of it; export its .{inner}"
+            )
+
+
+def _check_folder(out: Path, files: Sequence[str]) -> None:
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file; name a folder to export to")
+    for file in files:
+        if (out / file).is_dir():
+            raise IsADirectoryError(f"{out / file} is a folder; move it, or export elsewhere")
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that exists: on the same file system."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
+
+
+def _interface(
+    model: nn.Module, images: _Images, class_names: Sequence[str] | None
+) -> dict[str, Any]:
+    """Return what the network takes and gives, with an example."""
+    logits = _logits(model, images.grey())
+    classes = logits.shape[1]
+    if class_names is not None and len(class_names) != classes:
+        raise ValueError(
+            f"class_names has {len(class_names)} names ({', '.join(class_names)}), the network "
+            f"has {classes} logits"
+        )
+    low, high = images.value_range
+    return {
+        "input": {
+            "name": "images",
+            "shape": ["batch", *images.shape],
+            "type": "float32",
+            "range": [low, high],
+            "mean": images.mean if images.mean is None else list(images.mean),
+            "std": images.std if images.std is None else list(images.std),
+        },
+        "output": {
+            "name": "logits",
+            "shape": ["batch", classes],
+            "type": "float32",
+            "class_names": class_names if class_names is None else list(class_names),
+        },
+        "example": {"all_pixels": (low + high) / 2, "logits": logits[0].tolist()},
+    }
+
+
+def _versions(formats: Iterable[str]) -> dict[str, str]:
+    packages = [package for name in formats for package in _PACKAGES.get(name, ())]
+    of_packages = {name: version(name) for name in ("torch", "torchvision", *packages)}
+    return {"python": platform.python_version(), **of_packages}
+
+
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    """Return the logits of a network, checked."""
+    try:
+        with torch.no_grad():
+            logits = model(images)
+    except Exception as error:  # whatever a user's network may raise
+        raise ValueError(
+            f"{type(model).__name__} does not run on {images.dtype} images {list(images.shape)} "
+            f"({type(error).__name__}: {error}); give the image_shape that it takes, and a network "
+            "in float32"
+        ) from error
+    check_logits(logits, len(images))
+    if not bool(logits.isfinite().all()):
+        raise ValueError(
+            "the network's logits are NaN or infinite; look for weights that have grown without "
+            "bound, and take an earlier checkpoint"
+        )
+    return logits  # type: ignore[no-any-return]
+
+
+def _write_safetensors(model: nn.Module, images: _Images, path: Path) -> None:
+    save_model(model, str(path), metadata={"format": "pt"})
+    content = path.read_bytes()
+    path.unlink()  # safetensors lets none but its owner read it, unlike any other file
+    path.write_bytes(content)
+
+
+def _write_state_dict(model: nn.Module, images: _Images, path: Path) -> None:
+    torch.save(model.state_dict(), path)
+
+
+def _write_onnx(model: nn.Module, images: _Images, path: Path) -> None:
+    """Write and check the ONNX file."""
+    size = sum(value.nbytes for value in model.state_dict().values())
+    if size >= _ONNX_BYTES:
+        raise ValueError(
+            f"an ONNX file holds less than 2 GiB, the network's weights are {size / 2**30:.1f}; "
+            "choose other formats"
+        )
+    batches = images.random()
+    try:
+        program = torch.onnx.export(
+            model,
+            (batches[1],),  # two images: the exporter would take a single one for a constant
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamo=True,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).splitlines()[0]  # of a page
+        raise ValueError(
+            f"{type(model).__name__} cannot be written as ONNX for batches of any size ({reason}); "
+            "choose other formats"
+        ) from error
+    assert program is not None  # it is for the exporter of old
+    proto = program.model_proto
+    for node in proto.graph.node:  # where in whose files the Python code stood
+        del node.metadata_props[:]
+    path.write_bytes(proto.SerializeToString())
+    _check_onnx(path, model, batches)
+
+
+def _check_onnx(path: Path, model: nn.Module, batches: Sequence[Tensor]) -> None:
+    """Check that an ONNX file gives the network's logits.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    onnxruntime = importlib.import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for images in batches:
+        (found,) = session.run(["logits"], {"images": images.numpy()})
+        expected = _logits(model, images)
+        difference = float((torch.from_numpy(found) - expected).abs().max())
+        if not difference <= TOLERANCE:  # written so that NaN fails too
+            raise ValueError(
+                f"the logits of the ONNX file differ by {difference:.1e} from the network's, of up "
+                f"to {float(expected.abs().max()):.1e}, on {len(images)} random images, more than "
+                f"{TOLERANCE:g}; look for logits that have grown without bound, or choose other "
+                "formats"
+            )
+
+
+_WRITERS = {
+    "safetensors": _write_safetensors,
+    "onnx": _write_onnx,
+    "state_dict": _write_state_dict,
+}

@@ -1,0 +1,70 @@
+"""What is said while a network is trained."""
+
+from __future__ import annotations
+
+import sys
+
+import lightning
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from faster_isnet.common.progress import Bar, EpochLines, progress_bar
+
+
+class Lit(lightning.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        loss = self.layer(batch).square().mean()
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True)
+        self.log("train/hidden", loss)
+        return loss
+
+    def validation_step(self, batch: torch.Tensor, batch_idx: int) -> None:
+        self.log("val/loss", torch.tensor(0.123456), prog_bar=True)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit(callback: lightning.Callback) -> None:
+    loader = DataLoader(torch.rand(6, 2), 2)
+    trainer = lightning.Trainer(
+        max_epochs=3,
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        accelerator="cpu",
+    )
+    trainer.fit(Lit(), loader, loader)
+
+
+def test_a_log_gets_a_line_for_each_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    fit(EpochLines())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch")]
+    assert [line.split(":")[0] for line in lines] == [f"Epoch {n} of 3" for n in (1, 2, 3)]
+    assert all("val/loss 0.1235" in line and "train/loss" in line for line in lines)
+    assert not any("hidden" in line or "\r" in line for line in lines)
+
+
+def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = EpochLines()
+    lines.disable()
+    fit(lines)
+    assert "Epoch" not in capsys.readouterr().out
+    lines.enable()
+    fit(lines)
+    assert "Epoch 3 of 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("terminal", "kind"), [(True, Bar), (False, EpochLines)])
+def test_a_bar_needs_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, kind: type
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    assert type(progress_bar()) is kind
