@@ -20,7 +20,9 @@ from faster_isnet.models import build_backbone
 from faster_isnet.models.weight_files import read_checkpoint
 from faster_isnet.training.module import LitClassifier
 from faster_isnet.training.options_of_0_1 import split_model_options
+from faster_isnet.training.schedules import OptimizerFactory, OptimizerName
 
+LEARNING_RATE = 1e-3  # suits AdamW, the default here
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -54,7 +56,8 @@ class ImageClassifier(LitClassifier):
         ``"multiclass"`` or ``"multilabel"``; the classification loss of the method is set to it.
         ``None`` leaves it as it is.
     optimizer, learning_rate, **training
-        See :class:`~faster_isnet.training.module.LitClassifier`.
+        See :class:`~faster_isnet.training.module.LitClassifier`; here the learning rate of an
+        optimiser by name is 0.001 by default.
 
     Raises
     ------
@@ -79,8 +82,8 @@ class ImageClassifier(LitClassifier):
         dropout: float = 0.0,
         method: Method | None = None,
         task: str | None = None,
-        optimizer: Any = "adamw",
-        learning_rate: float | None = 1e-3,
+        optimizer: OptimizerName | OptimizerFactory = "adamw",
+        learning_rate: float | None = None,
         **training: Any,
     ) -> None:
         model = build_backbone(backbone, len(class_names), pretrained=pretrained, dropout=dropout)
@@ -91,11 +94,14 @@ class ImageClassifier(LitClassifier):
         method = ISNetMethod(ISNetLoss(cut_low=AUTO)) if method is None else method
         if task is not None:
             method.task = check_choice("task", task, TASKS)
+        if learning_rate is None and isinstance(optimizer, str):
+            learning_rate = LEARNING_RATE
         super().__init__(
             model, method, optimizer=optimizer, learning_rate=learning_rate, **training
         )
         self.class_names, self.backbone_name = list(class_names), backbone
-        self.image_shape = image_shape
+        channels, height, width = image_shape  # which a file has as a list
+        self.image_shape = (channels, height, width)
         self._deploys_the_classifier = self.deployed is model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

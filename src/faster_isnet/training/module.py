@@ -36,6 +36,8 @@ from faster_isnet.training.schedules import (
     SCHEDULES,
     STEP,
     OptimizerFactory,
+    OptimizerName,
+    ScheduleName,
     SchedulerFactory,
     build_optimizer,
     build_schedule,
@@ -129,11 +131,11 @@ class LitClassifier(Recorded, lightning.LightningModule):
         classifier: nn.Module,
         method: Method,
         *,
-        optimizer: OptimizerFactory | str = "sgd",
+        optimizer: OptimizerName | OptimizerFactory = "sgd",
         learning_rate: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
-        schedule: SchedulerFactory | str | None = None,
+        schedule: ScheduleName | SchedulerFactory | None = None,
         schedule_interval: str = EPOCH,
         warmup_epochs: float | None = None,
         milestones: Sequence[int] = (),
@@ -159,19 +161,18 @@ class LitClassifier(Recorded, lightning.LightningModule):
         self.learning_rate = learning_rate
         self.momentum = check_range("momentum", momentum, 0, 1)
         self.weight_decay = check_range("weight_decay", weight_decay, 0)
-        if schedule is None:
-            schedule = MILESTONES if milestones else CONSTANT
-        elif isinstance(schedule, str):
+        if isinstance(schedule, str):
             check_choice("schedule", schedule, SCHEDULES)
-        if milestones and schedule != MILESTONES:
+        by_default = MILESTONES if milestones else CONSTANT
+        self.schedule = by_default if schedule is None else schedule
+        if milestones and self.schedule != MILESTONES:
             raise ValueError(
                 f"milestones={list(milestones)} are of schedule='milestones', got {schedule!r}"
             )
-        self.schedule = schedule
         self.schedule_interval = check_choice("schedule_interval", schedule_interval, (EPOCH, STEP))
         if warmup_epochs is not None:
             check_range("warmup_epochs", warmup_epochs, 0)
-            if warmup_epochs and not isinstance(schedule, str):
+            if warmup_epochs and not isinstance(self.schedule, str):
                 raise ValueError(
                     f"warmup_epochs={warmup_epochs} is for a schedule by name; put the warm-up "
                     "into your own (torch.optim.lr_scheduler.SequentialLR)"

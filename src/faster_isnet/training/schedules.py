@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -18,13 +18,16 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 """Makes a schedule of an optimiser: a class of ``torch.optim.lr_scheduler``, or a function."""
 
+OptimizerName = Literal["sgd", "adam", "adamw"]
+ScheduleName = Literal["constant", "cosine", "one-cycle", "milestones"]
+
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
 CONSTANT, COSINE, ONE_CYCLE, MILESTONES = "constant", "cosine", "one-cycle", "milestones"
-SCHEDULES = (CONSTANT, COSINE, ONE_CYCLE, MILESTONES)
+SCHEDULES = get_args(ScheduleName)
 """The schedules by name, see :func:`build_schedule`."""
 
 EPOCH, STEP = "epoch", "step"
