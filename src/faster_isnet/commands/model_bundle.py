@@ -1,4 +1,4 @@
-"""The network that a command is about."""
+"""Load the network that a command works on, with what is needed to use it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from faster_isnet.training.image_classifier import ImageClassifier
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A network, and what one must know to use it."""
+class ModelBundle:
+    """Holds a network, its class names, and the shape of its images."""
 
     network: nn.Module
     architecture: str
@@ -25,7 +25,7 @@ class Subject:
     task: str = "multiclass"
 
     @classmethod
-    def from_checkpoint(cls, path: Path) -> Subject:
+    def from_checkpoint(cls, path: Path) -> ModelBundle:
         """Read a checkpoint of ``faster-isnet fit``."""
         lit = ImageClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
         return cls(
@@ -37,7 +37,7 @@ class Subject:
         )
 
     @classmethod
-    def by_name(cls, name: str, classes: int, size: int, weights: Path | None) -> Subject:
+    def by_name(cls, name: str, classes: int, size: int, weights: Path | None) -> ModelBundle:
         """Build a network, with weights from a file or its own."""
         lit = ImageClassifier(
             [str(number) for number in range(classes)],

@@ -1,4 +1,4 @@
-"""``faster-isnet test``: a trained classifier on images that it has not seen."""
+"""Run ``faster-isnet test``: score a trained classifier on images that it has not seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from faster_isnet.commands.model_bundle import Subject
+from faster_isnet.commands.arguments import CommandParser, command_parser
+from faster_isnet.commands.model_bundle import ModelBundle
 from faster_isnet.commands.training import CHECKPOINTS, CONFIG, best_checkpoint
 from faster_isnet.data import ImageData, ImageSet
 from faster_isnet.evaluation.evaluation_files import METRICS, TestedRun, save_test
@@ -23,20 +24,18 @@ FOLDER = "test"
 REPORT = "report.html"
 
 
-def run(words: Sequence[str]) -> None:
-    """Run the command, of which ``words`` are the name and the arguments."""
-    options = parser().parse_args(list(words[1:]))
+def run(arguments: Sequence[str]) -> None:
+    """Run the command, of which ``arguments`` are the name and what follows it."""
+    options = parser().parse_args(list(arguments[1:]))
     started = time.perf_counter()
     checkpoint = options.run if options.run.is_file() else best_checkpoint(options.run)
     folder = _run_folder(options.run)
-    subject = Subject.from_checkpoint(checkpoint)
-    data = (
-        _external_data(options, subject, folder) if options.source else _own_data(options, folder)
-    )
+    bundle = ModelBundle.from_checkpoint(checkpoint)
+    data = _external_data(options, bundle, folder) if options.source else _own_data(options, folder)
     sets = _test_sets(data, options.source)
     settings = TestSettings(**{each.name: options[each.name] for each in fields(TestSettings)})
-    judge = Judge(subject.network, list(subject.class_names), settings)
-    thresholds = _thresholds(judge, data, folder) if subject.task == "multilabel" else None
+    judge = Judge(bundle.network, list(bundle.class_names), settings)
+    thresholds = _thresholds(judge, data, folder) if bundle.task == "multilabel" else None
     judgements = {name: judge(dataset, thresholds) for name, dataset in sets.items()}
     out = options.out or folder / (f"{FOLDER}-{options.source.stem}" if options.source else FOLDER)
     save_test(
@@ -53,23 +52,26 @@ def run(words: Sequence[str]) -> None:
     print(f"\nThe report: {(out / REPORT).resolve()}")
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Return the command's parser."""
-    parser = ArgumentParser(
-        prog="faster-isnet test",
-        description="Score a classifier on images that it has not seen, with intervals; show where "
-        "it looks, and what it makes of other backgrounds.",
+    parser = command_parser(
+        "test",
+        "Score a classifier on images that it has not seen, with intervals; show where it looks, "
+        "and what it makes of other backgrounds.",
     )
     add = parser.add_argument
     add("run", type=Path, help="the folder of faster-isnet fit, or a checkpoint of it")
-    add("--source", type=Path, help="other images, as data.source (default: the run's own)")
-    add("--root", type=Path, help="of --source, as data.root")
-    add("--masks", type=Path, help="of --source, as data.masks")
-    add("--fields", type=dict[str, str] | None, help="of --source, as data.fields")
+    add(
+        "--source",
+        type=Path,
+        help="other images: a folder of class folders, a table (.csv, .parquet) or HDF5 (default: "
+        "the run's own); the next three are of these",
+    )
+    parser.add_parameters(ImageData, only=("root", "fields", "masks"), group=False)
     add("--out", type=Path, help="folder (default: RUN/test, or RUN/test-SOURCE)")
-    add("--name", help="what to call the run in tables (default: its folder's name)")
-    add("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
-    parser.add_class_arguments(TestSettings)
+    add("--name", type=str, help="what to call the run in tables (default: its folder's name)")
+    parser.add_parameters(ImageData, only=("skip_unreadable",), group=False)
+    parser.add_parameters(TestSettings)
     return parser
 
 
@@ -96,16 +98,16 @@ def _own_data(options: Namespace, folder: Path) -> ImageData:
     return data
 
 
-def _external_data(options: Namespace, subject: Subject, folder: Path) -> ImageData:
+def _external_data(options: Namespace, bundle: ModelBundle, folder: Path) -> ImageData:
     """Return other data, for a network that is there already."""
-    channels, *size = subject.image_shape
+    channels, *size = bundle.image_shape
     return ImageData(
         {"test": options.source},
         options.root,
         options.fields,
         options.masks,
-        class_names=list(subject.class_names),
-        task=subject.task,
+        class_names=list(bundle.class_names),
+        task=bundle.task,
         size=(size[0], size[1]),
         channels=channels,
         mask_margin=_data_config(folder).get("mask_margin", 0.0),
