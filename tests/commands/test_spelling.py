@@ -58,6 +58,7 @@ def test_an_annotation_tells_what_an_option_takes(annotation: Any, expected: Opt
         (["--batch-size=a-b=c-d"], ["--batch_size=a-b=c-d"]),
         (["--settings.learning-rate", "1"], ["--settings.learning_rate", "1"]),
         (["--settings.no-over-write"], ["--settings.over_write=false"]),
+        (["--no-settings.over-write"], ["--settings.over_write=false"]),
         (["--over-write", "image"], ["--over_write=true", "image"]),
         (["--over-write", "False", "image"], ["--over_write=False", "image"]),
         (["--names", "a", "8", "--out", "x"], ['--names=["a", "8"]', "--out", "x"]),

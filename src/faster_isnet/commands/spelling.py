@@ -171,10 +171,9 @@ def _find(given: str, options: Mapping[str, Option]) -> tuple[str, Option, bool]
     if plain in known:
         return known[plain] + plus, options[known[plain]], False
     group, dot, leaf = plain.rpartition(".")
-    positive = group + dot + leaf.removeprefix("no_")
-    if leaf.startswith("no_") and positive in known:
-        name = known[positive]
-        if options[name].kind is Kind.FLAG:
+    for negation, positive in ((plain, plain[3:]), (leaf, group + dot + leaf[3:])):
+        name = known.get(positive, "") if negation.startswith("no_") else ""
+        if name and options[name].kind is Kind.FLAG:
             return name, options[name], True
     for start, key in _starts(bare):
         name = known.get(_underscores(start), "")
