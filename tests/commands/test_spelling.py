@@ -113,6 +113,8 @@ def test_keys_are_respelled_and_values_are_not() -> None:
         },
     }
     spelled = spell_keys(text, OPTIONS)
+    merged = "settings: &s {over-write: true}\nmodel: {<<: *s}\n"
+    assert yaml.safe_load(spell_keys(merged, OPTIONS))["model"] == {"over_write": True}
     assert "batch_size: 1e-3" in spelled  # which jsonargparse reads as a number
     assert "out: '1e-3'" in spelled
 

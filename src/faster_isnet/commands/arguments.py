@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from faster_isnet.commands.help import HelpFormatter, annotation_of, describe, texts, title
+from faster_isnet.commands.help import HelpFormatter, annotation_of, describe, title
 from faster_isnet.commands.spelling import option_of, spell_arguments, spell_keys
 from faster_isnet.data import list_images
 
@@ -31,7 +31,6 @@ class CommandParser(ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("formatter_class", HelpFormatter)
-        kwargs.setdefault("allow_abbrev", False)
         super().__init__(*args, **kwargs)
 
     def parse_args(  # type: ignore[override]
@@ -112,10 +111,7 @@ class CommandParser(ArgumentParser):
                     target.add_class_arguments(component, as_group=False, skip=others)
                 else:
                     target.add_function_arguments(component, as_group=False, skip=others)
-        described = texts(component)
-        for name in chosen:
-            by_key = self._by_key()
-            by_key[name].help = by_key[name].help or described.get(name)
+        describe({name: self._by_key()[name] for name in chosen}, component)
 
     def _by_key(self) -> dict[str, Action]:
         return {each.dest: each for each in self._actions if each.dest != "help"}

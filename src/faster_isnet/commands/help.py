@@ -95,7 +95,7 @@ def annotation_of(action: Action) -> Any:
 
 
 def describe(actions: dict[str, Action], component: Callable[..., Any], prefix: str = "") -> None:
-    """Give options their texts where a docstring describes several parameters at once.
+    """Give options the texts of a docstring, also where it describes several parameters at once.
 
     jsonargparse knows only parameters that stand alone, not ``input_low, input_high``.
 
@@ -110,22 +110,25 @@ def describe(actions: dict[str, Action], component: Callable[..., Any], prefix: 
     """
     for name, text in texts(component).items():
         action = actions.get(prefix + name)
-        if action is not None and not action.help:
+        if action is not None and annotation_of(action) is not None:
             action.help = text
     of = inspect.getattr_static(component, "__init__") if isinstance(component, type) else component
-    for name, hint in get_type_hints(of).items():
+    try:
+        hints = get_type_hints(of)
+    except NameError:  # of a library that imports its types for type checkers alone
+        hints = {}
+    for name, hint in hints.items():
         if is_dataclass(hint) and any(key.startswith(f"{prefix}{name}.") for key in actions):
             describe(actions, hint, f"{prefix}{name}.")  # type: ignore[arg-type]
 
 
 def texts(component: Callable[..., Any]) -> dict[str, str]:
     """Return what the docstring of a class or function has on each of its parameters."""
-    documented = docstring_parser.parse(component.__doc__ or "").params
-    return {
-        name: parameter.description or ""
-        for parameter in documented
-        for name in parameter.arg_name.split(", ")
-    }
+    found: dict[str, str] = {}
+    for parameter in docstring_parser.parse(component.__doc__ or "").params:
+        for name in parameter.arg_name.split(", "):
+            found.setdefault(name, parameter.description or "")  # attributes come later
+    return found
 
 
 def title(component: Callable[..., Any]) -> str:

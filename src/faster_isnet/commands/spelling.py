@@ -217,6 +217,8 @@ def _respell_node(
     known = {*keys, *groups}
     changed = False
     for key, value in node.value:
+        if key.tag != "tag:yaml.org,2002:str":  # such as <<, which merges a mapping read elsewhere
+            continue
         given = prefix + key.value
         if not prefix and (given in commands or given.startswith("$")):
             continue
