@@ -1,4 +1,4 @@
-"""``faster-isnet compare``: tested classifiers side by side."""
+"""Run ``faster-isnet compare``: put tested classifiers side by side."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
+from faster_isnet.commands.arguments import CommandParser, command_parser
 from faster_isnet.commands.testing import FOLDER, REPORT
 from faster_isnet.common.files import write_atomically
 from faster_isnet.evaluation import differences
@@ -18,9 +17,9 @@ from faster_isnet.reporting import check_runs, text_table, write_report
 COMPARISON = "differences.json"
 
 
-def run(words: Sequence[str]) -> None:
-    """Run the command, of which ``words`` are the name and the arguments."""
-    options = parser().parse_args(list(words[1:]))
+def run(arguments: Sequence[str]) -> None:
+    """Run the command, of which ``arguments`` are the name and what follows it."""
+    options = parser().parse_args(list(arguments[1:]))
     runs = [_load(path) for path in options.runs]
     check_runs(runs)
     resampling = {name: options[name] for name in ("samples", "level", "seed")}
@@ -36,19 +35,17 @@ def run(words: Sequence[str]) -> None:
     print(f"\nThe report: {(options.out / REPORT).resolve()}")
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Return the command's parser."""
-    parser = ArgumentParser(
-        prog="faster-isnet compare",
-        description="Put tested classifiers side by side, and say how each differs from the first "
-        "on the same images.",
+    parser = command_parser(
+        "compare",
+        "Put tested classifiers side by side, and say how each differs from the first on the same "
+        "images.",
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, help="folders of faster-isnet fit, tested; or of their tests")
-    add("--out", type=Path, default=Path("comparison"), help="folder (default: comparison)")
-    add("--samples", type=int, default=1000, help="resamples for intervals (default: 1000)")
-    add("--level", type=float, default=0.95, help="of the intervals (default: 0.95)")
-    add("--seed", type=int, default=0, help="of the resampling (default: 0)")
+    add("--out", type=Path, default=Path("comparison"), help="folder of the report")
+    parser.add_parameters(differences, only=("samples", "level", "seed"), group=False)
     return parser
 
 

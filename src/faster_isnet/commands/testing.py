@@ -1,4 +1,4 @@
-"""``faster-isnet test``: a trained classifier on images that it has not seen."""
+"""Run ``faster-isnet test``: score a trained classifier on images that it has not seen."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from faster_isnet.commands.arguments import CommandParser, command_parser
 from faster_isnet.commands.model_bundle import ModelBundle
 from faster_isnet.commands.training import CHECKPOINTS, CONFIG, best_checkpoint
 from faster_isnet.data import ImageData, ImageSet
@@ -23,9 +24,9 @@ FOLDER = "test"
 REPORT = "report.html"
 
 
-def run(words: Sequence[str]) -> None:
-    """Run the command, of which ``words`` are the name and the arguments."""
-    options = parser().parse_args(list(words[1:]))
+def run(arguments: Sequence[str]) -> None:
+    """Run the command, of which ``arguments`` are the name and what follows it."""
+    options = parser().parse_args(list(arguments[1:]))
     started = time.perf_counter()
     checkpoint = options.run if options.run.is_file() else best_checkpoint(options.run)
     folder = _run_folder(options.run)
@@ -51,23 +52,26 @@ def run(words: Sequence[str]) -> None:
     print(f"\nThe report: {(out / REPORT).resolve()}")
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Return the command's parser."""
-    parser = ArgumentParser(
-        prog="faster-isnet test",
-        description="Score a classifier on images that it has not seen, with intervals; show where "
-        "it looks, and what it makes of other backgrounds.",
+    parser = command_parser(
+        "test",
+        "Score a classifier on images that it has not seen, with intervals; show where it looks, "
+        "and what it makes of other backgrounds.",
     )
     add = parser.add_argument
     add("run", type=Path, help="the folder of faster-isnet fit, or a checkpoint of it")
-    add("--source", type=Path, help="other images, as data.source (default: the run's own)")
-    add("--root", type=Path, help="of --source, as data.root")
-    add("--masks", type=Path, help="of --source, as data.masks")
-    add("--fields", type=dict[str, str] | None, help="of --source, as data.fields")
+    add(
+        "--source",
+        type=Path,
+        help="other images: a folder of class folders, a table (.csv, .parquet) or HDF5 (default: "
+        "the run's own); the next three are of these",
+    )
+    parser.add_parameters(ImageData, only=("root", "fields", "masks"), group=False)
     add("--out", type=Path, help="folder (default: RUN/test, or RUN/test-SOURCE)")
-    add("--name", help="what to call the run in tables (default: its folder's name)")
-    add("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
-    parser.add_class_arguments(TestSettings)
+    add("--name", type=str, help="what to call the run in tables (default: its folder's name)")
+    parser.add_parameters(ImageData, only=("skip_unreadable",), group=False)
+    parser.add_parameters(TestSettings)
     return parser
 
 
