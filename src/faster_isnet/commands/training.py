@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from faster_isnet.commands.arguments import CommandParser
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import progress_bar
 from faster_isnet.data import ImageData
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 SHORT = {"--skip-unreadable": "--data.skip_unreadable=true"}
 """What messages advise, as the parser has it."""
 ISNET = "faster_isnet.methods.isnet.method.ISNetMethod"
-_METHOD_OPTIONS = ("--method", "--method.class_path")
+_METHOD_OPTIONS = ("--method", "--method.class_path", "--method.help")
 CHECKPOINTS, BEST, LAST, CONFIG = "checkpoints", "best", "last", "config.yaml"
 
 
@@ -48,15 +49,15 @@ class KeepConfig(SaveConfigCallback):
             write_atomically(Path(self.config.out) / CONFIG, text.encode())
 
 
-class RunParser(LightningArgumentParser):
-    """Lightning's parser, which knows methods by name and the options of version 0.1."""
+class RunParser(CommandParser, LightningArgumentParser):
+    """Parse one dialect, methods by name, and the options of version 0.1."""
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a configuration, the text of a YAML file."""
         config = yaml.safe_load(content)
         if isinstance(config, dict):
             content = yaml.safe_dump(current_config(config), sort_keys=False)
-        return super().parse_string(content, *args, **kwargs)  # type: ignore[no-any-return]
+        return super().parse_string(content, *args, **kwargs)
 
 
 def current_config(config: dict[str, Any]) -> dict[str, Any]:
@@ -69,8 +70,11 @@ def current_config(config: dict[str, Any]) -> dict[str, Any]:
     method = config.get("method")
     if isinstance(method, str):
         config["method"] = _method_path(method)
-    elif isinstance(method, dict) and "class_path" in method:
-        config["method"] = {**method, "class_path": _method_path(method["class_path"])}
+    elif isinstance(method, dict):
+        if not method.keys() & {"class_path", "init_args"}:
+            method = {"init_args": method}
+        path = _method_path(method.get("class_path", ISNET))
+        config["method"] = {**method, "class_path": path}
     return config
 
 
