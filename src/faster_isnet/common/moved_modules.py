@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -16,6 +15,8 @@ MOVED = {
     "faster_isnet.checkpoints": "faster_isnet.models.weight_files",
     "faster_isnet.checks": "faster_isnet.common.checks",
     "faster_isnet.cuts": "faster_isnet.methods.isnet.cuts",
+    "faster_isnet.data.checking": "faster_isnet.data.dataset_report",
+    "faster_isnet.data.tables": "faster_isnet.data.sample_tables",
     "faster_isnet.explain": "faster_isnet.explaining.explainer",
     "faster_isnet.explanation_files": "faster_isnet.explaining.heatmap_files",
     "faster_isnet.export": "faster_isnet.training.export",

@@ -93,7 +93,7 @@ def group_near_duplicates(samples: Iterable[Sample]) -> list[Sample]:
     ----------
     samples
         Groups that they have already are joined as wholes. Those whose images cannot be read stay
-        as they are; :func:`~faster_isnet.data.checking.check_samples` names them.
+        as they are; :func:`~faster_isnet.data.dataset_report.check_samples` names them.
 
     Returns
     -------

@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from faster_isnet.common.checks import check_range
-from faster_isnet.data.checking import Findings, check_samples
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset, Item
+from faster_isnet.data.dataset_report import Findings, check_samples
 from faster_isnet.data.duplicates import group_near_duplicates
 from faster_isnet.data.folders import add_mask_folder
 from faster_isnet.data.planting import PlantedDataset, Planting

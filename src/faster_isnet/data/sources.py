@@ -10,8 +10,8 @@ from typing import Any
 from faster_isnet.common.checks import TASKS, check_choice
 from faster_isnet.data.folders import from_folders
 from faster_isnet.data.hdf5 import HDF5_SUFFIXES, from_hdf5
+from faster_isnet.data.sample_tables import TABLE_SUFFIXES, from_table
 from faster_isnet.data.samples import SPLITS, Sample
-from faster_isnet.data.tables import TABLE_SUFFIXES, from_table
 
 Source = str | Path | Mapping[str, str | Path]
 Fields = Mapping[str, str | Sequence[str]]
@@ -41,7 +41,7 @@ def read_samples(
         ``boxes``) or of HDF5's data sets (``images``, ``masks``, ``labels``) where they are not
         called so themselves.
     class_names, task
-        Of data that these join; see :func:`~faster_isnet.data.tables.from_table`.
+        Of data that these join; see :func:`~faster_isnet.data.sample_tables.from_table`.
 
     Returns
     -------

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from faster_isnet.data.checking import check_samples
+from faster_isnet.data.dataset_report import check_samples
 from faster_isnet.data.masks import Boxes
 from faster_isnet.data.samples import Sample
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faster_isnet.data.masks import Boxes
+from faster_isnet.data.sample_tables import from_table
 from faster_isnet.data.samples import Sample
-from faster_isnet.data.tables import from_table
 
 quick = settings(max_examples=25, deadline=None)
 both_kinds = pytest.mark.parametrize("suffix", [".csv", ".parquet"])
