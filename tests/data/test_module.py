@@ -235,10 +235,10 @@ class TestPlanting:
         save(tmp_path / "0.png", 0)
         table = write_table(tmp_path, image=["0.png"] * 3, label=["a|b", "a", "b"])
         data = ImageData({"test": table}, size=32, planting=Planting(size=0.4))
-        with pytest.raises(ValueError, match="marks are of one class"):
+        with pytest.raises(ValueError, match="marks need one class per image"):
             data.setup()
         data = ImageData(folder / "images", test_sources={"test-biased": folder / "images"})
-        with pytest.raises(ValueError, match="further data are called 'test-biased'"):
+        with pytest.raises(ValueError, match="additional data are called 'test-biased'"):
             data.setup()
 
 

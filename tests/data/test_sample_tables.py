@@ -192,7 +192,7 @@ class TestFaults:
     def test_rows_of_an_image_that_differ(self, tmp_path):
         box = {name: [1, 1] for name in "xywh"}
         path = write(tmp_path, image=["a.png", "a.png"], label=["p", "q"], **box)
-        with pytest.raises(ValueError, match=r"row 2 of .*says other things of .*a.png"):
+        with pytest.raises(ValueError, match=r"row 2 of .*differs from an earlier row of .*a.png"):
             from_table(path, boxes=list("xywh"))
 
     def test_three_columns_for_boxes(self, tmp_path):

@@ -1,4 +1,7 @@
-"""Datasets and masks."""
+"""Read, check, split and augment images with labels and masks.
+
+Training, explanations and scores are elsewhere.
+"""
 
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset
