@@ -208,4 +208,4 @@ def test_the_table_measures_the_mask_that_was_written(tmp_path):
     (row,) = predict_masks(segmenter(5), [image], tmp_path / "masks").to_dict("records")
     shape = Shape.of(read_mask(tmp_path / "masks/1.png"))
     assert (row["area"], row["components"]) == (shape.area, shape.components)
-    assert row["reason"] == segmenter().seen.objection(shape, 0.1)
+    assert row["reason"] == segmenter().seen.why_implausible(shape, 0.1)
