@@ -55,7 +55,7 @@ def test_counts(good):
     ]
 
 
-def test_several_labels_are_each_counted(good):
+def test_multi_label_classes_are_counted(good):
     labelled = [Sample(s.image, (1, 1), split="train") for s in good]
     assert check_samples(labelled, CLASSES).counts == {"train": {"cat": 6, "dog": 6}}
 

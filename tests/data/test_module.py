@@ -177,7 +177,7 @@ class TestFolder:
         assert model.seen == {name: len(data.datasets[name]) for name in ("val", "test")}
 
 
-def test_data_for_a_network_that_is_there_already(folder):
+def test_data_for_a_trained_network(folder):
     data = ImageData(
         {"test": folder / "images"},
         size=8,
@@ -242,7 +242,7 @@ class TestPlanting:
             data.setup()
 
 
-def test_a_table_with_groups_and_several_labels(tmp_path):
+def test_a_multi_label_table_with_groups(tmp_path):
     for i in range(40):
         save(tmp_path / f"{i}.png", i)
     table = write_table(

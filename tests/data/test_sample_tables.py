@@ -60,7 +60,7 @@ def test_numbers_with_gaps_stay_whole(tmp_path, suffix):
 
 @quick
 @given(rows=st.lists(st.sets(words, max_size=3), min_size=1, max_size=6))
-def test_several_labels_in_a_cell(tmp_path_factory, rows):
+def test_multi_label_cells(tmp_path_factory, rows):
     path = write(
         tmp_path_factory.mktemp("labels"),
         image=[f"{i}.png" for i in range(len(rows))],
@@ -162,7 +162,7 @@ class TestFaults:
         ):
             from_table(path, class_names=["y", "z"])
 
-    def test_several_labels_for_one_class(self, tmp_path):
+    def test_multi_label_cells_in_multi_class_data(self, tmp_path):
         path = write(tmp_path, image=["a.png"], label=["x|y"])
         with pytest.raises(ValueError, match=r"row 1 of .*has several labels, 'x\|y'.*multilabel"):
             from_table(path, task="multiclass")

@@ -158,11 +158,11 @@ class TestUnreadable:
 
 
 class TestNothingIsLost:
-    def test_masks_that_are_there_stay_unless_asked(self, tmp_path):
+    def test_existing_masks_are_kept_by_default(self, tmp_path):
         images = [write(tmp_path / f"images/{name}.png", picture(MIDDLE)) for name in "ab"]
         drawn = write(tmp_path / "masks/b.png", picture((0, 0, 9)))
         before = drawn.read_bytes()
-        with pytest.raises(FileExistsError, match=r"1 masks are there.*b\.png.*--overwrite"):
+        with pytest.raises(FileExistsError, match=r"1 masks exist.*b\.png.*--overwrite"):
             predict_masks(segmenter(), images, drawn.parent)
         assert drawn.read_bytes() == before
         assert list(drawn.parent.iterdir()) == [drawn]
