@@ -45,7 +45,7 @@ def run_benchmark(settings: BenchmarkSettings, out: Path) -> dict[str, Any]:
         The content of ``benchmark.json``: ``machine``, ``settings``, ``measurements`` (the
         attributes of :class:`~faster_isnet.benchmark.measurements.Measurement`) and ``targets``.
     """
-    found = {"machine": environment(settings.device), "settings": asdict(settings)}
+    found = {"machine": benchmark_environment(settings.device), "settings": asdict(settings)}
     results: list[Measurement] = []
     content: dict[str, Any] = {}
     for suite in dict.fromkeys(settings.only):
@@ -80,7 +80,7 @@ def _as_json(results: Sequence[Measurement]) -> dict[str, Any]:
     return {"measurements": [result.as_json() for result in results], "targets": targets}
 
 
-def environment(device: str = "cpu") -> dict[str, str | int | float]:
+def benchmark_environment(device: str = "cpu") -> dict[str, str | int | float]:
     """Return versions and hardware, and as ``load`` the load average of the last minute."""
     found: dict[str, str | int | float] = {
         **base_environment(),

@@ -74,7 +74,7 @@ def load_backbone_weights(path: str | Path, backbone: nn.Module) -> nn.Module:
     mismatches = _mismatches(state, expected, under, key_map)
     if any(mismatches.values()):
         raise _mismatch_error(path, under, mismatches, _CURE if under else f"{_CURE} {_OTHERS}")
-    return _load(path, backbone, state, key_map)
+    return _copy_values(path, backbone, state, key_map)
 
 
 def load_published_checkpoint(path: str | Path, backbone: nn.Module) -> nn.Module:
@@ -135,7 +135,7 @@ def load_published_checkpoint(path: str | Path, backbone: nn.Module) -> nn.Modul
     mismatches = _mismatches(state, expected, under, key_map)
     if mismatches[_MISSING] or mismatches[_OTHER_SHAPE]:
         raise _mismatch_error(path, under, mismatches, _CURE)
-    _load(path, backbone, state, key_map)
+    _copy_values(path, backbone, state, key_map)
     if ignored := state.keys() - key_map.values():
         log.warning("%s: ignored, as not of the backbone: %s", path, _shortened(sorted(ignored)))
     return backbone
@@ -283,7 +283,7 @@ def _mismatch_error(
     return ValueError(f"{path} does not fit the backbone{where}: {found}. {cure}")
 
 
-def _load(
+def _copy_values(
     path: str | Path, backbone: nn.Module, state: dict[str, Tensor], key_map: _KeyMap
 ) -> nn.Module:
     """Copy all values into the backbone, or none if one cannot be converted."""
