@@ -1,4 +1,4 @@
-"""Rounds, their order, and their quartiles."""
+"""Test timing in rounds, and quartiles."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from faster_isnet.benchmark.timing import Quartiles, time_rounds
 
 
-def test_each_runs_once_in_a_round_and_in_another_order_each_time() -> None:
+def test_each_round_runs_every_function_once_in_random_order() -> None:
     ran: list[str] = []
     seconds = time_rounds({name: lambda name=name: ran.append(name) for name in "abc"}, rounds=12)
     rounds = [ran[start : start + 3] for start in range(0, 36, 3)]
@@ -19,7 +19,7 @@ def test_each_runs_once_in_a_round_and_in_another_order_each_time() -> None:
     assert {name: len(times) for name, times in seconds.items()} == dict.fromkeys("abc", 12)
 
 
-def test_seconds_are_what_the_clock_says_after_all_is_finished() -> None:
+def test_seconds_include_pending_work() -> None:
     ticks = count()
     waited = []
     seconds = time_rounds(
@@ -32,7 +32,7 @@ def test_seconds_are_what_the_clock_says_after_all_is_finished() -> None:
     assert len(waited) == 6  # before and after each
 
 
-def test_no_garbage_is_collected_within_a_round_and_then_as_before() -> None:
+def test_garbage_collection_is_off_during_a_round_and_restored() -> None:
     seen: list[bool] = []
     time_rounds({"a": lambda: seen.append(gc.isenabled())}, rounds=2)
     assert seen == [False, False]

@@ -178,7 +178,7 @@ def test_labels(labels: object, error: type, message: str) -> None:
         (torch.full((3, 4), -0.5), ValueError, r"must be in \[0, 1\] everywhere"),
     ],
 )
-def test_labels_of_several_classes(labels: object, error: type, message: str) -> None:
+def test_multi_label_labels(labels: object, error: type, message: str) -> None:
     for good in (torch.zeros(3, 4), torch.ones(3, 4).bool(), torch.eye(4)[:3].long()):
         check_labels(good, LOGITS, "multilabel")
     with pytest.raises(error, match=message):
@@ -254,7 +254,7 @@ def test_heatmaps_are_finite(value: float) -> None:
         check_finite_heatmap(heatmap, everyone)
 
 
-def test_heatmaps_that_no_mask_looks_at_may_be_anything() -> None:
+def test_heatmaps_without_a_mask_are_not_checked() -> None:
     heatmap = torch.zeros(3, 1, 1, 2, 2)
     heatmap[1] = float("nan")
     check_finite_heatmap(heatmap, torch.tensor([True, False, True]))

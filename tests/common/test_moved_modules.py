@@ -1,4 +1,4 @@
-"""Old names of modules work, and warn."""
+"""Test that old names of modules work, with a warning."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def gradients(net: ISNet, dtype: torch.dtype | None) -> Tensor:
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("input_rule", ["zb", None])
 @pytest.mark.parametrize("training", [False, True])
-def test_a_heatmap_is_what_it_is_in_full_precision_but_for_digits(
+def test_heatmaps_are_close_to_full_precision(
     dtype: torch.dtype, input_rule: str | None, training: bool
 ) -> None:
     model = build_backbone("convnet", 3).train(training)
@@ -58,9 +58,7 @@ def test_a_heatmap_is_what_it_is_in_full_precision_but_for_digits(
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("variant", ["selective", "original"])
-def test_gradients_are_those_of_full_precision_but_for_digits(
-    dtype: torch.dtype, variant: str
-) -> None:
+def test_gradients_are_close_to_full_precision(dtype: torch.dtype, variant: str) -> None:
     """With a large ε: the smaller it is the more a heatmap's gradient depends on the last digits.
 
     With 1e-2 it is enough to round the weights to bfloat16 and compute in float32.
@@ -119,7 +117,7 @@ def test_double_precision_stays() -> None:
     assert at_least_float32(x) is x
 
 
-def test_rules_for_layers_want_full_precision() -> None:
+def test_rules_for_layers_need_full_precision() -> None:
     explainer = Explainer(nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), "epsilon")
     with (
         torch.autocast("cpu", torch.bfloat16),

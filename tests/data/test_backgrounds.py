@@ -44,7 +44,7 @@ class TestAll:
             assert label == same_label
             assert torch.equal(mask, same_mask)
 
-    def test_draws_depend_on_seed_and_item_alone(self, kind):
+    def test_random_values_depend_only_on_seed_and_item(self, kind):
         made = items()
         one, again = (ReplacedBackground(made, kind, labels(made)) for _ in range(2))
         backwards = [again[i][0] for i in reversed(range(8))][::-1]
@@ -113,7 +113,7 @@ def test_among_images_of_one_class_the_other_is_another():
         assert {each[i] for each in drawn} == set(range(5)) - {i}
 
 
-def test_several_labels_are_a_class_together():
+def test_multi_label_combinations_are_classes():
     classes = [(0, 1), (0, 1), (1, 1)]
     made = marked(3, classes)
     assert all(donors(made, classes, seed)[:2] == [2, 2] for seed in range(9))

@@ -60,7 +60,7 @@ def test_named_categories_only(tmp_path):
     assert second.mask is None
 
 
-def test_a_mask_that_is_there_stays(tmp_path):
+def test_existing_masks_are_kept(tmp_path):
     mine = Sample(Path("2.png"), mask=Path("mine.png"))
     assert from_coco(write(tmp_path), [mine]) == [mine]
 

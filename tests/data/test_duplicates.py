@@ -40,7 +40,7 @@ def difference(one: torch.Tensor, other: torch.Tensor) -> float:
 
 @quick
 @given(seed=st.integers(0, 10**6))
-def test_the_hash_bears_what_leaves_a_picture_the_same(seed):
+def test_the_hash_is_invariant_to_scale_compression_and_exposure(seed):
     image = scene(seed)
     for changed in (
         compressed(image),
@@ -104,7 +104,7 @@ def test_the_same_pictures_make_a_group(pictures):
     assert groups == [pictures[0].name, None, None, pictures[0].name, None]
 
 
-def test_groups_are_joined_as_wholes(pictures):
+def test_groups_are_merged(pictures):
     a, b, c, a2, broken = pictures
     tagged = [a, *(Sample(s.image, group="ann") for s in (b, a2)), c, broken]
     found = {Path(s.name).stem: s.group for s in group_near_duplicates(tagged)}

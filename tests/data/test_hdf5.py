@@ -59,7 +59,7 @@ def test_masks_and_names_of_data_sets(tmp_path):
     assert torch.equal(read[:, 0].bool(), torch.from_numpy(masks))
 
 
-def test_several_labels(tmp_path):
+def test_multi_label(tmp_path):
     labels = np.array([[0, 1], [1, 1], [0, 0], [1, 0]])
     samples, names = from_hdf5(write(tmp_path, images=noise(4, 5, 6), labels=labels))
     assert [s.label for s in samples] == [tuple(row) for row in labels.tolist()]

@@ -24,7 +24,7 @@ def tensor(mask: np.ndarray) -> torch.Tensor:
 class TestFiles:
     @quick
     @given(mask=small_masks, high=st.sampled_from([1, 128, 255, 2**15, 2**16 - 1]))
-    def test_whatever_the_foreground_is_written_as(self, tmp_path_factory, mask, high):
+    def test_foreground_values_of_any_type(self, tmp_path_factory, mask, high):
         path = tmp_path_factory.mktemp("mask") / "mask.png"
         # Beside 1 there must be nothing else, and no foreground at all is no question of type.
         dtype = np.uint8 if high < 256 else np.uint16

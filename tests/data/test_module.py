@@ -177,7 +177,7 @@ class TestFolder:
         assert model.seen == {name: len(data.datasets[name]) for name in ("val", "test")}
 
 
-def test_data_for_a_network_that_is_there_already(folder):
+def test_data_for_a_trained_network(folder):
     data = ImageData(
         {"test": folder / "images"},
         size=8,
@@ -235,14 +235,14 @@ class TestPlanting:
         save(tmp_path / "0.png", 0)
         table = write_table(tmp_path, image=["0.png"] * 3, label=["a|b", "a", "b"])
         data = ImageData({"test": table}, size=32, planting=Planting(size=0.4))
-        with pytest.raises(ValueError, match="marks are of one class"):
+        with pytest.raises(ValueError, match="marks need one class per image"):
             data.setup()
         data = ImageData(folder / "images", test_sources={"test-biased": folder / "images"})
-        with pytest.raises(ValueError, match="further data are called 'test-biased'"):
+        with pytest.raises(ValueError, match="additional data are called 'test-biased'"):
             data.setup()
 
 
-def test_a_table_with_groups_and_several_labels(tmp_path):
+def test_a_multi_label_table_with_groups(tmp_path):
     for i in range(40):
         save(tmp_path / f"{i}.png", i)
     table = write_table(

@@ -89,7 +89,7 @@ class TestPlant:
 
     @pytest.mark.parametrize("kind", KINDS)
     @pytest.mark.parametrize(("side", "size"), [(64, 0.125), (200, 0.15)])
-    def test_marks_are_far_apart_also_the_smallest(self, kind, side, size):
+    def test_marks_differ_clearly_at_all_sizes(self, kind, side, size):
         k = 8
         grey = torch.full((1, side, side), 0.5)
         marks = [Planting(kind, size).plant(grey, None, label, k) - grey for label in range(k)]
@@ -108,7 +108,7 @@ class TestPlant:
 
     @pytest.mark.parametrize("ground", [0.0, 1.0])
     @pytest.mark.parametrize("kind", KINDS)
-    def test_seen_on_any_ground(self, kind, ground):
+    def test_marks_are_visible_on_any_background(self, kind, ground):
         image = torch.full((1, 64, 64), ground)
         for label in range(6):
             changed = (Planting(kind, 0.2).plant(image, None, label, 6) - image).abs()
@@ -151,7 +151,7 @@ class TestPlant:
         planted = Planting(kind).plant(image, torch.ones(1, 64, 64), 1, 3)
         assert torch.equal(planted, image)
 
-    def test_it_moves_to_the_only_room_there_is(self):
+    def test_the_mark_is_placed_in_the_only_free_position(self):
         image, mask = noise(1, 64, 64), torch.ones(1, 64, 64)
         mask[:, 30:40, 20:30] = 0
         planted = Planting("texture", 10 / 64).plant(image, mask, 1, 3)

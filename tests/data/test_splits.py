@@ -102,7 +102,7 @@ def test_stratifies_as_well_as_scikit_learn():
     assert np.mean(ours) <= 1.2 * np.mean(theirs)
 
 
-def test_several_labels_each_in_its_share():
+def test_multi_label_classes_are_stratified():
     rng = np.random.default_rng(0)
     labels = [tuple(int(x) for x in rng.random(4) < [0.5, 0.3, 0.1, 0.05]) for _ in range(400)]
     found = split(samples_of(labels))

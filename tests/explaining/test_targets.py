@@ -42,7 +42,7 @@ def test_eta_has_the_papers_delta() -> None:
 
 
 @pytest.mark.parametrize("delta", [1e-2, 0.0])
-def test_eta_speaks_for_the_lowest_class_against_all_others(delta: float) -> None:
+def test_eta_is_of_the_lowest_class(delta: float) -> None:
     logits = torch.randn(50, 4, requires_grad=True)
     g = gradient(lowest_eta(logits, delta), logits)
     others = torch.ones_like(g).scatter(1, logits.argmin(1, keepdim=True), 0).bool()
@@ -111,7 +111,7 @@ def test_the_random_logit_is_the_highest_half_of_the_time(highest: int) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10])
-def test_the_random_logit_is_drawn_for_each_sample_of_its_own_logits(classes: int) -> None:
+def test_the_random_logit_is_sampled_for_each_sample(classes: int) -> None:
     logits = torch.arange(200.0 * classes).reshape(200, classes).requires_grad_()
     drawn = random_logit(logits)
     assert drawn.shape == (200, 1)

@@ -213,7 +213,7 @@ class TestFitErrors:
         self.fails(changed, tmp_path, ValueError, r"00\.png' has 72 rows.*small\.png', 10 rows")
 
     def test_twice(self, pairs, tmp_path):
-        self.fails([*pairs, pairs[0]], tmp_path, ValueError, r"00\.png' is there twice")
+        self.fails([*pairs, pairs[0]], tmp_path, ValueError, r"00\.png' occurs twice")
 
     @pytest.mark.parametrize("count", [0, 1])
     def test_too_few(self, pairs, tmp_path, count):

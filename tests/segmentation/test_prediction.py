@@ -158,11 +158,11 @@ class TestUnreadable:
 
 
 class TestNothingIsLost:
-    def test_masks_that_are_there_stay_unless_asked(self, tmp_path):
+    def test_existing_masks_are_kept_by_default(self, tmp_path):
         images = [write(tmp_path / f"images/{name}.png", picture(MIDDLE)) for name in "ab"]
         drawn = write(tmp_path / "masks/b.png", picture((0, 0, 9)))
         before = drawn.read_bytes()
-        with pytest.raises(FileExistsError, match=r"1 masks are there.*b\.png.*--overwrite"):
+        with pytest.raises(FileExistsError, match=r"1 masks exist.*b\.png.*--overwrite"):
             predict_masks(segmenter(), images, drawn.parent)
         assert drawn.read_bytes() == before
         assert list(drawn.parent.iterdir()) == [drawn]
@@ -208,4 +208,4 @@ def test_the_table_measures_the_mask_that_was_written(tmp_path):
     (row,) = predict_masks(segmenter(5), [image], tmp_path / "masks").to_dict("records")
     shape = Shape.of(read_mask(tmp_path / "masks/1.png"))
     assert (row["area"], row["components"]) == (shape.area, shape.components)
-    assert row["reason"] == segmenter().seen.objection(shape, 0.1)
+    assert row["reason"] == segmenter().seen.why_implausible(shape, 0.1)

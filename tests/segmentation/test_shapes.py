@@ -99,10 +99,10 @@ class TestRanges:
                 ShapeRanges.of(shapes)
             return
         ranges = ShapeRanges.of(shapes)
-        assert all(ranges.objection(shape, tolerance=0) == "" for shape in found)
+        assert all(ranges.why_implausible(shape, tolerance=0) == "" for shape in found)
 
     @pytest.mark.parametrize(
-        ("shape", "objection"),
+        ("shape", "reason"),
         [
             (Shape(0.3, 2, 0.45, 0.5), ""),
             (Shape(0.181, 1, 0.31, 0.59), ""),  # within the tolerance of a tenth
@@ -119,5 +119,5 @@ class TestRanges:
             ),
         ],
     )
-    def test_objections(self, shape, objection):
-        assert self.seen.objection(shape, tolerance=0.1) == objection
+    def test_reasons(self, shape, reason):
+        assert self.seen.why_implausible(shape, tolerance=0.1) == reason

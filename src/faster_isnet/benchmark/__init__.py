@@ -1,4 +1,7 @@
-"""What training steps and explanations cost, beside the plain ones and beside other packages."""
+"""Measure time and memory of training steps and explanations.
+
+References are the standard training step, Gradient × Input and other packages.
+"""
 
 from faster_isnet.benchmark.run import run_benchmark
 from faster_isnet.benchmark.settings import SUITES, BenchmarkSettings

@@ -1,4 +1,4 @@
-"""The most memory that tensors take at once."""
+"""Measure the peak memory of tensors."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_memory(work: Callable[[], object], device: torch.device | str = "cpu") -> int:
-    """Return the largest number of bytes that tensors made by ``work`` held at one time.
+    """Measure the peak number of bytes of the tensors that ``work`` creates.
 
     On CUDA it is what the caching allocator handed out; on the CPU the sum over every allocation
-    and release that PyTorch's allocator reports to the profiler, which includes the scratch space
+    and release that PyTorch's allocator reports to the profiler, which includes the workspaces
     of its kernels. Both are exact and repeatable, unlike the resident size of the process, which
-    depends on what malloc keeps, and on what ran before. Tensors made earlier do not count.
+    depends on the caching of malloc and on earlier code. Tensors created before do not count.
 
     Parameters
     ----------
     work
-        What to measure. To count weights and gradients too, let it make the model.
+        What to measure. To include weights and gradients, create the model in it.
     device
-        Where it makes its tensors.
+        The device of its tensors.
 
     Examples
     --------

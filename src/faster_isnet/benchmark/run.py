@@ -1,4 +1,4 @@
-"""A run of the benchmark, from settings to files."""
+"""Run the benchmark and write its results to files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from typing import Any
 
 import torch
 
-from faster_isnet.benchmark.cases import groups
-from faster_isnet.benchmark.measuring import measure
+from faster_isnet.benchmark.cost_targets import matching_targets
+from faster_isnet.benchmark.measurements import Measurement, measure_group
 from faster_isnet.benchmark.plots import figures
-from faster_isnet.benchmark.rows import Row
+from faster_isnet.benchmark.result_tables import report
 from faster_isnet.benchmark.settings import BenchmarkSettings
-from faster_isnet.benchmark.tables import report
-from faster_isnet.benchmark.targets import judged
-from faster_isnet.common.environment import machine as any_machine
+from faster_isnet.benchmark.suites import case_groups
+from faster_isnet.common.environment import machine as base_environment
 from faster_isnet.common.files import write_atomically
 from faster_isnet.plotting.heatmaps import png
 
@@ -30,61 +29,61 @@ log = logging.getLogger(__name__)
 
 
 def run_benchmark(settings: BenchmarkSettings, out: Path) -> dict[str, Any]:
-    """Measure what the settings name, and write what came of it.
+    """Measure the suites in the settings, and write the results.
 
     Parameters
     ----------
     settings
-        What to do.
+        What to measure, and how often.
     out
         The folder for ``benchmark.json``, ``benchmark.md`` and a plot of each suite. They are
-        written anew after each suite, so that a run that is stopped leaves those it finished.
+        written after each suite, so that an interrupted run keeps the suites it has finished.
 
     Returns
     -------
     dict
         The content of ``benchmark.json``: ``machine``, ``settings``, ``measurements`` (the
-        attributes of :class:`~faster_isnet.benchmark.rows.Row`) and ``targets``.
+        attributes of :class:`~faster_isnet.benchmark.measurements.Measurement`) and ``targets``.
     """
-    found = {"machine": machine(settings.device), "settings": asdict(settings)}
-    rows: list[Row] = []
+    found = {"machine": benchmark_environment(settings.device), "settings": asdict(settings)}
+    results: list[Measurement] = []
     content: dict[str, Any] = {}
     for suite in dict.fromkeys(settings.only):
-        for group in groups(suite, settings):
+        for group in case_groups(suite, settings):
             for case in group:
                 log.info("Measuring %s", case)
-            rows += measure(group, settings)
-        content = {**found, **_as_json(rows)}
-        write(content, rows, out)
+            results += measure_group(group, settings)
+        content = {**found, **_as_json(results)}
+        write(content, results, out)
     return content
 
 
-def write(content: dict[str, Any], rows: Sequence[Row], out: Path) -> None:
-    """Write the JSON file, the tables and the plots of what was measured so far."""
+def write(content: dict[str, Any], results: Sequence[Measurement], out: Path) -> None:
+    """Write the JSON file, the tables and the plots of the measurements so far."""
     write_atomically(out / "benchmark.json", (json.dumps(content, indent=2) + "\n").encode())
-    write_atomically(out / "benchmark.md", report(content["machine"], rows).encode())
-    for name, figure in figures(rows).items():
+    write_atomically(out / "benchmark.md", report(content["machine"], results).encode())
+    for name, figure in figures(results).items():
         write_atomically(out / f"{name}.png", png(figure))
 
 
-def _as_json(rows: Sequence[Row]) -> dict[str, Any]:
+def _as_json(results: Sequence[Measurement]) -> dict[str, Any]:
     targets = [
         {
             **asdict(target),
-            "batch": row.batch,
+            "batch": result.batch,
             "measured": None if ratio is None else asdict(ratio),
             "met": None if ratio is None else target.is_met(ratio.median),
         }
-        for target, row in judged(rows)
-        for ratio in [row.ratios.get(target.reference)]
+        for target, result in matching_targets(results)
+        for ratio in [result.ratios.get(target.reference)]
     ]
-    return {"measurements": [row.as_json() for row in rows], "targets": targets}
+    return {"measurements": [result.as_json() for result in results], "targets": targets}
 
 
-def machine(device: str = "cpu") -> dict[str, str | int | float]:
-    """Return what figures depend on beside the settings; ``load`` is that of the last minute."""
+def benchmark_environment(device: str = "cpu") -> dict[str, str | int | float]:
+    """Return versions and hardware, and as ``load`` the load average of the last minute."""
     found: dict[str, str | int | float] = {
-        **any_machine(),
+        **base_environment(),
         "processor": processor(),
         "cores": usable_cores(),
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -97,7 +96,7 @@ def machine(device: str = "cpu") -> dict[str, str | int | float]:
 
 
 def processor() -> str:
-    """Return the processor's name: Linux keeps it where Python does not look."""
+    """Return the processor's name; on Linux ``platform`` lacks it, so read ``/proc/cpuinfo``."""
     try:
         named = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
     except OSError:

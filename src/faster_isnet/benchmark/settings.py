@@ -1,4 +1,4 @@
-"""What a run of the benchmark is made of."""
+"""Define and check the settings of a benchmark."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.models import CONVNET
 
 SUITES = ("step", "explanation", "classes", "sizes", "memory")
-"""What can be measured: see :mod:`faster_isnet.benchmark.cases`."""
+"""The suites, see :mod:`faster_isnet.benchmark.suites`."""
 
 CLASSES = 10
-"""Where their number is not what is varied."""
+"""Number of classes where it is not varied."""
 
 _BATCHES = {"resnet18": 16}
 _BATCH = 8
@@ -23,7 +23,7 @@ _BATCH = 8
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """What to measure, and how often.
+    """Choose what to measure, and how often.
 
     Parameters
     ----------
@@ -34,22 +34,22 @@ class BenchmarkSettings:
         torchvision's classifiers (here ``"densenet121"`` is torchvision's too, without the papers'
         transition ReLUs), or ``"convnet"``. The sweeps take the first.
     rounds
-        How often each is timed.
+        How often each workload is timed, ≥ 1.
     deep_supervision
         Whether the training steps supervise the published hidden layers too.
     device
-        Where: ``"cpu"``, ``"cuda"``, ….
+        ``"cpu"``, ``"cuda"``, ….
     seed
-        Of weights, images and order.
+        Seed of weights, images and order of measurements, in [0, 2³² − 1].
     batch
-        Images in a batch; ``None`` for that of the published targets, 16 for ResNet-18 and 8 for
+        Images in a batch; ``None`` for that of the targets, 16 for ResNet-18 and 8 for
         others.
     several_heatmaps_batch
-        The same for the variants that have several heatmaps a sample.
+        Batch size of the variants with several heatmaps per sample.
     size
         Height and width of the images, in pixels.
     class_counts, batches, sizes
-        What the sweeps go over. The classes' growth is counted from the first.
+        Values of the sweeps. Growth with the classes is relative to the first.
     """
 
     only: Sequence[str] = SUITES
@@ -66,7 +66,7 @@ class BenchmarkSettings:
     sizes: Sequence[int] = (32, 64, 128, 224)
 
     def __post_init__(self) -> None:
-        """Check everything before anything is measured."""
+        """Check all settings, before anything is measured."""
         for suite in self.only:
             check_choice("suite", suite, SUITES)
         for architecture in self.architectures:
@@ -79,7 +79,7 @@ class BenchmarkSettings:
         check_device(self.device)
 
     def quick(self) -> BenchmarkSettings:
-        """Return settings of a run that takes less than a minute and shows that all of it works."""
+        """Return settings of a smoke test, which takes less than a minute."""
         return replace(
             self,
             architectures=("resnet18",),
@@ -92,27 +92,27 @@ class BenchmarkSettings:
         )
 
     def batch_for(self, architecture: str) -> int:
-        """Return how many images a batch has."""
+        """Return the batch size for an architecture."""
         return self.batch or target_batch(architecture)
 
 
 def target_batch(architecture: str) -> int:
-    """Return how many images a batch has in the published targets."""
+    """Return the batch size that the targets are defined for."""
     return _BATCHES.get(architecture, _BATCH)
 
 
 def architectures() -> list[str]:
-    """Return the names of the architectures that can be measured."""
+    """List the architectures that can be measured."""
     return [CONVNET, *torchvision.models.list_models(module=torchvision.models)]
 
 
 def check_device(name: str) -> torch.device:
-    """Return the device of this name.
+    """Parse a device name and check that the device exists.
 
     Raises
     ------
     ValueError
-        If there is no such device here.
+        If there is no such device.
     """
     try:
         device = torch.device(name)

@@ -1,4 +1,4 @@
-"""Timing of functions that take turns, so that what disturbs the machine disturbs all of them."""
+"""Time functions in turn, so that other load on the machine affects all of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclass(frozen=True)
 class Quartiles:
-    """The middle of some numbers, and how far they spread.
+    """The median and quartiles of some numbers.
 
     Examples
     --------
@@ -31,7 +31,7 @@ class Quartiles:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Quartiles:
-        """Return the quartiles of ``values``, of which there is at least one."""
+        """Compute the quartiles of at least one value."""
         return cls(*np.quantile(values, (0.25, 0.5, 0.75)).tolist())
 
 
@@ -42,28 +42,28 @@ def time_rounds(
     clock: Callable[[], float] = perf_counter,
     finish: Callable[[], object] = lambda: None,
 ) -> dict[Key, list[float]]:
-    """Time every function once in each round, in an order drawn anew for each.
+    """Time every function once in each round, in random order.
 
-    Two functions' seconds of the same round belong together: their ratio is free of what slows
-    the machine down for longer than a round. Garbage is collected between rounds, never within.
+    Times of the same round are paired: their ratio does not depend on load that lasts longer than
+    a round. Garbage is collected between rounds, never within.
 
     Parameters
     ----------
     runs
-        The functions by name. They are expected to be warm.
+        The functions by name, already warmed up.
     rounds
-        How many.
+        Number of rounds.
     seed
-        Of the order.
+        Seed of the order.
     clock
-        Gives seconds.
+        Returns the time in seconds.
     finish
-        Waits for what a function has started and not finished, on a GPU.
+        Waits for pending work: synchronises a GPU.
 
     Returns
     -------
     dict
-        For each name the seconds of every round.
+        The seconds of every round, by name.
     """
     order = random.Random(seed)
     names = list(runs)

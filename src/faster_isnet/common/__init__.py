@@ -1,4 +1,4 @@
-"""Helpers for every part: checks of input, files, environment, precision, progress.
+"""Provide helpers for all packages: checks of arguments, files, environment, precision, progress.
 
-Nothing here knows of relevance, methods or data sets.
+Nothing here depends on relevance, methods or data sets.
 """

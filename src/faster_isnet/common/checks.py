@@ -1,4 +1,4 @@
-"""Checks of what a user passes in: each says what was wrong, which value, and the cure."""
+"""Check arguments; messages of errors contain the value, what was expected, and the cure."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from faster_isnet.common.names import nearest
 from faster_isnet.common.precision import autocasts
 
 TASKS = ("multiclass", "multilabel")
-"""One class for each image, or any number of them."""
+"""One class per image, or any number of classes per image (multi-label)."""
 NO_MASK = -1.0
-"""A mask filled with this value says that its sample has none."""
+"""Masks filled with this value stand for samples without a mask."""
 
 
 def check_choice(kind: str, name: object, known: Iterable[str]) -> str:
-    """Return ``name`` if it is one of the ``known`` names.
+    """Check that ``name`` is one of the ``known`` names, and return it.
 
     Parameters
     ----------
     kind
-        What is being named, for the message (``"variant"``, ``"layer"``, …).
+        What the name is for, in the message (``"variant"``, ``"layer"``, …).
     name
-        The name given.
+        The name to check.
     known
-        The names that exist.
+        The valid names.
 
     Raises
     ------
     TypeError
         If ``name`` is not a string.
     ValueError
-        If ``name`` is unknown; the message lists the known names and the nearest one.
+        If ``name`` is unknown; the message lists the known names and suggests the most similar one.
 
     Examples
     --------
@@ -57,17 +57,17 @@ def check_choice(kind: str, name: object, known: Iterable[str]) -> str:
 
 
 def check_explainable(model: object) -> None:
-    """Check that a model is a module whose functions can be intercepted.
+    """Check that a model is a module whose function calls can be intercepted.
 
     Raises
     ------
     TypeError
-        If it is not a module, or holds TorchScript, DataParallel or compiled modules.
+        If it is not a module, or contains TorchScript, DataParallel or compiled modules.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     seen, rest = set[nn.Module](), [model]
-    while rest:  # as model.named_modules(), which takes eight times as long
+    while rest:  # like model.named_modules(), in an eighth of the time
         module = rest.pop()
         if module in seen:
             continue
@@ -79,7 +79,7 @@ def check_explainable(model: object) -> None:
 
 
 def _obstacle(module: nn.Module) -> str | None:
-    """Say why the functions of a module cannot be intercepted, if so, and what to do about it."""
+    """Describe why calls in a module cannot be intercepted, with a cure; ``None`` if they can."""
     if isinstance(module, torch.jit.ScriptModule):
         return (
             "is TorchScript, whose functions cannot be intercepted; explain the Python module it "
@@ -112,8 +112,8 @@ def check_images(images: object) -> None:
     TypeError
         If they are not a tensor of such a type.
     ValueError
-        If there is no batch dimension, the batch is empty, or a value is not finite; of images on
-        an accelerator the values are not looked at, see :func:`is_on_host`.
+        If there is no batch dimension, the batch is empty, or a value is not finite (not checked
+        on an accelerator, see :func:`is_on_host`).
     """
     if not isinstance(images, Tensor):
         raise TypeError(f"images must be a torch.Tensor [B, ...], got {type(images).__name__}")
@@ -130,20 +130,20 @@ def check_images(images: object) -> None:
 
 
 def is_on_host(tensor: Tensor) -> bool:
-    """Whether looking at a tensor's values costs no more than that.
+    """Return whether a tensor's values can be read without synchronising with a device.
 
-    To look at values on an accelerator is to wait for all that it has been given to do.
+    Reading values on an accelerator waits for all operations in its queue.
     """
     return tensor.device.type == "cpu"
 
 
 def check_image_values(images: Tensor) -> None:
-    """Check that images on the host are finite.
+    """Check that images in host memory are finite.
 
     Raises
     ------
     ValueError
-        If not; the message names the samples.
+        If a value is not finite; the message lists the samples.
     """
     if is_on_host(images) and not bool(images.isfinite().all()):
         bad = [i for i, image in enumerate(images) if not bool(image.isfinite().all())]
@@ -151,14 +151,14 @@ def check_image_values(images: Tensor) -> None:
 
 
 def check_quantity(quantity: object, batch: int, target: object) -> None:
-    """Check that what is explained is scalars ``[batch, K]``.
+    """Check that explained quantities are scalars ``[batch, K]``.
 
     Raises
     ------
     TypeError
         If it is not a tensor.
     ValueError
-        If its shape is another one.
+        If its shape differs.
     """
     if not isinstance(quantity, Tensor):
         raise TypeError(
@@ -172,12 +172,12 @@ def check_quantity(quantity: object, batch: int, target: object) -> None:
 
 
 def check_precision(images: Tensor, composite: str) -> None:
-    """Check that no autocast computes in half precision, for a composite that cannot bear it.
+    """Check that autocast is off, for a composite that needs full precision.
 
     Raises
     ------
     RuntimeError
-        If one does.
+        If autocast is on.
     """
     device = images.device.type
     if autocasts(device):
@@ -196,7 +196,7 @@ def check_logits(logits: object, batch: int) -> None:
     TypeError
         If it is not a floating point tensor.
     ValueError
-        If its shape is another one.
+        If its shape differs.
     """
     if not isinstance(logits, Tensor):
         raise TypeError(
@@ -217,14 +217,14 @@ def check_logits(logits: object, batch: int) -> None:
 def check_range(
     name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False
 ) -> float:
-    """Return ``value`` if it is a finite number from ``low`` to ``high``.
+    """Check that ``value`` is a finite number from ``low`` to ``high``, and return it.
 
     Raises
     ------
     TypeError
-        If it is no number.
+        If it is not a number.
     ValueError
-        If it is not in the range, or equals ``low`` where that is excluded by ``open_low``.
+        If it is out of range, or equals ``low`` and ``open_low`` excludes it.
     """
     interval = f"{'(' if open_low else '['}{low:g}, {high:g}{')' if high > 1e308 else ']'}"
     if not isinstance(value, Real):
@@ -244,9 +244,9 @@ def check_labels(labels: object, logits: Tensor, task: str) -> None:
     Raises
     ------
     TypeError
-        If labels are not a tensor of the task's type.
+        If labels are not a tensor of the dtype of the task.
     ValueError
-        If their shape is another one, or a value, on the host, is out of range.
+        If their shape differs, or a value is out of range (checked in host memory only).
     """
     if not isinstance(labels, Tensor):
         raise TypeError(f"labels must be a torch.Tensor, got {type(labels).__name__}")
@@ -300,15 +300,16 @@ def check_masks(masks: object, heatmap: Tensor) -> tuple[Tensor | None, Tensor]:
     Returns
     -------
     tuple
-        The masks as ``[B, 1, ...]``, and ``[B]`` which samples have one. ``None`` instead of masks
-        that are known to be none: their values, on an accelerator, are not looked at.
+        The masks as ``[B, 1, ...]``, and ``[B]`` which samples have one. If no sample has a mask,
+        ``None`` and ``[B]``; masks on an accelerator are returned without reading their values.
 
     Raises
     ------
     TypeError
         If masks are not a tensor.
     ValueError
-        If their shape is not that of the images, or a mask is not binary or has no foreground.
+        If their spatial shape is not that of the images, a mask is not binary, or has no
+        foreground.
     """
     batch, size = len(heatmap), heatmap.shape[3:]
     if masks is None:
@@ -328,7 +329,7 @@ def check_masks(masks: object, heatmap: Tensor) -> tuple[Tensor | None, Tensor]:
 
 
 def check_mask_values(masks: Tensor) -> None:
-    """Check that masks on the host, the batch first, are of zeros and ones, or none at all.
+    """Check that masks ``[B, ...]`` in host memory are binary, or filled with :data:`NO_MASK`.
 
     Raises
     ------
@@ -357,16 +358,16 @@ def check_mask_values(masks: Tensor) -> None:
 
 
 def check_finite_heatmap(heatmap: Tensor, has_mask: Tensor) -> None:
-    """Check that heatmaps ``[B, K, ...]`` of samples with a mask ``[B]`` are finite, on the host.
+    """Check in host memory that heatmaps ``[B, K, ...]`` of samples with a mask are finite.
 
     Raises
     ------
     FloatingPointError
-        If one is not; the message names the samples.
+        If a value is not finite; the message lists the samples.
     """
     if not is_on_host(heatmap):
         return
-    if bool(heatmap.detach().sum().isfinite()):  # of finite values it may not be, if seldom
+    if bool(heatmap.detach().sum().isfinite()):  # fast path; a sum of finite values may overflow
         return
     finite = heatmap.isfinite().flatten(1).all(1)
     if bad := (has_mask & ~finite).nonzero().flatten().tolist():

@@ -1,4 +1,4 @@
-"""What results depend on beside the settings."""
+"""Describe the software and hardware that results depend on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def machine() -> dict[str, str | int]:
-    """Return the versions, the processor and the number of threads of this run."""
+    """Return the versions of packages, the processor and the number of threads."""
     packages = ("faster-isnet", "torch", "torchvision", "lightning")
     return {
         **{name: version(name) for name in packages},

@@ -1,4 +1,4 @@
-"""Writing files so that none is ever half written."""
+"""Write files atomically."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from uuid import uuid4
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
-    """Write a whole file or, if that fails, leave what was at ``path``.
+    """Write a file completely, or keep the existing one if writing fails.
 
     Parameters
     ----------
     path
-        The file; missing folders are made.
+        The file; missing folders are created.
     content
-        All of it.
+        The complete content.
 
     Returns
     -------
@@ -28,7 +28,7 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, since a rename is atomic only within one file system.
+    # In the same folder, since a rename is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
         temporary.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Import modules by the names that they had before 0.2, with a warning."""
+"""Support imports by the module names of version 0.1, with a warning."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ MOVED = {
     "faster_isnet.checkpoints": "faster_isnet.models.weight_files",
     "faster_isnet.checks": "faster_isnet.common.checks",
     "faster_isnet.cuts": "faster_isnet.methods.isnet.cuts",
+    "faster_isnet.data.checking": "faster_isnet.data.dataset_report",
+    "faster_isnet.data.tables": "faster_isnet.data.sample_tables",
     "faster_isnet.explain": "faster_isnet.explaining.explainer",
     "faster_isnet.explanation_files": "faster_isnet.explaining.heatmap_files",
     "faster_isnet.export": "faster_isnet.training.export",
@@ -26,11 +28,11 @@ MOVED = {
     "faster_isnet.quantities": "faster_isnet.explaining.targets",
     "faster_isnet.testing": "faster_isnet.evaluation.evaluator",
 }
-"""The public modules that moved, and where they are now."""
+"""New name of each public module that moved, by its old name."""
 
 
 class MovedModules(MetaPathFinder, Loader):
-    """Finds modules by their old names.
+    """Find modules by their old names.
 
     Parameters
     ----------
@@ -44,15 +46,15 @@ class MovedModules(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Return how to load a module that has moved, ``None`` for all others."""
+        """Return the specification of a moved module, ``None`` for all other modules."""
         return ModuleSpec(fullname, self) if fullname in self.moved else None
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the module of the old name what the new one has."""
+        """Forward attributes of the old module to the new one."""
         new = self.moved[module.__name__]
         warnings.warn(
             f"{module.__name__} is called {new} now; the old name will go",
             DeprecationWarning,
-            stacklevel=2,  # warnings leaves the frames of importlib out
+            stacklevel=2,  # warnings skips frames of importlib
         )
         module.__getattr__ = partial(getattr, import_module(new))  # type: ignore[method-assign]

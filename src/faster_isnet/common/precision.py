@@ -1,4 +1,4 @@
-"""Half precision: what is computed in it, and what never is."""
+"""Choose the floating-point precision of computations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Return values in float32, or in float64 if they are.
+    """Convert values to float32; keep float64.
 
     Examples
     --------
@@ -18,15 +18,15 @@ def at_least_float32(values: Tensor) -> Tensor:
 
 
 def autocasts(device: str) -> bool:
-    """Return whether autocast is on for this type of device; there are some that it has not."""
+    """Return whether autocast is on for a device type; ``False`` where autocast is unavailable."""
     return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def as_autocast_would(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    """Return the operands of a convolution or dense layer in the type that autocast gives them.
+    """Convert the operands of a convolution or dense layer to the dtype that autocast uses.
 
-    For the engine's own functions, which autocast does not know. Without autocast, and in float64,
-    they stay as they are.
+    For user-defined autograd functions, which autocast does not convert. Without autocast, and for
+    float64, operands are unchanged.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a training says while it runs: a bar on a terminal, a line for each epoch elsewhere."""
+"""Show the progress of training: a bar on a terminal, otherwise a line for each epoch."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
 
 
 def progress_bar() -> ProgressBar:
-    """Return a bar if there is a terminal to draw it on, else lines for a log."""
+    """Choose a progress bar on a terminal, and a line for each epoch otherwise."""
     return Bar(refresh_rate=5) if sys.stderr.isatty() else EpochLines()
 
 
 class Bar(TQDMProgressBar):
-    """Lightning's bar, without the loggers' version."""
+    """Show Lightning's progress bar, without the version number of loggers."""
 
     def get_metrics(self, *args: Any) -> dict[str, Any]:
-        """Return what the bar shows."""
+        """Return the metrics to show."""
         return {name: v for name, v in super().get_metrics(*args).items() if name != "v_num"}
 
 
 class EpochLines(ProgressBar):
-    """A line for each epoch, with what a bar would show at its end."""
+    """Print a line for each epoch, with the metrics of the progress bar."""
 
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
 
     def enable(self) -> None:
-        """Write lines."""
+        """Enable printing."""
         self._enabled = True
 
     def disable(self) -> None:
-        """Write none, as in all processes but the first."""
+        """Disable printing; Lightning calls it in all processes except the first."""
         self._enabled = False
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Write a line."""
+        """Print the metrics of an epoch."""
         if not self._enabled:
             return
         metrics = self.get_metrics(trainer, pl_module)

@@ -1,8 +1,11 @@
-"""Datasets and masks."""
+"""Read, check, split and augment images with labels and masks.
 
-from faster_isnet.data.checking import Findings, check_samples
+Training, explanations and scores are elsewhere.
+"""
+
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset
+from faster_isnet.data.dataset_report import Findings, check_samples
 from faster_isnet.data.digits import BIASES, SOURCES, BiasedDigits, BiasedDigitsData
 from faster_isnet.data.duplicates import group_near_duplicates
 from faster_isnet.data.folders import add_mask_folder, from_folders, list_images
@@ -11,10 +14,10 @@ from faster_isnet.data.images import read_image
 from faster_isnet.data.masks import Boxes, Segments, grow, read_mask
 from faster_isnet.data.module import ImageData, ImageSet
 from faster_isnet.data.planting import PlantedDataset, Planting
+from faster_isnet.data.sample_tables import from_table
 from faster_isnet.data.samples import Sample
 from faster_isnet.data.sources import read_samples
 from faster_isnet.data.splits import split
-from faster_isnet.data.tables import from_table
 
 __all__ = [
     "BIASES",

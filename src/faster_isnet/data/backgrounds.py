@@ -1,4 +1,4 @@
-"""Images whose background is replaced, to see whether a classifier minds."""
+"""Replace the background of images, to measure how much a classifier depends on it."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ BLUR = 0.1
 
 
 class ReplacedBackground(Dataset[Item]):
-    """A data set of images with another background; the foreground stays as it is, exactly.
+    """Replace the background of a data set's images; the foreground is unchanged, exactly.
 
-    Items are as in ``dataset``; only images differ. What is drawn depends on ``seed`` and the
-    item's index alone.
+    Items are those of ``dataset``, except for images. Random values depend only on ``seed`` and the
+    item's index.
 
     Parameters
     ----------
     dataset
         Its items are ``(image [C, H, W] in [0, 1], label, mask [1, H, W])``, all of one size. All
-        have a mask: of others take a :class:`torch.utils.data.Subset`.
+        must have a mask: select them with :class:`torch.utils.data.Subset`.
     kind
-        What takes the background's place. ``"blur"``: the background, blurred by :data:`BLUR`.
+        The new background. ``"blur"``: the background, blurred by :data:`BLUR`.
         ``"noise"``: uniform in [0, 1], the same in all channels. ``"zeros"``: black. ``"other
-        image"``: the background of an image of another class, or if there is none, of another
-        image. Where a background is wanted behind what was its image's foreground, it is filled
-        in from around it: no foreground is seen in any background.
+        image"``: the background of an image of another class, or if there is none, of any
+        other image. The foreground of that image is filled in from its surroundings, so that no
+        background contains foreground.
     labels
-        Of all items of ``dataset``.
+        The labels of all items of ``dataset``.
     seed
-        Of the noise and the other images; ≥ 0.
+        Seed of the noise and of the choice of other images; ≥ 0.
 
     Raises
     ------
     ValueError
         If ``kind`` is unknown, there are not as many labels as items, the seed is negative, or
-        another image is wanted and there is but one. At access: if an item has no mask.
+        ``kind`` is ``"other image"`` and there is only one. At access: if an item has no mask.
 
     Examples
     --------
@@ -68,7 +68,7 @@ class ReplacedBackground(Dataset[Item]):
         if kind == OTHER and count < 2:
             raise ValueError(f"another image's background needs two images, got {count}")
         self._labels = [tuple(np.ravel(label).tolist()) for label in labels]
-        # Those of a class lie together, so that to draw from all others is to step over them.
+        # Sorted by class, so that sampling from the other classes skips one contiguous range.
         self._by_class = sorted(range(count), key=self._labels.__getitem__)
 
     def __len__(self) -> int:
@@ -81,7 +81,7 @@ class ReplacedBackground(Dataset[Item]):
         image, label, mask = self._read(index)
         rng = np.random.default_rng((self._seed, index))
         if self._kind == OTHER:
-            other, _, its_mask = self._read(self._draw_other(index, rng))
+            other, _, its_mask = self._read(self._sample_other(index, rng))
             background = torch.where(its_mask == 1, _blurred(other, its_mask), other)
         else:
             background = _FILLS[self._kind](image, mask, rng)
@@ -95,8 +95,8 @@ class ReplacedBackground(Dataset[Item]):
             )
         return item
 
-    def _draw_other(self, index: int, rng: np.random.Generator) -> int:
-        """Return an item of another class, or if there is none, another one."""
+    def _sample_other(self, index: int, rng: np.random.Generator) -> int:
+        """Sample an item of another class, or if there is none, any other item."""
         label_of = self._labels.__getitem__
         first, last = (
             bisect(self._by_class, label_of(index), key=label_of)
@@ -105,12 +105,12 @@ class ReplacedBackground(Dataset[Item]):
         if last - first == len(self):
             first = self._by_class.index(index)
             last = first + 1
-        drawn = int(rng.integers(len(self) - (last - first)))
-        return self._by_class[drawn if drawn < first else drawn + last - first]
+        sampled = int(rng.integers(len(self) - (last - first)))
+        return self._by_class[sampled if sampled < first else sampled + last - first]
 
 
 def _blurred(image: Tensor, mask: Tensor, rng: np.random.Generator | None = None) -> Tensor:
-    """Blur the background alone; beyond the reach of that it is the background's mean."""
+    """Blur the background without the foreground; far inside the foreground, use its mean."""
     weight = (mask != 1).to(image)
     deviation = BLUR * min(image.shape[1:])
     size = 2 * math.ceil(3 * deviation) + 1
@@ -137,4 +137,4 @@ _FILLS: dict[str, Callable[[Tensor, Tensor, np.random.Generator], Tensor]] = {
 }
 OTHER = "other image"
 BACKGROUNDS = (*_FILLS, OTHER)
-"""What a background may be replaced by."""
+"""The kinds of new backgrounds."""

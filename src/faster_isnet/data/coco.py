@@ -1,4 +1,4 @@
-"""Masks from COCO JSON: polygons, run lengths and boxes that belong to images."""
+"""Read masks from COCO JSON files: polygons, run lengths and boxes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from faster_isnet.data.samples import Sample
 def from_coco(
     path: str | Path, samples: Iterable[Sample], categories: Sequence[str] = ()
 ) -> list[Sample]:
-    """Give samples the masks of a COCO file: all annotations of an image, joined.
+    """Add masks from a COCO file: the union of all annotations of an image.
 
-    An image belongs to a sample whose path ends with the image's ``file_name``. An annotation
-    without a segmentation stands for its filled box.
+    An image belongs to a sample whose path ends with the image's ``file_name``. For an
+    annotation without a segmentation, its box is filled.
 
     Parameters
     ----------
     path
-        The JSON file, as https://cocodataset.org/#format-data has it.
+        The JSON file, in the format of https://cocodataset.org/#format-data.
     samples
-        Those that have a mask keep it, and those without annotations have none.
+        Samples that have a mask keep it; samples without annotations get none.
     categories
         Names of the categories that are foreground. By default all.
 
@@ -36,8 +36,8 @@ def from_coco(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not COCO's format, a category is unknown, none of its images belongs to a sample,
-        or one belongs to several.
+        If it is not in COCO's format, a category is unknown, or its images match no sample, or one
+        matches several.
     """
     path = Path(path)
     masks = _read_masks(path, categories)
@@ -63,13 +63,13 @@ def from_coco(
 
 
 def _ends_of_path(sample: Sample) -> list[PurePath]:
-    """Return the path of a sample's image, then without its first folder, and so on."""
+    """Return all suffixes of the path of a sample's image, the longest first."""
     parts = sample.image.parts if isinstance(sample.image, Path) else ()
     return [PurePath(*parts[start:]) for start in range(len(parts))]
 
 
 def _read_masks(path: Path, categories: Sequence[str]) -> dict[PurePath, Segments]:
-    """Return the mask of each image that has annotations, by its ``file_name``."""
+    """Read the mask of each image that has annotations, by its ``file_name``."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}; correct its name")
     try:

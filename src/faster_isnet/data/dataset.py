@@ -1,4 +1,4 @@
-"""Samples as tensors of one size, and their augmentation."""
+"""Load samples as tensors of one size, and augment them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Transform = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How strongly training images are changed, drawn anew at each access; 0 leaves as it is.
+    """Set the strength of random augmentation, sampled at each access; 0 turns a change off.
 
-    All draws come from torch's global generator.
+    Random numbers come from torch's global generator.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Augmentation:
     scaling
         Largest change of size: 0.1 for factors of 0.9 to 1.1; in [0, 1).
     horizontal_flip, vertical_flip
-        Probabilities. Turn them off where left and right, or up and down, tell classes apart.
+        Probabilities. Turn them off if classes differ by orientation.
     brightness, contrast
         Largest change, as a share, in [0, 1].
 
@@ -62,7 +62,7 @@ class Augmentation:
             raise ValueError("augmentation.scaling must be below 1, got 1: no size would be left")
 
     def build(self) -> Transform:
-        """Return the transformation of an image, or of an image and its mask together."""
+        """Build the transformation of an image, or of an image and its mask together."""
         transform: Transform = v2.Compose(
             [
                 v2.RandomAffine(
@@ -80,23 +80,24 @@ class Augmentation:
 
 
 class ImageDataset(Dataset[Item]):
-    """Samples as ``(image, label, mask)``, read from their files at each access.
+    """Load samples as ``(image, label, mask)`` from their files, at each access.
 
     The image is ``[channels, H, W]``, float32 in [0, 1]. The label is an int64 scalar, or for
-    several labels ``[K]`` float32 in {0, 1}. The mask is ``[1, H, W]`` in {0, 1}, or filled with
-    ``NO_MASK`` for a sample that has none; a mask without foreground (drawn so, lost in resizing,
-    or moved out of sight by the augmentation) is none.
+    multi-label data ``[K]`` float32 in {0, 1}. The mask is ``[1, H, W]`` in {0, 1}, or filled with
+    ``NO_MASK`` for a sample that has none. A mask without foreground (empty in the file, after
+    resizing, or after augmentation) counts as none.
 
     Parameters
     ----------
     samples
-        All with a label.
+        The samples; each has a label.
     size
-        H and W that images and masks are brought to, whatever their sides' ratio.
+        H and W that images and masks are resized to; the aspect ratio is not kept.
     channels
-        3: grey images are repeated. 1: colours become their luminance.
+        3: the channel of grey images is repeated. 1: colours are converted to luminance.
     mask_margin
-        By which masks grow, in pixels at ``size``, see :func:`~faster_isnet.data.masks.grow`.
+        By which masks are dilated, in pixels at ``size``; see
+        :func:`~faster_isnet.data.masks.grow`.
     augmentation
         ``None`` for none.
 
@@ -104,7 +105,7 @@ class ImageDataset(Dataset[Item]):
     ------
     ValueError
         If a number is out of range, or samples have no label. At access: if an image or a mask
-        cannot be read or they do not fit together; names the file.
+        cannot be read or their sizes differ; the message names the file.
     """
 
     def __init__(
@@ -145,15 +146,15 @@ class ImageDataset(Dataset[Item]):
             image, mask = _augmented(self._augment, image, mask)
         if mask is None or not bool(mask.any()):
             mask = torch.full((1, *self.size), NO_MASK)
-        return image, _label(sample), mask
+        return image, _label_tensor(sample), mask
 
 
 def fit_image(image: Tensor, size: Sequence[int], channels: int) -> Tensor:
-    """Return an image ``[C, H, W]`` in [0, 1] of another size, with 1 or 3 channels."""
+    """Resize an image ``[C, H, W]`` in [0, 1], and convert it to 1 or 3 channels."""
     image = v2.functional.resize(image, list(size), antialias=True)
     if channels == 1 and len(image) == 3:
         image = v2.functional.rgb_to_grayscale(image)
-    # Interpolation can leave [0, 1] by a rounding error.
+    # Interpolation may exceed [0, 1] by a rounding error.
     return image.clamp(0, 1).expand(channels, -1, -1)
 
 
@@ -166,6 +167,6 @@ def _augmented(
     return image.as_subclass(Tensor).clamp(0, 1), mask.as_subclass(Tensor)
 
 
-def _label(sample: Sample) -> Tensor:
-    several = isinstance(sample.label, tuple)
-    return torch.tensor(sample.label, dtype=torch.float32 if several else torch.int64)
+def _label_tensor(sample: Sample) -> Tensor:
+    is_multilabel = isinstance(sample.label, tuple)
+    return torch.tensor(sample.label, dtype=torch.float32 if is_multilabel else torch.int64)

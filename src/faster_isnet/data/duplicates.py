@@ -1,4 +1,4 @@
-"""Images that occur twice: the same pixels, or nearly the same picture."""
+"""Find duplicate images: the same pixels, or nearly the same picture."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from torch import Tensor
 
 from faster_isnet.data.samples import Sample
 
-T = TypeVar("T")
+Result = TypeVar("Result")
 
-_SIDE = 64  # of the image that is hashed
-_FREQUENCIES = 16  # of those in each direction that the hash tells of
-_BLOCK = 1024  # hashes that are compared with all others at once
+_SIDE = 64  # of the image that is hashed, in pixels
+_FREQUENCIES = 16  # lowest ones in each direction, which the hash describes
+_BLOCK = 1024  # hashes that are compared with all others in one step
 
 
 def pixel_hash(image: Tensor) -> str:
-    """Return a hash that two images share if their pixels are the same, whatever their files."""
+    """Compute a hash of the pixels, independent of the file format."""
     content = hashlib.sha256(str(list(image.shape)).encode())
     content.update(image.contiguous().numpy().tobytes())
     return content.hexdigest()
 
 
 def perceptual_hash(image: Tensor) -> Tensor:
-    """Return which of an image's lowest frequencies are stronger than their median.
+    """Compute which of an image's lowest frequencies are stronger than their median.
 
     Changes little with size, compression, brightness and contrast (Zauner, "Implementation and
     benchmarking of perceptual image hash functions", 2010, section 3.2.1: pHash, here with 16 x 16
-    frequencies, since radiographs are much alike).
+    frequencies, since radiographs are similar to each other).
 
     Parameters
     ----------
@@ -58,16 +58,16 @@ def perceptual_hash(image: Tensor) -> Tensor:
 
 
 def near_pairs(hashes: Sequence[Tensor], distance: float = 0.15) -> list[tuple[int, int]]:
-    """Return the pairs of hashes that differ in few places.
+    """Find the pairs of hashes with a small Hamming distance.
 
     Parameters
     ----------
     hashes
-        Of :func:`perceptual_hash`.
+        Hashes ``[255]`` of :func:`perceptual_hash`.
     distance
-        The largest share of places in which they may differ, in [0, 1]. Those of different
-        people's chest radiographs were seen to differ in 0.21 and more, and those of one picture,
-        scaled, compressed or brightened, in less than 0.15.
+        The largest share of elements in which they may differ, in [0, 1]. In measurements, hashes
+        of different people's chest radiographs differed in 0.21 and more, and those of one
+        picture, scaled, compressed or brightened, in less than 0.15.
 
     Returns
     -------
@@ -77,32 +77,32 @@ def near_pairs(hashes: Sequence[Tensor], distance: float = 0.15) -> list[tuple[i
     if not hashes:
         return []
     signs = torch.stack(list(hashes))
-    places = signs.shape[1]
-    most = math.floor(places * distance + 1e-9)  # rounding must not take a place away
+    length = signs.shape[1]
+    most = math.floor(length * distance + 1e-9)  # a rounding error must not exclude a pair
     pairs = []
     for start in range(0, len(signs), _BLOCK):
-        near = (signs[start : start + _BLOCK] @ signs[start:].T >= places - 2 * most).triu(1)
+        near = (signs[start : start + _BLOCK] @ signs[start:].T >= length - 2 * most).triu(1)
         pairs += [(start + i, start + j) for i, j in near.nonzero().tolist()]
     return pairs
 
 
 def group_near_duplicates(samples: Iterable[Sample]) -> list[Sample]:
-    """Join samples with nearly the same picture into one group, so that no split divides them.
+    """Put samples with nearly the same picture into one group, so that no split separates them.
 
     Parameters
     ----------
     samples
-        Groups that they have already are joined as wholes. Those whose images cannot be read stay
-        as they are; :func:`~faster_isnet.data.checking.check_samples` names them.
+        Existing groups are merged as wholes. Samples whose images cannot be read are unchanged;
+        :func:`~faster_isnet.data.dataset_report.check_samples` reports them.
 
     Returns
     -------
     list
-        The samples in the same order. The group of several is named by the first of them.
+        The samples in the same order. A merged group has the name of its first sample.
     """
     samples = list(samples)
     readable, hashes = [], []
-    for i, found in enumerate(read_all(samples, lambda s: perceptual_hash(s.read_image()))):
+    for i, found in enumerate(map_samples(samples, lambda s: perceptual_hash(s.read_image()))):
         if not isinstance(found, Exception):
             readable.append(i)
             hashes.append(found)
@@ -124,14 +124,16 @@ def group_near_duplicates(samples: Iterable[Sample]) -> list[Sample]:
     ]
 
 
-def read_all(samples: Sequence[Sample], look: Callable[[Sample], T]) -> list[T | Exception]:
-    """Look at all samples, several at once; what cannot be read yields its error instead."""
+def map_samples(
+    samples: Sequence[Sample], function: Callable[[Sample], Result]
+) -> list[Result | Exception]:
+    """Apply a function to samples in threads; return the error if a sample is unreadable."""
 
-    def look_or_fail(sample: Sample) -> T | Exception:
+    def call(sample: Sample) -> Result | Exception:
         try:
-            return look(sample)
+            return function(sample)
         except (ValueError, OSError) as error:
             return error
 
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(look_or_fail, samples))
+        return list(pool.map(call, samples))

@@ -1,4 +1,4 @@
-"""Samples from folders: images by class, masks beside them."""
+"""Read samples from folders: images by class, masks in a parallel folder."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ def from_folders(
     masks: str | Path | None = None,
     class_names: Sequence[str] | None = None,
 ) -> tuple[list[Sample], list[str]]:
-    """Read samples from folders named by class: ``root/CLASS/…/image.png``.
+    """Read samples from folders named after classes: ``root/CLASS/…/image.png``.
 
-    Above the classes may be the splits, ``root/train/CLASS/…``. Files that are no images by their
-    suffix, and hidden ones, are passed over.
+    The class folders may be in folders of splits, ``root/train/CLASS/…``. Hidden files, and files
+    without the suffix of an image format, are ignored.
 
     Parameters
     ----------
     root
-        The folder.
+        The folder of the class folders or splits.
     masks
-        A folder of masks, see :func:`add_mask_folder`; images may lack one.
+        A folder of masks, see :func:`add_mask_folder`; images without a mask are allowed.
     class_names
-        The classes in the order of their indices, for data that join others. By default the
+        Names of the classes by index, to match other data. By default the
         folders' names, sorted.
 
     Returns
@@ -38,10 +38,10 @@ def from_folders(
     Raises
     ------
     FileNotFoundError
-        If ``root`` or ``masks`` is no folder.
+        If ``root`` or ``masks`` is not a folder.
     ValueError
-        If there are no images, an image lies outside of the class folders, folders of splits lie
-        beside others, a class is not among ``class_names``, or no mask belongs to an image.
+        If there are no images, an image is outside of the class folders, folders of splits are
+        mixed with others, a class is not among ``class_names``, or no mask belongs to an image.
     """
     root = Path(root)
     paths = list_images(root)
@@ -68,24 +68,24 @@ def from_folders(
 def add_mask_folder(
     samples: Iterable[Sample], images: str | Path, masks: str | Path
 ) -> list[Sample]:
-    """Give samples the masks of a folder that is laid out like the images'.
+    """Add masks from a folder with the same structure as the folder of images.
 
     Parameters
     ----------
     samples
-        Those that have a mask keep it.
+        Samples that have a mask already keep it.
     images
         The folder of the images.
     masks
-        The folder of the masks: to ``images/a/b.jpg`` belongs ``masks/a/b.png``, or with another
-        suffix.
+        The folder of the masks: ``masks/a/b.png``, or with another suffix, is the mask of
+        ``images/a/b.jpg``.
 
     Raises
     ------
     FileNotFoundError
-        If ``masks`` is no folder.
+        If ``masks`` is not a folder.
     ValueError
-        If two masks differ in their suffix only, or none belongs to an image.
+        If two masks differ only in their suffix, or no mask belongs to an image.
     """
     images, masks = Path(images), Path(masks)
     by_stem: dict[Path, Path] = {}
@@ -117,14 +117,14 @@ def add_mask_folder(
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """Return the images in a folder and below, by their suffixes, sorted; hidden ones left out.
+    """List the images in a folder and its subfolders, by suffix, sorted; skip hidden files.
 
     Raises
     ------
     FileNotFoundError
         If there is no such folder.
     ValueError
-        If it has none.
+        If it has no images.
     """
     folder = Path(folder)
     if not folder.is_dir():

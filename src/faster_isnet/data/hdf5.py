@@ -1,7 +1,7 @@
-"""Samples from HDF5: data sets of images, masks and labels, one entry for each sample.
+"""Read samples from HDF5: data sets of images, masks and labels, one entry for each sample.
 
 The layout is that of the published scripts (P. R. A. S. Bassi, github.com/PedroRASB/ISNet), which
-keep a file for each split.
+have one file for each split.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ HDF5_SUFFIXES = (".h5", ".hdf5", ".h5py")
 
 @dataclass(frozen=True)
 class Hdf5Entry:
-    """An image or a mask in an HDF5 file.
+    """Read an image or a mask from an HDF5 file.
 
-    The file is opened for each reading: a handle that processes share would read wrong data.
+    The file is opened at each access: processes that share a handle would read wrong data.
 
     Attributes
     ----------
@@ -45,15 +45,15 @@ class Hdf5Entry:
     index: int
 
     def __str__(self) -> str:
-        """Name the file, the data set and the index."""
+        """Return the file, the data set and the index."""
         return f"{self.path}:{self.dataset}[{self.index}]"
 
     def read_image(self) -> Tensor:
-        """Return the image, ``[C, H, W]`` float32 in [0, 1]; integers as of image files."""
+        """Read the image, ``[C, H, W]`` float32 in [0, 1]; integers are scaled as in files."""
         return unit_tensor(self._read_pixels(), str(self))
 
     def read_mask(self, size: tuple[int, int]) -> Tensor:
-        """Return the mask, ``[1, H, W]`` in {0, 1}, by the rule for mask files."""
+        """Read the mask, ``[1, H, W]`` in {0, 1}, by the rule for mask files."""
         return binary_tensor(self._read_pixels())
 
     def _read_pixels(self) -> Pixels:
@@ -82,20 +82,20 @@ def from_hdf5(
     labels: str = "labels",
     class_names: Sequence[str] | None = None,
 ) -> tuple[list[Sample], list[str]]:
-    """Read samples from an HDF5 file; images and masks stay there until they are asked for.
+    """Read samples from an HDF5 file; images and masks are read on demand.
 
     Parameters
     ----------
     path
         The file.
     split
-        Of all its samples.
+        The split of all its samples.
     images, masks
-        Names of data sets ``[N, H, W]``, ``[N, C, H, W]`` or ``[N, H, W, C]``. There may be no
-        masks.
+        Names of data sets ``[N, H, W]``, ``[N, C, H, W]`` or ``[N, H, W, C]``. Masks are
+        optional.
     labels
-        Name of a data set of class indices ``[N]``, or of zeros and ones ``[N, K]`` for several
-        labels a sample.
+        Name of a data set of class indices ``[N]``, or of zeros and ones ``[N, K]`` for
+        multi-label data.
     class_names
         The names of the classes. By default their indices.
 
@@ -109,7 +109,7 @@ def from_hdf5(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no HDF5 file, lacks images or labels, or these do not fit together.
+        If it is not an HDF5 file, lacks images or labels, or their lengths differ.
     ImportError
         If h5py is not installed.
     """

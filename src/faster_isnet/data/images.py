@@ -1,4 +1,4 @@
-"""Reading images: PNG, JPEG and TIFF of 8 or 16 bits, and DICOM, as float tensors in [0, 1]."""
+"""Read images as float tensors in [0, 1]: PNG, JPEG and TIFF of 8 or 16 bits, and DICOM."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # values of the tag _PHOTOMETRIC
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Read an image.
+    """Read an image file.
 
-    Grey images stay grey, palettes become colours, alpha is dropped, and what EXIF says of the
-    orientation is done. DICOM goes through its modality and VOI transformations (rescale and
-    window, or their lookup tables), MONOCHROME1 is inverted: brighter is always more.
+    Grey images keep one channel, palettes are converted to RGB, alpha is dropped, and EXIF's
+    orientation is applied. To DICOM, the modality and VOI transformations (rescale and window, or
+    their lookup tables) are applied, and MONOCHROME1 is inverted: larger is always brighter.
 
     Parameters
     ----------
@@ -40,15 +40,15 @@ def read_image(path: str | Path) -> Tensor:
     -------
     Tensor
         ``[C, H, W]`` float32 in [0, 1], C 1 or 3. Integers are divided by the largest value of
-        their type, so 12 bits stored in 16 are dark. DICOM without a window goes from the
-        image's smallest value to its largest.
+        their type, so 12 bits stored in 16 are dark. DICOM without a window is scaled from the
+        range of the image's values.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file cannot be read, or its values have no natural range (signed integers, floats
+        If the file cannot be read, or its values have no defined range (signed integers, floats
         outside of [0, 1]).
     ImportError
         If it is DICOM and pydicom is not installed.
@@ -65,9 +65,9 @@ def read_image(path: str | Path) -> Tensor:
 
 
 def read_pixels(path: str | Path) -> Pixels:
-    """Read what an image file stores: ``[H, W]`` or ``[H, W, 3]``, in a type of its own.
+    """Read the pixels of an image file, ``[H, W]`` or ``[H, W, 3]``, in the type of the file.
 
-    As :func:`read_image` otherwise. DICOM is in [0, 1] already, unless it is coloured.
+    Otherwise like :func:`read_image`. DICOM is scaled to [0, 1], except for colour images.
     """
     path = Path(path)
     read = _read_dicom if path.suffix.lower() in DICOM_SUFFIXES else _read_picture
@@ -79,7 +79,7 @@ def read_pixels(path: str | Path) -> Pixels:
         ) from error
     except (ImportError, MemoryError):
         raise
-    except Exception as error:  # decoders of broken files raise all kinds
+    except Exception as error:  # of any type, from the decoders
         raise ValueError(
             f"cannot read {str(path)!r} ({error}); mend the file (open it in a viewer and save it "
             "again), or leave it out: --skip-unreadable"
@@ -87,14 +87,14 @@ def read_pixels(path: str | Path) -> Pixels:
 
 
 def unit_tensor(pixels: Pixels, where: str) -> Tensor:
-    """Return pixels ``[H, W]`` or ``[H, W, C]`` as float32 ``[C, H, W]`` in [0, 1].
+    """Scale pixels ``[H, W]`` or ``[H, W, C]`` to float32 ``[C, H, W]`` in [0, 1].
 
     Parameters
     ----------
     pixels
         Booleans, unsigned integers (divided by their type's largest value) or floats in [0, 1].
     where
-        Names the pixels in the message of an error.
+        Name of the image for error messages.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def unit_tensor(pixels: Pixels, where: str) -> Tensor:
 
 
 def _read_picture(path: Path) -> Pixels:
-    # From memory: Pillow maps uncompressed TIFF files, and garbles those that it has to turn.
+    # From memory, since Pillow memory-maps uncompressed TIFF, and then rotates it wrongly.
     content = path.read_bytes()
     with Image.open(BytesIO(content), formats=_FORMATS) as image:
         if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
@@ -133,9 +133,9 @@ def _read_picture(path: Path) -> Pixels:
             upright = upright.convert("RGB")
         pixels = np.asarray(upright)
         if image.format == "PNG" and pixels.dtype == np.int32:
-            return pixels.astype(np.uint16)  # as older versions of Pillow hold 16 bits
+            return pixels.astype(np.uint16)  # older versions of Pillow read 16 bits as int32
         if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
-            pixels = pixels.astype(np.uint16)  # of whichever byte order
+            pixels = pixels.astype(np.uint16)  # in native byte order
             if _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8 bits only
                 pixels = np.iinfo(np.uint16).max - pixels
         return pixels
@@ -146,9 +146,9 @@ def _tags(image: Image.Image) -> dict[int, Any]:
 
 
 def _is_deep_colour(content: bytes, image: Image.Image) -> bool:
-    """Whether an image has several channels of more than 8 bits, which Pillow would cut to 8."""
+    """Return whether an image has several channels of over 8 bits: Pillow reduces them to 8."""
     if image.format == "PNG":
-        bits, colour = content[24:26]  # of the header, with which every PNG begins
+        bits, colour = content[24:26]  # at fixed positions in the PNG header
         return bits == 16 and colour > 0
     bits_by_channel = _tags(image).get(_BITS, (8,))
     return len(bits_by_channel) > 1 and max(bits_by_channel) > 8
@@ -158,13 +158,15 @@ def _read_deep_colour(content: bytes, image: Image.Image) -> Pixels:
     if image.getexif().get(_ORIENTATION, 1) != 1:
         raise ValueError("it has 16 bits a channel and lies on its side; save it upright")
     pixels = _read_deep_png(content) if image.format == "PNG" else _read_deep_tiff(content)
-    return pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., 0]  # the last of 2 or 4 is alpha
+    return (
+        pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., 0]
+    )  # of 2 or 4 channels, the last is alpha
 
 
 def _read_deep_png(content: bytes) -> Pixels:
-    width, height, rows, about = png.Reader(bytes=content).asDirect()
+    width, height, rows, info = png.Reader(bytes=content).asDirect()
     flat = np.vstack([np.asarray(row, dtype=np.uint16) for row in rows])
-    return flat.reshape(height, width, about["planes"])
+    return flat.reshape(height, width, info["planes"])
 
 
 def _read_deep_tiff(content: bytes) -> Pixels:
@@ -205,7 +207,7 @@ def _windowed(pixels: Pixels, dataset: Any) -> Pixels:
     if dataset.get("VOILUTSequence"):
         low, high = 0.0, 2.0 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
     elif dataset.get("WindowWidth") is not None:
-        # The window's ends, as pydicom maps what lies far outside of it.
+        # Outputs of pydicom for values far outside of the window are the ends of its range.
         centre, width = (
             np.atleast_1d(np.asarray(dataset[name].value, dtype=np.float64))[0]
             for name in ("WindowCenter", "WindowWidth")

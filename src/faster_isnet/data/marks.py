@@ -1,4 +1,4 @@
-"""The marks that are planted: black and white squares that tell classes apart."""
+"""Draw the marks of a planted bias: black and white squares, different for each class."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 Grid = npt.NDArray[np.float64]
 
 SMALLEST = 8
-"""Side in pixels below which marks cannot be told apart."""
-_STRIPES = 3  # bright ones across a mark
+"""Smallest side in pixels at which marks are distinguishable."""
+_STRIPES = 3  # number of bright stripes in a mark
 
-# Where a mark is white: x runs right and y down, both from -1 to 1.
+# Where a mark is white: x increases to the right and y downwards, both from -1 to 1.
 SHAPES: dict[str, Callable[[Grid, Grid], Any]] = {
     "disc": lambda x, y: x**2 + y**2 < 0.6,
     "frame": lambda x, y: abs(np.maximum(abs(x), abs(y)) - 0.6) < 0.2,
@@ -40,7 +40,7 @@ def _coordinates(side: int) -> tuple[Grid, Grid]:
     return x, y
 
 
-def _check_enough(what: str, number: int, num_classes: int) -> None:
+def _check_number_of_classes(what: str, number: int, num_classes: int) -> None:
     if num_classes > number:
         raise ValueError(
             f"there are {number} {what}, but {num_classes} classes; use kind 'texture', or "
@@ -49,7 +49,7 @@ def _check_enough(what: str, number: int, num_classes: int) -> None:
 
 
 def _shape(side: int, which: int, num_classes: int) -> Grid:
-    _check_enough("shapes", len(SHAPES), num_classes)
+    _check_number_of_classes("shapes", len(SHAPES), num_classes)
     inside: Grid = list(SHAPES.values())[which](*_coordinates(side)).astype(np.float64)
     return inside
 
@@ -64,8 +64,8 @@ def _texture(side: int, which: int, num_classes: int) -> Grid:
 
 def _text(side: int, which: int, num_classes: int) -> Grid:
     letters = string.ascii_uppercase
-    _check_enough("letters", len(letters), num_classes)
-    large = 128  # drawn so, since small bold letters are no longer told apart
+    _check_number_of_classes("letters", len(letters), num_classes)
+    large = 128  # and then reduced: bold letters drawn at small sizes are hard to distinguish
     picture = Image.new("L", (large, large))
     ImageDraw.Draw(picture).text(
         (large / 2, large / 2),
@@ -80,12 +80,12 @@ def _text(side: int, which: int, num_classes: int) -> Grid:
 
 
 def _square(side: int, which: int, num_classes: int) -> Grid:
-    """Return a white square in a black rim, whatever the class."""
+    """Draw a white square in a black border, the same for all classes."""
     x, y = _coordinates(side)
     return (np.maximum(abs(x), abs(y)) < 0.7).astype(np.float64)
 
 
-# From the side in pixels, which mark, and the number of classes, to a mark [side, side] in [0, 1].
+# Functions of side in pixels, index of the mark and number of classes: [side, side] in [0, 1].
 KINDS: dict[str, Callable[[int, int, int], Grid]] = {
     "shape": _shape,
     "position": _square,

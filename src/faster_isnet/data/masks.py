@@ -1,4 +1,4 @@
-"""Masks: 1 where an image matters, from files, boxes or COCO's polygons and run lengths."""
+"""Create binary masks, 1 in the foreground, from files, boxes or COCO segmentations."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ Box = tuple[float, float, float, float]
 def read_mask(path: str | Path) -> Tensor:
     """Read a mask from an image file.
 
-    Foreground is what lies above half of the range of the file's type (above 127 of 8 bits), or
-    above 0 if the file holds zeros and ones only. Of a coloured file one channel suffices.
+    Foreground are values above half of the range of the file's type (above 127 for 8 bits), or
+    above 0 if the file has only zeros and ones. In colour files, one channel suffices.
 
     Parameters
     ----------
     path
-        Of a file that :func:`~faster_isnet.data.images.read_image` reads.
+        A file in a format that :func:`~faster_isnet.data.images.read_image` supports.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def read_mask(path: str | Path) -> Tensor:
 
 
 def binary_tensor(pixels: Pixels) -> Tensor:
-    """Return pixels ``[H, W]`` or ``[H, W, C]`` as a mask, by the rule of :func:`read_mask`."""
+    """Convert pixels ``[H, W]`` or ``[H, W, C]`` to a mask, by the rule of :func:`read_mask`."""
     grey = pixels.max(2) if pixels.ndim == 3 else pixels
     is_integer = grey.dtype.kind in "iu"
     if is_integer and grey.max() > 1:
@@ -57,7 +57,7 @@ def binary_tensor(pixels: Pixels) -> Tensor:
 
 @dataclass(frozen=True)
 class Boxes:
-    """Bounding boxes; what lies in any of them is foreground.
+    """Describe a mask by bounding boxes; the pixels inside of any are foreground.
 
     Attributes
     ----------
@@ -68,9 +68,9 @@ class Boxes:
     boxes: tuple[Box, ...]
 
     def read_mask(self, size: tuple[int, int]) -> Tensor:
-        """Return the mask ``[1, H, W]`` of an image of ``size`` (H, W).
+        """Create the mask ``[1, H, W]`` of an image of ``size`` (H, W).
 
-        A pixel is in a box if its centre is; what of a box lies beyond the image is cut off.
+        A pixel is inside if its centre is; boxes are cropped to the image.
 
         Raises
         ------
@@ -97,7 +97,7 @@ def _centres_within(start: float, length: float) -> slice:
 
 @dataclass(frozen=True)
 class Segments:
-    """Segments of an image as COCO writes them; what lies in any of them is foreground.
+    """Describe a mask by segmentations in COCO's format; the union is foreground.
 
     Attributes
     ----------
@@ -105,18 +105,18 @@ class Segments:
         The ``"segmentation"`` of each: polygons (lists of x, y, x, y, …), or run lengths as
         ``{"size": …, "counts": …}``, compressed or not.
     size
-        (H, W), of the image that they were drawn on.
+        (H, W) of the annotated image.
     """
 
     segments: tuple[Sequence[Sequence[float]] | Mapping[str, Any], ...]
     size: tuple[int, int]
 
     def __str__(self) -> str:
-        """Say what it is, without its coordinates."""
+        """Return a short name, without the coordinates."""
         return f"{len(self.segments)} COCO segments"
 
     def read_mask(self, size: tuple[int, int]) -> Tensor:
-        """Return the mask ``[1, H, W]``, whatever ``size`` of the size it was drawn at.
+        """Create the mask ``[1, H, W]`` at the size of the annotated image, whatever ``size``.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class Segments:
             if isinstance(segment, Mapping) and not isinstance(segment["counts"], list):
                 return [segment]
             runs = coco.frPyObjects(segment, *self.size)
-        except Exception as error:  # the C code raises all kinds
+        except Exception as error:  # of any type, from C code
             raise ValueError(
                 f"not a polygon or run lengths as COCO writes them: {str(segment)[:80]} ({error}); "
                 "see https://cocodataset.org/#format-data"
@@ -141,19 +141,19 @@ class Segments:
 
 
 def grow(mask: Tensor, margin: float) -> Tensor:
-    """Add to a mask all pixels within a distance of it.
+    """Dilate a mask by a Euclidean distance.
 
     Parameters
     ----------
     mask
         ``[1, H, W]`` in {0, 1}.
     margin
-        The distance in pixels, between the pixels' centres, ≥ 0.
+        The distance in pixels, between centres of pixels, ≥ 0.
 
     Returns
     -------
     Tensor
-        ``[1, H, W]`` in {0, 1}; a mask without foreground stays so.
+        ``[1, H, W]`` in {0, 1}; a mask without foreground is unchanged.
 
     Examples
     --------

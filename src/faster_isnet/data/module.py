@@ -1,4 +1,4 @@
-"""A user's own images for Lightning."""
+"""Provide user-defined images to Lightning."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from faster_isnet.common.checks import check_range
-from faster_isnet.data.checking import Findings, check_samples
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset, Item
+from faster_isnet.data.dataset_report import Findings, check_samples
 from faster_isnet.data.duplicates import group_near_duplicates
 from faster_isnet.data.folders import add_mask_folder
 from faster_isnet.data.planting import PlantedDataset, Planting
@@ -30,10 +30,10 @@ _PLANTED_TESTS = {"test-biased": "biased", "test-deceiving": "deceiving"}
 
 
 class ImageData(LightningDataModule):
-    """Images with labels, and masks for some, of which training takes one part.
+    """Load, check, split and batch images with labels, and with masks for all or some of them.
 
     Batches are ``(images, labels, masks)``, see :class:`~faster_isnet.data.dataset.ImageDataset`.
-    All files are read once before the first batch, and what was found is printed.
+    All files are read and checked before the first batch, and a report is printed.
 
     Parameters
     ----------
@@ -41,70 +41,70 @@ class ImageData(LightningDataModule):
         A folder of class folders, a table (``.csv``, ``.parquet``) or HDF5; or one of these for
         each split, by its name. See :func:`~faster_isnet.data.sources.read_samples`.
     root
-        Where relative paths in a table start. By default the table's folder.
+        Folder that relative paths in a table start from. By default the table's folder.
     fields
-        What a table's columns or HDF5's data sets are called, where not as expected:
+        Names of a table's columns or HDF5's data sets that differ from the defaults:
         ``{"label": "diagnosis", "group": "patient"}``.
     masks
-        A folder where masks lie like the images in theirs (``root``, or the folder of ``source``).
+        A folder of masks with the structure of the images' (``root``, or the folder of ``source``).
     coco
         A COCO file with masks; see :func:`~faster_isnet.data.coco.from_coco`.
     coco_categories
         Names of the categories that are foreground. By default all.
     class_names, task
-        The classes in the order of their indices, and ``"multiclass"`` or ``"multilabel"``, such
-        as those of a network that is there already. By default as found in the data.
+        Names of the classes by index, and ``"multiclass"`` or ``"multilabel"``, for example those
+        of a trained network. By default they are inferred from the data.
     val_sources, test_sources
-        Further data to validate and to test on, by names of their own, such as another
-        hospital's; like ``source``, with the same ``fields``. All of their samples are taken.
+        Additional data for validation and for testing, such as another hospital's, by names that
+        are not used otherwise; like ``source``, with the same ``fields``. All samples are used.
     size
         Side of the images, or H and W.
     channels
         3 or 1.
     mask_margin
-        By which masks grow, in pixels at ``size``.
+        Distance by which masks are dilated, in pixels at ``size``.
     augmentation
         Of training images; ``None`` for none.
     planting
-        Marks to plant in the background that give the class away, to try a training on a bias that
-        is known: training and validation images get those of their classes, and the test images
-        are there three times: ``"test"`` without marks, ``"test-biased"`` with those of their
-        classes, ``"test-deceiving"`` with those of others. ``None`` for none.
+        Marks of the classes to plant in the background, to test training with a known bias:
+        training and validation images get the marks of their classes, and there are three
+        versions of the test images: ``"test"`` without marks, ``"test-biased"`` with the marks of
+        their classes, ``"test-deceiving"`` with marks of other classes. ``None`` for none.
     batch_size
-        Of every loader.
+        Batch size of every loader.
     balanced
-        Draw training samples with replacement so that classes come equally often.
+        Sample training images with replacement so that classes are equally frequent.
     fractions
-        The shares of train, val and test among samples without a split; see
+        Fractions of train, val and test for samples without a split; see
         :func:`~faster_isnet.data.splits.split`.
     keep_near_duplicates_together
-        Put pictures that look the same into one split, as if they were of one patient.
+        Treat nearly identical images as one group, so that they are in one split.
     skip_unreadable
-        Leave out samples that cannot be read, instead of stopping.
+        Leave out samples that cannot be read, instead of raising an error.
     workers
-        Processes that read, for each loader. 0 reads in the process itself.
+        Number of processes for each loader. 0 reads in the main process.
     seed
-        Of the division; ≥ 0. All else is drawn from torch's global generator.
+        Seed of the split; ≥ 0. All other randomness comes from torch's global generator.
 
     Attributes
     ----------
     class_names : list of str
-        The classes, in the order of their indices.
+        Names of the classes, by index.
     num_classes : int
-        How many.
+        Number of classes.
     task : str
         ``"multiclass"`` or ``"multilabel"``.
     findings : Findings
-        What the check found.
+        The results of the checks.
     datasets : dict of str to ImageDataset
-        By the names ``"train"``, ``"val"``, ``"test"`` and those of further data; each has its
-        ``samples``. With marks some are :class:`~faster_isnet.data.PlantedDataset`.
+        By the names ``"train"``, ``"val"``, ``"test"`` and those of additional data; each has
+        ``samples``. With marks, some are :class:`~faster_isnet.data.PlantedDataset`.
 
     Raises
     ------
     ValueError
         If a number is out of range. When the data are read: see the functions named above; if
-        nothing is there to train on; if a further source has no name of its own, fit for a file.
+        there are no training data; if the name of additional data is in use or not a file name.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class ImageData(LightningDataModule):
         self.masks = masks
         self.coco = coco
         self.coco_categories = coco_categories or []
-        self._wanted = class_names, task
+        self._given_classes_and_task = class_names, task
         self.val_sources = val_sources or {}
         self.test_sources = test_sources or {}
         self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
@@ -160,17 +160,17 @@ class ImageData(LightningDataModule):
         self.seed = int(check_range("seed", seed, 0))
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, divide and check the data, once; ``stage`` makes no difference."""
+        """Read, split and check the data, once; ``stage`` is ignored."""
         _ = self.datasets
 
     @property
     def class_names(self) -> list[str]:
-        """The classes, in the order of their indices."""
-        return self._read[1]
+        """Names of the classes, by index."""
+        return self._samples_and_classes[1]
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return len(self.class_names)
 
     @property
@@ -181,17 +181,17 @@ class ImageData(LightningDataModule):
     @property
     def task(self) -> str:
         """``"multiclass"`` or ``"multilabel"``."""
-        return task_of(self._read[0])
+        return task_of(self._samples_and_classes[0])
 
     @cached_property
     def findings(self) -> Findings:
-        """What the check of all data found; the data sets' names stand for splits. Printed once."""
-        samples = self._read[0]
+        """Results of checking all data, by data set instead of split; printed once."""
+        samples = self._samples_and_classes[0]
         if self.keep_near_duplicates_together:
             samples = group_near_duplicates(samples)
         samples = split(samples, self.fractions, self.seed, self.class_names)
         for name, source in (self.val_sources | self.test_sources).items():
-            samples += self._read_further(name, source)
+            samples += self._read_additional(name, source)
         findings = check_samples(samples, self.class_names, self.skip_unreadable)
         _print(findings)
         return findings
@@ -203,35 +203,35 @@ class ImageData(LightningDataModule):
         if self.planting is None:
             return sets
         if self.task == "multilabel":
-            raise ValueError("marks are of one class, but these images have several labels")
+            raise ValueError("marks need one class per image, but these data are multi-label")
         biases = {"train": "biased", "val": "biased", **_PLANTED_TESTS}
         for name, bias in biases.items():
-            below = "test" if name in _PLANTED_TESTS else name
-            if below in sets:
-                sets[name] = PlantedDataset(sets[below], self.planting, bias, self.num_classes)
+            base = "test" if name in _PLANTED_TESTS else name
+            if base in sets:
+                sets[name] = PlantedDataset(sets[base], self.planting, bias, self.num_classes)
         return sets
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """Return the training data, shuffled or, if ``balanced``, drawn."""
+        """Return the training data, shuffled or, if ``balanced``, sampled with replacement."""
         train = self._train
         sampler = _balancing_sampler(train.samples) if self.balanced else None
         return self._loader(train, shuffle=sampler is None, sampler=sampler)
 
     def val_dataloader(self) -> dict[str, DataLoader[Item]]:
-        """Return a loader for each data set to validate on, by name; the first is ``"val"``."""
+        """Return a loader for each validation data set, by name; the first is ``"val"``."""
         return self._loaders("val", *self.val_sources)
 
     def test_dataloader(self) -> dict[str, DataLoader[Item]]:
-        """Return a loader for each data set to test on, by name; the first is ``"test"``."""
+        """Return a loader for each test data set, by name; the first is ``"test"``."""
         return self._loaders("test", *_PLANTED_TESTS, *self.test_sources)
 
     def class_weights(self) -> Tensor:
-        """Return weights that make the classes of the training data count alike.
+        """Compute weights that balance the classes of the training data.
 
         Returns
         -------
         Tensor
-            ``[K]``. Multi-class: N / (K · N_c) of N_c samples in class c, as scikit-learn's
+            ``[K]``. Multi-class: N / (K · N_c) for N_c samples in class c, as scikit-learn's
             ``"balanced"``. Multi-label: negatives / positives.
         """
         samples = self._train.samples
@@ -250,8 +250,10 @@ class ImageData(LightningDataModule):
         return self.datasets["train"]
 
     @cached_property
-    def _read(self) -> tuple[list[Sample], list[str]]:
-        samples, class_names = read_samples(self.source, self.root, self.fields, *self._wanted)
+    def _samples_and_classes(self) -> tuple[list[Sample], list[str]]:
+        samples, class_names = read_samples(
+            self.source, self.root, self.fields, *self._given_classes_and_task
+        )
         if self.masks is not None:
             samples = add_mask_folder(samples, self._image_folder, self.masks)
         if self.coco is not None:
@@ -270,14 +272,14 @@ class ImageData(LightningDataModule):
             )
         return first if first.is_dir() else first.parent
 
-    def _read_further(self, name: str, source: Path) -> list[Sample]:
+    def _read_additional(self, name: str, source: Path) -> list[Sample]:
         taken = (*SPLITS, *_PLANTED_TESTS)
         if name in taken or (name in self.val_sources and name in self.test_sources):
             raise ValueError(
-                f"further data are called {name!r}, as other data are; give them another name"
+                f"additional data are called {name!r}, as other data are; give them another name"
             )
         if Path(name).name != name:
-            raise ValueError(f"further data are called {name!r}; give them the name of a file")
+            raise ValueError(f"additional data are called {name!r}; give them the name of a file")
         fields = None if Path(source).is_dir() else self.fields
         samples, _ = read_samples(source, None, fields, self.class_names, self.task)
         return [replace(sample, split=name) for sample in samples]
@@ -322,7 +324,7 @@ def _class_counts(samples: list[Sample], classes: int) -> Tensor:
 
 
 def _balancing_sampler(samples: list[Sample]) -> WeightedRandomSampler:
-    """Draw each sample as often as its rarest class needs it; those of none are a class, too."""
+    """Sample with weights by rarest class; samples without a class count as a class."""
     classes = [classes_of(sample) or [-1] for sample in samples]
     counts = Counter(each for of_sample in classes for each in of_sample)
     weights = [max(1 / counts[each] for each in of_sample) for of_sample in classes]

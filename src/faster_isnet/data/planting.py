@@ -1,9 +1,9 @@
-"""A background bias planted in any images: marks that give the class away.
+"""Plant a background bias in any images: marks that are correlated with the class.
 
-A classifier is trained on images with the mark of their own class, and judged on three versions
-of the same test images: ``"biased"`` (mark of the own class), ``"unbiased"`` (no mark) and
+A classifier is trained on images with the mark of their class, and evaluated on three versions of
+the same test images: ``"biased"`` (mark of the true class), ``"unbiased"`` (no mark) and
 ``"deceiving"`` (mark of another class). One that ignores the background scores the same on all
-three. So anyone can test on images of their own what the papers test on theirs.
+three. This applies the test of the papers to user-defined images.
 
 References
 ----------
@@ -32,37 +32,37 @@ from faster_isnet.data.digits import BIASES
 from faster_isnet.data.marks import KINDS, SMALLEST
 from faster_isnet.data.samples import Sample
 
-Item = tuple[Any, ...]
-Place = tuple[int, int]
+MarkedItem = tuple[Any, ...]
+Position = tuple[int, int]
 """Row and column of the top left pixel of a mark."""
 
 
 @dataclass(frozen=True)
 class Planting:
-    """Marks that are a function of the class, drawn in the background.
+    """Draw marks that depend on the class in the background of images.
 
-    A mark is a square, black and white or grey, so that it is seen on any ground.
+    A mark is a square, black and white or grey, so that it is visible on any background.
 
     Parameters
     ----------
     kind
-        What tells the classes apart. ``"shape"``: which of the twelve
+        What differs between classes. ``"shape"``: which of the twelve
         :data:`~faster_isnet.data.marks.SHAPES`. ``"texture"``: the direction of stripes.
-        ``"text"``: which of 26 letters. These lie in one corner of the image, as the tokens of
-        radiographs do.
-        ``"position"``: where a white square lies, each class at its own stretch of the border.
+        ``"text"``: which of 26 letters. These are in one corner of the image, like the tokens of
+        radiographs.
+        ``"position"``: where a white square is; each class has a separate section of the border.
     size
-        Side of the mark as a share of the image's shorter side, in (0, 0.5]. In pixels it has
-        to be at least 8.
+        Side of the mark as a share of the image's shorter side, in (0, 0.5]. In pixels, it must
+        be at least 8.
     opacity
-        In (0, 1]; 1 hides what was there.
+        In (0, 1]; 1 hides the image below.
     seed
-        Of which class has which mark, which corner, and which class's mark deceives; ≥ 0.
+        Seed of the marks of classes, the corner, and the deceiving classes; ≥ 0.
 
     Raises
     ------
     TypeError
-        If ``kind`` is no string or a number none.
+        If ``kind`` is not a string, or a number has another type.
     ValueError
         If a value is unknown or out of its range.
 
@@ -89,12 +89,12 @@ class Planting:
     def plant(
         self, image: Tensor, mask: Tensor | None, mark_class: int, num_classes: int
     ) -> Tensor:
-        """Return an image with the mark of a class; the foreground stays as it is, exactly.
+        """Draw the mark of a class in an image; the foreground is unchanged, exactly.
 
-        The mark lies where it covers the least foreground, mostly none; among such places, where
-        it is nearest to its corner or, for ``"position"``, nearest to its class's place on the
-        border and nearer to that than to any other class's. Where there is no room for all of it,
-        the foreground hides a part; an image that is all foreground gets no mark.
+        The mark is placed where it overlaps the least foreground, mostly none; among such
+        positions, at the one nearest to its corner. For ``"position"``, it is the one nearest to
+        the class's position on the border, among those nearer to it than to any other class's.
+        Where they overlap, the foreground covers the mark; images of foreground only get none.
 
         Parameters
         ----------
@@ -102,11 +102,11 @@ class Planting:
             ``[C, H, W]``, floating point in [0, 1]; it is not changed.
         mask
             ``[1, H, W]``, 1 in the foreground; ``None``, or filled with ``NO_MASK``, for an image
-            without one, where all counts as background.
+            without one, which is background only.
         mark_class
-            Whose mark, from 0.
+            The class of the mark, from 0.
         num_classes
-            How many classes there are, ≥ 2.
+            Number of classes, ≥ 2.
 
         Returns
         -------
@@ -122,16 +122,16 @@ class Planting:
             range, the mark would have less than 8 pixels, or there are not as many marks as
             classes.
         """
-        _check(image, mask, mark_class, num_classes)
+        _check_plant_arguments(image, mask, mark_class, num_classes)
         height, width = image.shape[1:]
         side = self._side(height, width)
         foreground = torch.zeros(1, height, width) if mask is None else (mask == 1).float()
         which = int(_permutation(num_classes, self.seed)[mark_class])
         if self.kind == "position":
-            anchors, own = _border_places(height - side, width - side, num_classes, side), which
+            anchors, own = _border_positions(height - side, width - side, num_classes, side), which
         else:
             anchors, own = [self._corner(height - side, width - side)], 0
-        row, column = _place(foreground, side, anchors, own)
+        row, column = _best_position(foreground, side, anchors, own)
         window = np.s_[:, row : row + side, column : column + side]
         mark = torch.from_numpy(KINDS[self.kind](side, which, num_classes)).to(image)
         planted = image.clone()
@@ -140,7 +140,7 @@ class Planting:
         )
         return planted
 
-    def _corner(self, last_row: int, last_column: int) -> Place:
+    def _corner(self, last_row: int, last_column: int) -> Position:
         at_the_bottom, at_the_right = np.random.default_rng(self.seed).integers(2, size=2).tolist()
         return last_row * at_the_bottom, last_column * at_the_right
 
@@ -155,36 +155,36 @@ class Planting:
         return side
 
 
-class PlantedDataset(Dataset[Item]):
-    """A data set whose images have a mark planted in their background.
+class PlantedDataset(Dataset[MarkedItem]):
+    """Plant marks in the background of a data set's images.
 
-    Items are as in ``dataset``; only images differ. What augments images belongs below, into
-    ``dataset``: marks are drawn last.
+    Items are those of ``dataset``, except for images. Augment images in ``dataset``, since marks
+    must be drawn last.
 
     Parameters
     ----------
     dataset
         Its items are ``(image [C, H, W] in [0, 1], label, mask [1, H, W], …)``, the label one
-        class; a mask filled with ``NO_MASK`` is none.
+        class; a mask filled with ``NO_MASK`` stands for no mask.
     planting
         The marks.
     bias
-        ``"biased"``: the mark of the own class. ``"unbiased"``: no mark. ``"deceiving"``: the mark
-        of another class, drawn uniformly from the others by ``planting.seed`` and the index.
+        ``"biased"``: the mark of the true class. ``"unbiased"``: no mark. ``"deceiving"``: the mark
+        of another class, sampled uniformly from the others by ``planting.seed`` and the index.
     num_classes
-        How many classes there are, ≥ 2.
+        Number of classes, ≥ 2.
 
     Raises
     ------
     TypeError
-        If ``bias`` is no string. At access: if a label is not one class.
+        If ``bias`` is not a string. At access: if a label is not one class.
     ValueError
         If ``bias`` is unknown or ``num_classes`` below 2. At access: if a label is out of range,
         and what :meth:`Planting.plant` raises.
     """
 
     def __init__(
-        self, dataset: Dataset[Item], planting: Planting, bias: str, num_classes: int
+        self, dataset: Dataset[MarkedItem], planting: Planting, bias: str, num_classes: int
     ) -> None:
         self.dataset = dataset
         self.planting = planting
@@ -193,16 +193,16 @@ class PlantedDataset(Dataset[Item]):
 
     @property
     def samples(self) -> list[Sample]:
-        """Those of ``dataset``, which has to be an :class:`~faster_isnet.data.ImageDataset`."""
+        """The samples of ``dataset``, which must be an :class:`~faster_isnet.data.ImageDataset`."""
         return self.dataset.samples  # type: ignore[attr-defined, no-any-return]
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> Item:
+    def __getitem__(self, index: int) -> MarkedItem:
         """Return the item with its mark; raise ``IndexError`` beyond the end."""
-        index = range(len(self))[index]  # -1 has the mark of the last
+        index = range(len(self))[index]  # so that index -1 gives the same mark as the last one
         image, label, mask, *rest = self.dataset[index]
         if self.bias != "unbiased":
             marked = self._marked_class(label, index)
@@ -228,7 +228,9 @@ class PlantedDataset(Dataset[Item]):
         return (own + int(rng.integers(1, self.num_classes))) % self.num_classes
 
 
-def _check(image: Tensor, mask: Tensor | None, mark_class: int, num_classes: int) -> None:
+def _check_plant_arguments(
+    image: Tensor, mask: Tensor | None, mark_class: int, num_classes: int
+) -> None:
     check_range("num_classes", num_classes, 2)
     if not image.is_floating_point():
         raise TypeError(f"image must be floating point in [0, 1], got {image.dtype}")
@@ -248,13 +250,13 @@ def _permutation(num_classes: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(num_classes)
 
 
-def _border_places(last_row: int, last_column: int, count: int, side: int) -> list[Place]:
-    """Return places spread evenly over the border, clockwise from the top left."""
-    way = 2 * (last_row + last_column)
-    if way < count * side:
+def _border_positions(last_row: int, last_column: int, count: int, side: int) -> list[Position]:
+    """Return positions spaced evenly over the border, clockwise from the top left."""
+    perimeter = 2 * (last_row + last_column)
+    if perimeter < count * side:
         raise ValueError(
-            f"the border has room for {way // side} marks of {side} pixels, but there are {count} "
-            "classes; give a smaller size, or another kind"
+            f"the border has room for {perimeter // side} marks of {side} pixels, but there are "
+            f"{count} classes; give a smaller size, or another kind"
         )
     border = [
         *((0, column) for column in range(last_column)),
@@ -262,23 +264,27 @@ def _border_places(last_row: int, last_column: int, count: int, side: int) -> li
         *((last_row, column) for column in range(last_column, 0, -1)),
         *((row, 0) for row in range(last_row, 0, -1)),
     ]
-    return [border[way * number // count] for number in range(count)]
+    return [border[perimeter * number // count] for number in range(count)]
 
 
-def _place(foreground: Tensor, side: int, anchors: Sequence[Place], own: int) -> Place:
-    """Return the place in anchor ``own``'s region that covers the least.
+def _best_position(
+    foreground: Tensor, side: int, anchors: Sequence[Position], own: int
+) -> Position:
+    """Find the position in the region of anchor ``own`` that overlaps the least foreground.
 
-    An anchor's region is what is nearer to it than to any other; of places that cover equally
-    little, the nearest to the anchor is taken.
+    The region of an anchor are the positions nearer to it than to any other anchor; of equal
+    overlaps, the nearest to the anchor is chosen.
     """
-    covered = F.avg_pool2d(foreground, (side, 1), 1, divisor_override=1)  # counts, so exact
-    covered = F.avg_pool2d(covered, (1, side), 1, divisor_override=1)[0]
-    rows, columns = (torch.arange(length) for length in covered.shape)
-    # Whole numbers, so that ties are ties; the first of the anchors then has the place.
+    overlap = F.avg_pool2d(
+        foreground, (side, 1), 1, divisor_override=1
+    )  # sums of 0 and 1, so exact
+    overlap = F.avg_pool2d(overlap, (1, side), 1, divisor_override=1)[0]
+    rows, columns = (torch.arange(length) for length in overlap.shape)
+    # Integers, so that ties are exact; argmin then chooses the first anchor.
     distances = torch.stack(
         [(rows - row).square()[:, None] + (columns - column).square() for row, column in anchors]
     )
-    cost = covered.long() * (1 + distances.max()) + distances[own]
+    cost = overlap.long() * (1 + distances.max()) + distances[own]
     cost[distances.argmin(0) != own] = cost.max() + 1
     row, column = divmod(int(cost.argmin()), len(columns))
     return row, column

@@ -1,4 +1,4 @@
-"""What a data set consists of."""
+"""Describe the samples of a data set: where image, label and mask are."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ SPLITS = ("train", "val", "test")
 
 
 class ImageSource(Protocol):
-    """An image that is no file of its own. ``str()`` of it is its name."""
+    """Read an image that is not a separate file. ``str()`` of it is its name."""
 
     def read_image(self) -> Tensor:
-        """Return the image, ``[C, H, W]`` float32 in [0, 1], C 1 or 3."""
+        """Read the image, ``[C, H, W]`` float32 in [0, 1], C 1 or 3."""
 
 
 class MaskSource(Protocol):
-    """A mask that is no file of its own. ``str()`` of it is its name."""
+    """Read a mask that is not a separate file. ``str()`` of it is its name."""
 
     def read_mask(self, size: tuple[int, int]) -> Tensor:
-        """Return the mask, ``[1, H, W]`` float32 in {0, 1}, of an image of ``size`` (H, W)."""
+        """Read the mask, ``[1, H, W]`` float32 in {0, 1}, of an image of ``size`` (H, W)."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """An image and what is known of it; nothing is read before it is asked for.
+    """Describe an image with its label, mask, split and group; files are read on demand.
 
     Attributes
     ----------
     image
-        The image's file, or whatever else reads it.
+        The image's file, or an object that reads it.
     label
-        Index of its class; for several labels a 0 or 1 for each class; ``None`` if not known.
+        Index of its class; for multi-label data a 0 or 1 for each class; ``None`` if unknown.
     mask
-        Its mask's file, or whatever else reads it; ``None`` if it has none.
+        The mask's file, or an object that reads it; ``None`` if it has none.
     split
-        ``"train"``, ``"val"``, ``"test"``, or ``None`` for one still to be chosen.
+        ``"train"``, ``"val"``, ``"test"``, or ``None`` if it is not chosen yet.
     group
-        What must not be divided between splits, such as a patient; ``None`` for a group of its
-        own.
+        Samples of one group, such as a patient, stay in one split; ``None`` for a group with
+        this sample only.
     """
 
     image: Path | ImageSource
@@ -57,22 +57,22 @@ class Sample:
 
     @property
     def name(self) -> str:
-        """What to call it in messages and tables: its image's path."""
+        """The name in messages and tables: the image's path."""
         return str(self.image)
 
     def read_image(self) -> Tensor:
-        """Return the image, see :func:`~faster_isnet.data.images.read_image`."""
+        """Read the image, see :func:`~faster_isnet.data.images.read_image`."""
         return read_image(self.image) if isinstance(self.image, Path) else self.image.read_image()
 
     def read_mask(self, size: tuple[int, int]) -> Tensor | None:
-        """Return the mask ``[1, H, W]`` in {0, 1} of the image of ``size`` (H, W), if it has one.
+        """Read the mask ``[1, H, W]`` in {0, 1} for an image of ``size`` (H, W), if there is one.
 
         Raises
         ------
         FileNotFoundError
             If there is no such file.
         ValueError
-            If the mask cannot be read, or is of another size than the image.
+            If the mask cannot be read, or its size is not that of the image.
         """
         if self.mask is None:
             return None
@@ -97,18 +97,18 @@ def _rows_and_columns(size: Sequence[int]) -> str:
 
 
 def class_index(name: str, class_names: Sequence[str], where: str) -> int:
-    """Return the index of a class.
+    """Look up the index of a class.
 
     Raises
     ------
     ValueError
-        If it is not among ``class_names``; the message says ``where`` it was found.
+        If it is not among ``class_names``; the message contains ``where`` it was found.
     """
     return list(class_names).index(check_choice(f"class of {where}:", name, class_names))
 
 
 def classes_of(sample: Sample) -> list[int]:
-    """Return the indices of a sample's classes: one, or for several labels any number."""
+    """Return the indices of a sample's classes: one, or for multi-label data any number."""
     if isinstance(sample.label, tuple):
         return [index for index, applies in enumerate(sample.label) if applies]
     return [] if sample.label is None else [sample.label]

@@ -1,4 +1,4 @@
-"""Samples from wherever they are: folders, a table or HDF5, told apart by the path."""
+"""Read samples from folders, a table or HDF5, chosen by the path."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from faster_isnet.common.checks import TASKS, check_choice
 from faster_isnet.data.folders import from_folders
 from faster_isnet.data.hdf5 import HDF5_SUFFIXES, from_hdf5
+from faster_isnet.data.sample_tables import TABLE_SUFFIXES, from_table
 from faster_isnet.data.samples import SPLITS, Sample
-from faster_isnet.data.tables import TABLE_SUFFIXES, from_table
 
 Source = str | Path | Mapping[str, str | Path]
 Fields = Mapping[str, str | Sequence[str]]
@@ -32,16 +32,17 @@ def read_samples(
     Parameters
     ----------
     source
-        A folder, a ``.csv`` or ``.parquet`` file, an ``.h5`` or ``.hdf5`` file; or one for each
-        split, by its name. The classes are then those of the training data.
+        A folder, a ``.csv`` or ``.parquet`` file, an ``.h5`` or ``.hdf5`` file; or one of
+        these for each split, by its name. The training data then define the classes.
     root
-        Where relative paths in a table start. By default the table's folder.
+        Folder that relative paths in a table start from. By default the table's folder.
     fields
         Names of a table's columns (``image``, ``label``, ``mask``, ``split``, ``group``,
-        ``boxes``) or of HDF5's data sets (``images``, ``masks``, ``labels``) where they are not
-        called so themselves.
+        ``boxes``) or of HDF5's data sets (``images``, ``masks``, ``labels``) that differ from
+        these defaults.
     class_names, task
-        Of data that these join; see :func:`~faster_isnet.data.tables.from_table`.
+        Classes and task of the data to match; see
+        :func:`~faster_isnet.data.sample_tables.from_table`.
 
     Returns
     -------
@@ -53,12 +54,12 @@ def read_samples(
     FileNotFoundError
         If there is no such file or folder.
     ValueError
-        If it is none of these, has no such fields, is of another task, or is not as its reader
-        wants it.
+        If the type of the source is unknown, fields are unknown, the task differs, or the reader
+        finds invalid data.
     """
     if isinstance(source, Mapping):
         return _read_splits(source, root, fields, class_names, task)
-    samples, names = _read(Path(source), root, fields or {}, class_names, task)
+    samples, names = _read_source(Path(source), root, fields or {}, class_names, task)
     if task is not None and task_of(samples) != task:
         raise ValueError(
             f"{str(source)!r} is {task_of(samples)}, but the data that it joins are {task}; give "
@@ -67,7 +68,7 @@ def read_samples(
     return samples, names
 
 
-def _read(
+def _read_source(
     path: Path,
     root: str | Path | None,
     fields: Fields,
@@ -94,7 +95,7 @@ def _read(
 
 
 def task_of(samples: Sequence[Sample]) -> str:
-    """Return ``"multilabel"`` if samples have a 0 or 1 for each class, else ``"multiclass"``."""
+    """Return ``"multilabel"`` if labels are a 0 or 1 for each class, else ``"multiclass"``."""
     return TASKS[any(isinstance(sample.label, tuple) for sample in samples)]
 
 

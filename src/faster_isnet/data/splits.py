@@ -1,4 +1,4 @@
-"""Dividing samples into training, validation and test so that groups stay whole."""
+"""Split samples into training, validation and test, stratified by class and by group."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def split(
     seed: int = 0,
     class_names: Sequence[str] = (),
 ) -> list[Sample]:
-    """Give every sample a split, with the classes in the same shares and no group in two.
+    """Assign a split to every sample, stratified by class, with each group in one split.
 
-    Samples that have a split keep it, and the others of their groups join them. The rest is
-    divided among the splits that no sample has. One case differs: where there are samples for
-    training and none for validation, the former are divided, too.
+    Samples that have a split keep it, and the other samples of their groups get the same. The rest
+    is distributed over the splits that no sample has. One exception: if there are samples for
+    training and none for validation, those for training are split again.
 
     Parameters
     ----------
     samples
-        What to divide.
+        The samples.
     fractions
-        The share of each split in what is divided, > 0, brought to a sum of 1.
+        The fraction of each split, > 0; normalised to a sum of 1.
     seed
-        Of the division.
+        Seed of the split.
     class_names
-        For messages.
+        Names of the classes, for messages.
 
     Returns
     -------
@@ -45,16 +45,16 @@ def split(
     Raises
     ------
     ValueError
-        If a split is unknown or its fraction not above 0; a group is given in two splits; a
-        sample has no split although all splits are given; or a class is missing from training, if
-        there is any, or from a split that is made here.
+        If a split is unknown or its fraction not above 0; a group has two splits; a sample has
+        no split although other samples have each of them; or a class is missing in training, or
+        in a split that is created here.
 
     Notes
     -----
-    As in scikit-learn's ``StratifiedGroupKFold`` groups are placed one by one, the largest first,
-    but the parts need not be equal. A group goes where its classes are scarcest, as Adams'
-    apportionment gives seats; so of single images, every split gets one of each class that has as
-    many as there are splits.
+    As in scikit-learn's ``StratifiedGroupKFold``, groups are assigned one by one, the largest
+    first, but the splits may differ in size. A group is assigned to the split where its classes
+    are rarest, as in Adams' method of apportionment. So if samples have no groups, every split
+    gets a sample of each class that has at least as many samples as there are splits.
     """
     for name, fraction in fractions.items():
         check_choice("split in fractions", name, SPLITS)
@@ -70,9 +70,9 @@ def split(
             f"{rest[0].name!r} has no split, although other samples have each of "
             f"{', '.join(map(repr, fractions))}; give all a split, or none the split to be chosen"
         )
-    divided = iter(_divide(rest, shares, seed))
+    assigned = iter(_assign_splits(rest, shares, seed))
     samples = [
-        sample if sample.split in given else replace(sample, split=next(divided))
+        sample if sample.split in given else replace(sample, split=next(assigned))
         for sample in samples
     ]
     complete = ["train"] if "train" in given else []
@@ -81,7 +81,7 @@ def split(
 
 
 def _join_groups(samples: list[Sample]) -> list[Sample]:
-    """Give samples the split that others of their groups have."""
+    """Copy the split of a group's samples to those without a split."""
     by_group: dict[str | None, str] = {}
     for sample in samples:
         if sample.group is None or sample.split is None:
@@ -94,26 +94,26 @@ def _join_groups(samples: list[Sample]) -> list[Sample]:
     return [replace(sample, split=sample.split or by_group.get(sample.group)) for sample in samples]
 
 
-def _divide(samples: Sequence[Sample], shares: Mapping[str, float], seed: int) -> list[str]:
-    """Return the name of a split for each sample."""
+def _assign_splits(samples: Sequence[Sample], shares: Mapping[str, float], seed: int) -> list[str]:
+    """Choose the name of a split for each sample."""
     if not samples:
         return []
     keys = [(i if s.group is None else -1, s.group or "") for i, s in enumerate(samples)]
     group_of = {key: g for g, key in enumerate(dict.fromkeys(keys))}
     width = 1 + max(max(classes_of(sample), default=-1) for sample in samples)
-    counts = np.zeros((len(group_of), width + 1))  # by group and class; the last: no class
+    counts = np.zeros((len(group_of), width + 1))  # by group and class; the last column: no class
     for key, sample in zip(keys, samples, strict=True):
         counts[group_of[key], classes_of(sample) or [width]] += 1
 
     order = np.random.default_rng(seed).permutation(len(counts))
     order = order[np.argsort(-counts[order].sum(1), kind="stable")]
-    scarcity = counts / counts.sum(0).clip(min=1)  # a rare class counts for more
+    scarcity = counts / counts.sum(0).clip(min=1)  # weights rare classes more
     share = np.array(list(shares.values()))
-    placed = np.zeros((len(shares), width + 1))
+    assigned_counts = np.zeros((len(shares), width + 1))
     part = np.zeros(len(counts), dtype=int)
     for group in order:
-        part[group] = np.argmin(placed @ scarcity[group] / share)
-        placed[part[group]] += counts[group]
+        part[group] = np.argmin(assigned_counts @ scarcity[group] / share)
+        assigned_counts[part[group]] += counts[group]
     names = list(shares)
     return [names[part[group_of[key]]] for key in keys]
 

@@ -1,4 +1,4 @@
-"""What is explained: scalars of the logits, one for each heatmap of a sample (method §3)."""
+"""Compute the quantities to explain: scalars of the logits, one per heatmap (method §3)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Quantity = Callable[[Tensor], Tensor]
 """Maps logits ``[B, C]`` to the explained scalars ``[B, K]``, differentiably."""
 
 Target = None | int | Tensor | str | Quantity
-"""What a user may ask for: see :func:`build_quantity`."""
+"""Specifications of a quantity, see :func:`build_quantity`."""
 
 
 def highest_logit(logits: Tensor) -> Tensor:
@@ -27,32 +27,32 @@ def highest_logit(logits: Tensor) -> Tensor:
 def highest_log_odds(logits: Tensor) -> Tensor:
     """Return the log-odds of the predicted class against all others, ``[B, 1]``.
 
-    log p/(1 − p) = y_c − log Σ_{c' ≠ c} exp y_c'. Unlike a logit, it does not change when all
-    logits are shifted, as training with cross-entropy leaves them free to be.
+    log p/(1 − p) = y_c − log Σ_{c' ≠ c} exp y_c'. Unlike a logit, it is invariant
+    to a shift of all logits, which cross-entropy does not determine.
     """
     return -(-contrast(logits, logits.argmax(dim=1, keepdim=True))).logsumexp(1, keepdim=True)
 
 
 def all_classes(logits: Tensor) -> Tensor:
-    """Return every logit for itself, ``[B, C]``: the original ISNet's C heatmaps."""
+    """Return every logit as a separate quantity, ``[B, C]``: the original ISNet's C heatmaps."""
     return logits
 
 
 def all_logits(logits: Tensor) -> Tensor:
-    """Return the sum of the logits, ``[B, 1]``: all in one heatmap, as for the dual ISNet."""
+    """Return the sum of the logits, ``[B, 1]``: one heatmap for all, as in the dual ISNet."""
     return logits.sum(dim=1, keepdim=True)
 
 
 def all_log_probabilities(logits: Tensor) -> Tensor:
-    """Return Σ_c log p_c, ``[B, 1]``, p = softmax(logits): the softmax Grad × Input's quantity."""
+    """Return Σ_c log p_c, ``[B, 1]``, p = softmax(logits): the quantity of softmax Grad × Input."""
     return logits.log_softmax(dim=1).sum(dim=1, keepdim=True)
 
 
 def random_logit(logits: Tensor) -> Tensor:
-    """Draw the stochastic ISNet's logit, ``[B, 1]``, from torch's global generator.
+    """Sample the stochastic ISNet's logit, ``[B, 1]``, with torch's global generator.
 
-    For each sample the highest logit with probability 1/2, else one of the others, all with the
-    same probability.
+    For each sample, it is the highest logit with probability 1/2, else one of the others, sampled
+    uniformly.
     """
     batch, classes = logits.shape
     device = logits.device
@@ -66,15 +66,15 @@ def lowest_eta(logits: Tensor, delta: float = 1e-2) -> Tensor:
     """Return η of the lowest class, ``[B, 1]``: what the selective ISNet explains.
 
     η_c = log(p_c + δ) − log(1 − p_c + δ), p = softmax(logits), for c = argmin logits (Bassi et
-    al., IEEE Access 12, 2024). Since η grows only if all the other logits fall, one heatmap speaks
-    of all classes.
+    al., IEEE Access 12, 2024). η increases only if all other logits decrease, so one heatmap
+    depends on all classes.
 
     Parameters
     ----------
     logits
         ``[B, C]``, C ≥ 2.
     delta
-        δ ≥ 0: bounds η and its gradient where a probability nears 0.
+        δ ≥ 0: bounds η and its gradient as a probability approaches 0.
 
     Raises
     ------
@@ -105,19 +105,19 @@ QUANTITIES: dict[str, Quantity] = {
 
 
 def build_quantity(target: Target) -> Quantity:
-    """Return the quantity that a target asks for.
+    """Build the quantity that a target specifies.
 
     Parameters
     ----------
     target
-        ``None`` for the highest logit; a class for all samples; an integer tensor ``[B]`` with a
-        class for each; a name of :data:`QUANTITIES`; or a function from logits ``[B, C]`` to
+        ``None`` for the highest logit; one class for all samples; an integer tensor ``[B]`` with a
+        class for each sample; a name in :data:`QUANTITIES`; or a function from logits ``[B, C]`` to
         scalars ``[B, K]``.
 
     Raises
     ------
     TypeError
-        If the target is something else, or a tensor that does not hold integers.
+        If the target has another type, or is a tensor that is not of integers.
     ValueError
         If the name is unknown; when called, if a class is out of range or the tensor's shape is
         not ``[B]``.
@@ -137,12 +137,12 @@ def build_quantity(target: Target) -> Quantity:
 
 
 def without_classes(quantity: Quantity, ignored: Sequence[int]) -> Quantity:
-    """Return a quantity of the logits that some classes take no part in.
+    """Exclude classes from a quantity: return a quantity of the logits of the other classes.
 
     Raises
     ------
     ValueError
-        When called, if a class is out of range, or fewer than two are left.
+        When called, if a class is out of range, or fewer than two remain.
 
     Examples
     --------

@@ -1,4 +1,7 @@
-"""Backbones."""
+"""Build classification networks, replace their heads and load their weights.
+
+Training and explanations are elsewhere.
+"""
 
 from faster_isnet.models.backbones import (
     CONVNET,

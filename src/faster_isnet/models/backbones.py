@@ -1,4 +1,4 @@
-"""Backbones by name."""
+"""Build backbones by name."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from faster_isnet.models.timm_models import PREFIX, check_timm_name, new_timm_mo
 
 CONVNET = "convnet"
 CONVNET_BLOCKS = tuple(f"block{number}" for number in range(1, 6))
-# Heads that in training give auxiliary logits beside the logits.
+# Heads that return auxiliary logits in training mode.
 _AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
 
 
 def backbone_names() -> list[str]:
-    """Return the names that :func:`build_backbone` knows, without those of timm."""
+    """List the names that :func:`build_backbone` accepts, without those of timm."""
     return list(_BUILDERS)
 
 
 def check_backbone(name: str) -> str:
-    """Return ``name`` if :func:`build_backbone` knows it.
+    """Check that :func:`build_backbone` accepts ``name``, and return it.
 
     Raises
     ------
     ImportError
-        If it is a network of timm's (``"timm:…"``), and timm is not installed.
+        If it is a network of timm (``"timm:…"``), and timm is not installed.
     TypeError
         If it is not a string.
     ValueError
@@ -56,7 +56,7 @@ def build_backbone(
     dropout: float = 0.0,
     last_pool: bool = True,
 ) -> nn.Module:
-    """Return a new network, from images ``[B, 3, H, W]`` to logits ``[B, classes]``.
+    """Build a network from images ``[B, 3, H, W]`` to logits ``[B, classes]``.
 
     Parameters
     ----------
@@ -64,38 +64,38 @@ def build_backbone(
         One of
 
         - ``"convnet"``, a small network for small images (:func:`convnet`);
-        - ``"densenet121"``, ``161``, ``169``, ``201``, ``264``: the papers' DenseNets, which have
-          a ReLU more in each transition than torchvision's
+        - ``"densenet121"``, ``161``, ``169``, ``201``, ``264``: the papers' DenseNets, with an
+          additional ReLU in each transition
           (:func:`~faster_isnet.models.densenet.densenet`);
-        - the name of another of torchvision's classification models, as torchvision makes it, but
-          without the auxiliary heads of GoogLeNet and Inception;
-        - ``"timm:"`` and the name of one of timm's, where timm is installed
+        - the name of another of torchvision's classification models, unchanged, but without
+          the auxiliary heads of GoogLeNet and Inception;
+        - ``"timm:"`` and the name of a network of timm, if timm is installed
           (``pip install 'faster-isnet[timm]'``), with or without the name of its weights:
           ``"timm:resnet18"``, ``"timm:resnet18.a1_in1k"``.
     classes
-        How many logits it has, ≥ 2.
+        Number of logits, ≥ 2.
     pretrained
         Start from torchvision's or timm's default ImageNet weights, which they download on first
-        use, with a new classifier head; otherwise from random weights. The weights of torchvision
-        want images normalised as ImageNet's, (x − mean)/std with mean (0.485, 0.456, 0.406) and
-        std (0.229, 0.224, 0.225) for x in [0, 1]; those of timm state what they want in
-        ``model.pretrained_cfg``. Tell the z^B rule the range that the pixels have after that.
+        use, with a new classifier head; otherwise from random weights. Weights of torchvision
+        need images normalised with ImageNet's statistics, (x − mean)/std with mean (0.485, 0.456,
+        0.406) and std (0.229, 0.224, 0.225) for x in [0, 1]; for timm see ``model.pretrained_cfg``.
+        Set the bounds of the z^B rule to the range of the normalised pixels.
     dropout
-        Which part of the head's inputs is dropped in training, in [0, 1); see
-        :func:`~faster_isnet.models.replace_classifier` for what this does to its keys.
+        Dropout probability before the head, in [0, 1); for its effect on state dict keys see
+        :func:`~faster_isnet.models.replace_classifier`.
     last_pool
-        Whether a VGG keeps its last max pool. Without it the last feature maps are twice as large,
-        and so is what heatmaps can resolve; no parameter changes.
+        Whether a VGG keeps its last max pool. Without it the last feature maps, and so the
+        resolution of heatmaps, are twice as large; no parameter changes.
 
     Raises
     ------
     ImportError
-        If the network is one of timm's, and timm is not installed.
+        If the network is from timm, and timm is not installed.
     TypeError
-        If ``classes`` is no integer, or ``dropout`` no number.
+        If ``classes`` is not an integer, or ``dropout`` not a number.
     ValueError
-        If the name is unknown, a number is out of range, there are no pretrained weights, or a
-        network that is no VGG shall lose its last pool.
+        If the name is unknown, a number is out of range, there are no pretrained weights, or
+        ``last_pool`` is off for a network other than VGG.
 
     Examples
     --------
@@ -126,15 +126,15 @@ def build_backbone(
 
 
 def convnet(classes: int, channels: Sequence[int] = (16, 32, 64, 64, 64)) -> nn.Sequential:
-    """Return a small network: blocks of a 3 x 3 convolution, batch norm, ReLU, and a linear layer.
+    """Build a small network: blocks of 3 x 3 convolution, batch norm, ReLU; a linear layer.
 
     Parameters
     ----------
     classes
-        How many logits it has.
+        Number of logits.
     channels
-        The channels of each block; a max pool halves the image in the first three. The blocks are
-        named ``block1``, ``block2``, … (:data:`CONVNET_BLOCKS` for the default).
+        Output channels of each block; the first three end with a max pool of stride 2. Names are
+        ``block1``, ``block2``, … (:data:`CONVNET_BLOCKS` for the default).
     """
     model = nn.Sequential()
     previous = 3
@@ -161,7 +161,7 @@ def _new_convnet(classes: int, pretrained: bool) -> nn.Module:
 
 
 def _new_torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
-    """Return a network of torchvision's; with pretrained weights it has ImageNet's classes."""
+    """Build a network of torchvision; with pretrained weights it has ImageNet's classes."""
     auxiliary = _AUXILIARY.get(name, ())
     if not pretrained:
         options = {"aux_logits": False, "init_weights": True} if auxiliary else {}
@@ -169,14 +169,14 @@ def _new_torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
             name, weights=None, num_classes=classes, **options
         )
     model = torchvision.models.get_model(name, weights="DEFAULT")
-    for head in auxiliary:  # with weights, torchvision does not let them be left out
+    for head in auxiliary:  # torchvision always adds them to pretrained networks
         setattr(model, head, None)
         model.aux_logits = False
     return model  # type: ignore[no-any-return]
 
 
-# Each makes a network from the number of its classes, and whether it has pretrained weights: then
-# it has the classes that these were trained on.
+# Functions of the number of classes and of whether to load pretrained weights. A pretrained
+# network has the classes of the weights; fit_head replaces its head.
 _BUILDERS: dict[str, Callable[[int, bool], nn.Module]] = {
     CONVNET: _new_convnet,
     **{

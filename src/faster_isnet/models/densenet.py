@@ -1,4 +1,4 @@
-"""The papers' DenseNet."""
+"""Build the papers' DenseNet."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ DEPTHS = (121, 161, 169, 201, 264)
 
 
 def densenet(depth: int, classes: int, pretrained: bool = False, dropout: float = 0.0) -> nn.Module:
-    """Return the papers' DenseNet: torchvision's, with a ReLU more in each transition.
+    """Build the papers' DenseNet: torchvision's, with an additional ReLU in each transition.
 
-    The ReLU, ``features.transition1.relu2`` and so on, stands between the transition's convolution
-    and its pooling, so that every run of linear layers ends in a ReLU, where LRP-Flex applies its
-    rule. It has no parameters: the state dict has torchvision's keys, and torchvision's weights
-    load. The network computes something else with them, so weights that were trained without the
-    ReLU want some more training.
+    The ReLU, ``features.transition1.relu2`` and so on, is between the transition's convolution
+    and its pooling, so that every sequence of linear layers ends with a ReLU, where LRP-Flex
+    applies its rule. It has no parameters: the state dict has torchvision's keys, and torchvision's
+    weights can be loaded. The ReLU changes the network's function, so weights trained without it
+    need fine-tuning.
 
     Parameters
     ----------
     depth
-        121, 161, 169, 201 or 264. The last, which torchvision has not, has a growth rate of 32 and
+        121, 161, 169, 201 or 264. 264 is not in torchvision; it has a growth rate of 32 and
         dense blocks of 6, 12, 64 and 48 layers.
     classes
-        How many logits it has, ≥ 2.
+        Number of logits, ≥ 2.
     pretrained
         Start from torchvision's ImageNet weights, with a new classifier head. They are downloaded
-        on first use, and want images normalised as ImageNet's. There are none for 264.
+        on first use, and need images normalised with ImageNet's statistics. 264 has none.
     dropout
-        Which part of the head's inputs is dropped in training, in [0, 1); see
-        :func:`~faster_isnet.models.replace_classifier` for what this does to its keys.
+        Dropout probability before the head, in [0, 1); for its effect on state dict keys see
+        :func:`~faster_isnet.models.replace_classifier`.
 
     Returns
     -------
     torchvision.models.DenseNet
-        From images ``[B, 3, H, W]``, of at least 29 x 29 pixels, to logits ``[B, classes]``.
+        Maps images ``[B, 3, H, W]``, of at least 29 x 29 pixels, to logits ``[B, classes]``.
 
     Raises
     ------
     TypeError
-        If ``classes`` is no integer, or ``dropout`` no number.
+        If ``classes`` is not an integer, or ``dropout`` not a number.
     ValueError
         If there is no DenseNet of this depth or there are no weights for it, or a number is out of
         range.
@@ -64,7 +64,7 @@ def densenet(depth: int, classes: int, pretrained: bool = False, dropout: float 
 
 
 def new_densenet(depth: int, classes: int, pretrained: bool) -> nn.Module:
-    """Return the papers' DenseNet; with pretrained weights it has the 1000 classes of ImageNet."""
+    """Build the papers' DenseNet; with pretrained weights it has the 1000 classes of ImageNet."""
     if depth not in DEPTHS:
         raise ValueError(f"depth must be one of {', '.join(map(str, DEPTHS))}, got {depth!r}")
     if depth == 264 and pretrained:
@@ -81,12 +81,12 @@ def new_densenet(depth: int, classes: int, pretrained: bool) -> nn.Module:
 
 
 def add_transition_relus(model: nn.Module) -> nn.Module:
-    """Put a ReLU between convolution and pooling in each transition of a DenseNet, in place."""
+    """Insert a ReLU between convolution and pooling in each transition of a DenseNet, in place."""
     features: Any = model.features
     for name, block in features.named_children():
         if name.startswith("transition"):
             pool = block.pool
-            del block.pool  # and back again, since modules run in the order of registration
+            del block.pool  # re-registered below, since modules run in the order of registration
             block.relu2 = nn.ReLU(inplace=True)
             block.pool = pool
     return model

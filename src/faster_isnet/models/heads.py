@@ -1,4 +1,4 @@
-"""The classifier head of a network: found by running it, replaced, and given dropout."""
+"""Find the classifier head of a network by running it; replace it, and add dropout."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from faster_isnet.common.checks import check_range
 
 
 def check_head(classes: int, dropout: float) -> None:
-    """Check what is asked of a classifier head.
+    """Check the number of classes and the dropout of a classifier head.
 
     Raises
     ------
     TypeError
-        If the number of classes is no integer, or the dropout no number.
+        If the number of classes is not an integer, or the dropout not a number.
     ValueError
         If there are fewer than two classes, or the dropout is not in [0, 1).
     """
@@ -34,18 +34,18 @@ def check_head(classes: int, dropout: float) -> None:
 def replace_classifier(
     model: nn.Module, classes: int, dropout: float = 0.0, images: Tensor | None = None
 ) -> nn.Module:
-    """Give a network a new classifier head, in place.
+    """Replace the classifier head of a network, in place.
 
     The head is the linear layer (or, as in SqueezeNet, the 1 x 1 convolution) that runs last: the
-    network is run once, in eval mode and without gradients, to see which it is. The new one has
-    PyTorch's initial weights, and a bias, a device and a type as the old one. timm's networks have
-    their own ``reset_classifier``, which is used. Auxiliary heads, which run in training only
-    (GoogLeNet, Inception), stay as they are; :func:`~faster_isnet.models.build_backbone` leaves
+    network is run once, in eval mode and without gradients, to find it. The new head has PyTorch's
+    initial weights, and the bias, device and dtype of the old one. For networks of timm, their
+    ``reset_classifier`` is called. Auxiliary heads, which run only in training (GoogLeNet,
+    Inception), are unchanged; :func:`~faster_isnet.models.build_backbone` leaves
     them out.
 
-    All other parameters, and their keys in the state dict, stay what they were, and so do the
-    head's keys: ``fc.weight`` remains ``fc.weight``. With dropout, a dropout layer that stands
-    directly before the head gets the new rate. Where there is none, the head becomes
+    All other parameters and all keys in the state dict are unchanged: ``fc.weight`` remains
+    ``fc.weight``. With dropout, an existing dropout layer directly before the head gets the new
+    rate. If there is none, the head becomes
     ``Sequential(Dropout, Linear)`` and its keys ``fc.1.weight`` and ``fc.1.bias``, as in the
     published code. So load weights that were saved without dropout first, and replace the head
     afterwards.
@@ -53,16 +53,16 @@ def replace_classifier(
     Parameters
     ----------
     model
-        A network of torchvision's or timm's, or any other whose output is logits ``[B, C]`` from
+        A network of torchvision or timm, or any other whose output is logits ``[B, C]`` from
         a linear layer.
     classes
-        How many logits the new head has, ≥ 2.
+        Number of logits of the new head, ≥ 2.
     dropout
-        Which part of the head's inputs is dropped in training, in [0, 1). 0 adds no dropout, and
-        leaves the network's own as it is.
+        Dropout probability before the head, in [0, 1). 0 adds no dropout, and keeps existing
+        dropout.
     images
         Images ``[B, ...]`` to run the network on; by default one black image ``[1, 3, S, S]`` of
-        the size S that timm or a vision transformer states, else 224.
+        the size S configured in timm or in a vision transformer, else 224.
 
     Returns
     -------
@@ -72,10 +72,10 @@ def replace_classifier(
     Raises
     ------
     TypeError
-        If ``classes`` is no integer, or ``dropout`` no number.
+        If ``classes`` is not an integer, or ``dropout`` not a number.
     ValueError
-        If one of them is out of range, the network does not run on the images, or its output does
-        not come from a linear layer.
+        If one of them is out of range, the network fails on the images, or its output is not that
+        of a linear layer.
 
     Examples
     --------
@@ -100,9 +100,9 @@ def replace_classifier(
 
 
 def add_dropout(model: nn.Module, dropout: float, images: Tensor | None = None) -> nn.Module:
-    """Put dropout before the classifier head of a network, in place.
+    """Add dropout before the classifier head of a network, in place.
 
-    See :func:`replace_classifier` for the parameters, the keys and what is raised.
+    Parameters, keys and errors are those of :func:`replace_classifier`.
     """
     heads = _timm_heads(model) if _is_timm(model) else [_last_linear(model, images)]
     for head, before in _dropout_before(model, heads, images).items():
@@ -116,7 +116,7 @@ def add_dropout(model: nn.Module, dropout: float, images: Tensor | None = None) 
 
 
 def fit_head(model: nn.Module, classes: int, pretrained: bool, dropout: float) -> nn.Module:
-    """Finish a new network: one with pretrained weights still has the classes they came with."""
+    """Set classes and dropout of a new network; a pretrained one has those of its weights."""
     if pretrained:
         return replace_classifier(model, classes, dropout)
     return add_dropout(model, dropout) if dropout else model
@@ -127,7 +127,7 @@ def _is_timm(model: nn.Module) -> bool:
 
 
 def _timm_heads(model: nn.Module) -> list[str]:
-    """Return the names of a timm network's heads: distilled ones have two."""
+    """Return the names of a timm network's heads: distilled networks have two."""
     classifier: Any = model.get_classifier()  # type: ignore[operator]
     heads = classifier if isinstance(classifier, tuple | list) else (classifier,)
     names = {id(module): name for name, module in model.named_modules()}
@@ -135,14 +135,14 @@ def _timm_heads(model: nn.Module) -> list[str]:
 
 
 def _last_linear(model: nn.Module, images: Tensor | None) -> str:
-    """Return the name of the linear layer, or 1 x 1 convolution, that gives the logits."""
+    """Find the name of the linear layer, or 1 x 1 convolution, that computes the logits."""
     ran: list[str] = []
 
-    def watch(name: str, module: nn.Module, x: Tensor) -> None:
+    def record(name: str, module: nn.Module, x: Tensor) -> None:
         if _is_linear(module):
             ran.append(name)
 
-    output = _run(model, images, watch)
+    output = _run(model, images, record)
     given = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
     found = "no linear layer ran"
     if ran:
@@ -168,39 +168,39 @@ def _is_linear(module: nn.Module) -> bool:
 def _dropout_before(
     model: nn.Module, heads: list[str], images: Tensor | None
 ) -> dict[str, nn.Dropout | None]:
-    """Return for each head the dropout layer whose output it reads, if there is one."""
+    """Find for each head the dropout layer whose output is its input, if there is one."""
     dropouts: list[tuple[nn.Dropout, Tensor]] = []
     inputs: dict[str, Tensor] = {}
 
-    def watch(name: str, module: nn.Module, x: Tensor) -> None:
+    def record(name: str, module: nn.Module, x: Tensor) -> None:
         if isinstance(module, nn.Dropout):
-            dropouts.append((module, x))  # kept, so that nothing else gets its memory
+            dropouts.append((module, x))  # kept alive, so that its memory address is not reused
         if name in heads:
             inputs[name] = x
 
-    _run(model, images, watch)
+    _run(model, images, record)
     runs = [module for module, _ in dropouts]
     once = [(module, x) for module, x in reversed(dropouts) if runs.count(module) == 1]
     return {
-        head: next((module for module, x in once if _same_values(x, inputs[head])), None)
+        head: next((module for module, x in once if _is_same_tensor(x, inputs[head])), None)
         for head in heads
     }
 
 
-def _same_values(x: Tensor, y: Tensor) -> bool:
-    """Tell whether one is the other, perhaps flattened: dropout in eval mode returns its input."""
+def _is_same_tensor(x: Tensor, y: Tensor) -> bool:
+    """Return whether both share memory, possibly reshaped: in eval mode dropout is the identity."""
     return x.data_ptr() == y.data_ptr() != 0 and x.numel() == y.numel()
 
 
 def _run(
-    model: nn.Module, images: Tensor | None, watch: Callable[[str, nn.Module, Tensor], None]
+    model: nn.Module, images: Tensor | None, record: Callable[[str, nn.Module, Tensor], None]
 ) -> object:
-    """Run a network and leave no trace; ``watch`` gets each module's name and first input."""
+    """Run a network without side effects; ``record`` gets each module's name and first input."""
 
     def hook(name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         first = next(iter((*args, *kwargs.values())), None)
         if isinstance(first, Tensor):
-            watch(name, module, first)
+            record(name, module, first)
 
     images = _black_image(model) if images is None else images
     modes = {module: module.training for module in model.modules()}
@@ -211,7 +211,7 @@ def _run(
     try:
         with torch.no_grad():
             return model.eval()(images)
-    except Exception as error:  # whatever a user's network may raise
+    except Exception as error:  # of any type, from user code
         raise ValueError(
             f"{type(model).__name__} does not run on images {list(images.shape)}, to find its "
             f"classifier head ({type(error).__name__}: {error}); give some that it takes: images="
@@ -231,7 +231,7 @@ def _black_image(model: nn.Module) -> Tensor:
 
 
 def _with_outputs(head: Any, classes: int) -> nn.Module:
-    """Return a new layer like ``head`` with ``classes`` outputs."""
+    """Build a layer like ``head`` with ``classes`` outputs."""
     like = {
         "bias": head.bias is not None,
         "device": head.weight.device,

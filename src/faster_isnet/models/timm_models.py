@@ -1,4 +1,4 @@
-"""timm's networks, where timm is installed: it is an extra."""
+"""Build networks of timm, an optional dependency."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PREFIX = "timm:"
 
 
 def check_timm_name(name: str) -> str:
-    """Return the name that timm has for ``name``, which has the prefix ``timm:``.
+    """Check a name with the prefix ``timm:``, and return it without the prefix.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def check_timm_name(name: str) -> str:
 
 
 def new_timm_model(name: str, classes: int, pretrained: bool) -> nn.Module:
-    """Return a network of timm's; with pretrained weights it has the classes they came with."""
+    """Build a network of timm; with pretrained weights it has the classes of the weights."""
     timm = _timm(name)
     known = check_timm_name(name)
     if not pretrained:

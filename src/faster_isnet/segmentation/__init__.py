@@ -1,4 +1,7 @@
-"""Masks from a segmenter: a U-Net that learns from the masks there are, and draws the others."""
+"""Train a U-Net on images with masks, and predict masks of other images.
+
+Reading and augmenting of images are in ``data``.
+"""
 
 from faster_isnet.segmentation.fitting import fit_segmenter
 from faster_isnet.segmentation.prediction import predict_masks

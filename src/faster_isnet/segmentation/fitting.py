@@ -1,4 +1,4 @@
-"""Training a segmenter on images and their masks, and judging it on others."""
+"""Train a segmenter on images and their masks, and evaluate it on held-out images."""
 
 from __future__ import annotations
 
@@ -42,31 +42,31 @@ def fit_segmenter(
     settings: SegmenterSettings = _DEFAULTS,
     groups: Sequence[str | None] | None = None,
 ) -> dict[str, Any]:
-    """Train a segmenter, judge it on held-out images, and write it.
+    """Train a segmenter, evaluate it on held-out images, and write it to files.
 
-    No choice is made by the held-out images: the segmenter is that of the last epoch. All files
-    are read before training; resized, an image and its mask take 16 bytes a pixel of memory.
+    Held-out images are not used for model selection: the segmenter is that of the last epoch. All
+    files are read before training; a resized image and its mask take 16 bytes per pixel.
 
     Parameters
     ----------
     pairs
-        Files of images and of their masks, of the same size. A mask without foreground says that
-        there is nothing to find.
+        Files of images and of their masks, of the same size. A mask without foreground is
+        valid: there is nothing to segment.
     out
         The folder for ``segmenter.safetensors`` and ``segmenter.json``, which
         :func:`~faster_isnet.segmentation.load_segmenter` reads, and ``held_out.csv``.
     settings
-        Of segmenter and training.
+        Settings of the segmenter and its training.
     groups
-        For each pair what must not be divided, such as a patient; ``None`` for a group of its own.
+        Group of each pair, such as a patient, to keep together; ``None`` for a separate group.
 
     Returns
     -------
     dict
         The content of ``segmenter.json``: the ``network``'s class, the ``settings``, the ranges
-        ``seen`` in the masks trained on, ``dice`` and ``iou`` (means over the held-out images, of
-        masks at their own size as :meth:`Segmenter.mask` returns them), ``held_out`` (the same
-        for each image), the number of ``trained_on`` images, ``seconds``, ``machine``.
+        ``seen`` in the training masks, ``dice`` and ``iou`` (means over the held-out images, of
+        masks at original size as :meth:`Segmenter.mask` returns them), ``held_out`` (the same
+        for each image), the number ``trained_on`` of training images, ``seconds``, ``machine``.
 
     Raises
     ------
@@ -74,17 +74,17 @@ def fit_segmenter(
         If a file is missing.
     ValueError
         If a file cannot be read, an image and its mask differ in size, an image occurs twice,
-        there are too few to hold some out, or no mask to train on has foreground. The message
-        names the file. Nothing has been written then.
+        there are too few images to hold some out, or no training mask has foreground. The message
+        contains the file. Nothing is written then.
     FloatingPointError
-        If the loss is no longer finite.
+        If the loss is not finite.
     ImportError
         If segmentation-models-pytorch is not installed.
     """
     started = time.perf_counter()
-    trained_on, held_out = _divide(_samples(pairs, groups), settings)
+    trained_on, held_out = _split_held_out(_samples_of_pairs(pairs, groups), settings)
     for sample in held_out:
-        _read(sample)  # a broken file shall not show after the training
+        _read_pair(sample)  # so that unreadable files raise before training
     with isolate_rng():
         torch.manual_seed(settings.seed)
         network = build_network(settings.encoder, settings.encoder_weights)
@@ -95,7 +95,7 @@ def fit_segmenter(
     scores = pd.DataFrame([_scores(segmenter, sample) for sample in held_out])
     out = Path(out)
     write_atomically(out / HELD_OUT_TABLE, scores.to_csv(index=False).encode())
-    about = {
+    results = {
         "dice": float(scores["dice"].mean()),
         "iou": float(scores["iou"].mean()),
         "held_out": scores.to_dict("records"),
@@ -103,13 +103,13 @@ def fit_segmenter(
         "seconds": round(time.perf_counter() - started, 1),
         "machine": {**machine(), "segmentation-models-pytorch": smp().__version__},
     }
-    return save_segmenter(segmenter, out, about)
+    return save_segmenter(segmenter, out, results)
 
 
 class _TrainingPairs(Dataset[Pair]):
-    """Images ``[3, S, S]`` in [0, 1] and masks ``[1, S, S]`` in {0, 1}, augmented at each access.
+    """Provide images ``[3, S, S]`` in [0, 1] and masks ``[1, S, S]`` in {0, 1}, augmented.
 
-    ``seen`` is what the masks look like, before they are resized.
+    ``seen`` has the ranges of the masks' shapes, before they are resized.
     """
 
     def __init__(self, samples: Sequence[Sample], settings: SegmenterSettings) -> None:
@@ -118,7 +118,7 @@ class _TrainingPairs(Dataset[Pair]):
         self._pairs: list[Pair] = []
         shapes = []
         for sample in samples:
-            image, mask = _read(sample)
+            image, mask = _read_pair(sample)
             shapes.append(Shape.of(clean(mask, settings.components)))
             small_mask = F.interpolate(mask[None], size, mode="nearest-exact")[0]
             self._pairs.append((fit_image(image, size, CHANNELS).contiguous(), small_mask))
@@ -134,7 +134,7 @@ class _TrainingPairs(Dataset[Pair]):
 
 
 class _LitSegmenter(lightning.LightningModule):
-    """Dice loss and binary cross-entropy, by AdamW with a cosine to 0."""
+    """Minimise Dice loss and binary cross-entropy by AdamW with a cosine schedule to 0."""
 
     def __init__(self, network: nn.Module, learning_rate: float) -> None:
         super().__init__()
@@ -169,7 +169,8 @@ def _train(network: nn.Module, dataset: _TrainingPairs, settings: SegmenterSetti
         dataset,
         settings.batch_size,
         shuffle=True,
-        drop_last=len(dataset) > settings.batch_size,  # all steps alike, if there are several
+        drop_last=len(dataset)
+        > settings.batch_size,  # equal batch sizes, if there are several steps
     )
     trainer = lightning.Trainer(
         max_epochs=settings.epochs,
@@ -180,12 +181,12 @@ def _train(network: nn.Module, dataset: _TrainingPairs, settings: SegmenterSetti
         callbacks=[progress_bar()],
     )
     with warnings.catch_warnings():
-        # The images are in memory: workers would only copy them.
+        # The images are in memory, so workers would only copy them.
         warnings.filterwarnings("ignore", ".*does not have many workers")
         trainer.fit(_LitSegmenter(network, settings.learning_rate), loader)
 
 
-def _samples(
+def _samples_of_pairs(
     pairs: Sequence[tuple[Path, Path]], groups: Sequence[str | None] | None
 ) -> list[Sample]:
     groups = [None] * len(pairs) if groups is None else groups
@@ -195,15 +196,15 @@ def _samples(
     for (image, mask), group in zip(pairs, groups, strict=True):
         path = Path(image).resolve()
         if path in samples:
-            raise ValueError(f"{str(image)!r} is there twice; give each image one mask")
+            raise ValueError(f"{str(image)!r} occurs twice; give each image one mask")
         samples[path] = Sample(Path(image), mask=Path(mask), group=group)
     return list(samples.values())
 
 
-def _divide(
+def _split_held_out(
     samples: list[Sample], settings: SegmenterSettings
 ) -> tuple[list[Sample], list[Sample]]:
-    """Return the samples to train on, and those held out."""
+    """Split the samples into those for training and those held out."""
     fractions = {"train": 1 - settings.held_out, "test": settings.held_out}
     parts: dict[str | None, list[Sample]] = {"train": [], "test": []}
     for sample in split(samples, fractions, settings.seed):
@@ -216,21 +217,21 @@ def _divide(
     return parts["train"], parts["test"]
 
 
-def _read(sample: Sample) -> Pair:
+def _read_pair(sample: Sample) -> Pair:
     image = sample.read_image()
     mask = sample.read_mask((image.shape[1], image.shape[2]))
-    assert mask is not None  # of a pair
+    assert mask is not None  # every pair has one
     return image, mask
 
 
 def _scores(segmenter: Segmenter, sample: Sample) -> dict[str, str | float]:
-    image, mask = _read(sample)
+    image, mask = _read_pair(sample)
     metrics = smp().metrics
     counts = metrics.get_stats(segmenter.mask(image)[None].long(), mask[None].long(), mode="binary")
     return {
         "image": sample.name,
         "mask": str(sample.mask),
-        # Both are 1 where nothing is to be found and nothing was.
+        # Both are 1 if true and predicted mask are empty.
         "dice": float(metrics.f1_score(*counts)),
         "iou": float(metrics.iou_score(*counts)),
     }

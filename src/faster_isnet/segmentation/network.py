@@ -1,4 +1,4 @@
-"""The U-Net of segmentation-models-pytorch."""
+"""Build the U-Net of segmentation-models-pytorch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from faster_isnet.common.checks import check_choice
 
 CHANNELS = 3
-"""Of the images it takes: grey ones are repeated, as pretrained encoders have it."""
+"""Channels of input images; grey images are repeated, as pretrained encoders need three."""
 
 
 def smp() -> Any:
-    """Return the package segmentation_models_pytorch, which is imported on use only.
+    """Import the optional package segmentation_models_pytorch.
 
     Raises
     ------
@@ -32,14 +32,14 @@ def smp() -> Any:
 
 
 def build_network(encoder: str, encoder_weights: str | None = None) -> nn.Module:
-    """Return a U-Net from images ``[B, 3, S, S]`` to logits ``[B, 1, S, S]``.
+    """Build a U-Net from images ``[B, 3, S, S]`` to logits ``[B, 1, S, S]``.
 
     Parameters
     ----------
     encoder
-        Its name; ``"tu-…"`` are timm's.
+        Name of the encoder; ``"tu-…"`` are from timm.
     encoder_weights
-        ``None``, or the name of pretrained weights, which are downloaded.
+        ``None`` for random weights, or the name of pretrained weights to download.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def build_network(encoder: str, encoder_weights: str | None = None) -> nn.Module
         check_choice("encoder", encoder, smp().encoders.get_encoder_names())
     try:
         network: nn.Module = unet(encoder, encoder_weights=encoder_weights, in_channels=CHANNELS)
-    except (KeyError, RuntimeError) as error:  # RuntimeError: timm knows no such model
+    except (KeyError, RuntimeError) as error:  # RuntimeError: unknown model of timm
         raise ValueError(
             f"encoder {encoder!r} with encoder_weights {encoder_weights!r} cannot be built: "
             f"{error.args[0]}"
@@ -62,10 +62,9 @@ def build_network(encoder: str, encoder_weights: str | None = None) -> nn.Module
 
 
 def mask_logits(network: nn.Module, images: Tensor) -> Tensor:
-    """Return logits ``[B, 1, S, S]`` of images ``[B, 3, S, S]`` in [0, 1].
+    """Compute logits ``[B, 1, S, S]`` of images ``[B, 3, S, S]`` in [0, 1].
 
-    Each image is brought to mean 0 and variance 1 first: exposure differs, and says nothing of
-    where things are.
+    Each image is normalised to mean 0 and variance 1, for independence of the exposure.
     """
     logits: Tensor = network(F.layer_norm(images, images.shape[1:]))
     return logits

@@ -1,4 +1,4 @@
-"""Masks for images that have none, and a table of what they look like."""
+"""Predict masks of images, and write them with a table of their shapes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from faster_isnet.data.images import read_image
 from faster_isnet.segmentation.segmenter import Segmenter
 from faster_isnet.segmentation.shapes import Shape
 
-TABLE = "masks.csv"
+MASK_TABLE = "masks.csv"
 COLUMNS = ("image", "mask", "area", "components", "plausible", "reason")
 _UNREADABLE = {"mask": "", "area": float("nan"), "components": 0, "plausible": False}
 
@@ -34,11 +34,11 @@ def predict_masks(
     overwrite: bool = False,
     skip_unreadable: bool = False,
 ) -> pd.DataFrame:
-    """Write a mask for each image, and a table that names the implausible ones.
+    """Predict and write a mask for each image, and a table that marks implausible masks.
 
-    ``root/a/b.jpg`` gets the mask ``out/a/b.png``, of 8 bits, 255 inside and 0 outside, of the
-    image's own size: a folder as :func:`~faster_isnet.data.add_mask_folder` reads it. The table
-    is ``out/masks.csv``. If an image fails, the masks before it stay, and the table lists them.
+    ``root/a/b.jpg`` gets the mask ``out/a/b.png``, of 8 bits, 255 inside and 0 outside, in
+    the image's size; :func:`~faster_isnet.data.add_mask_folder` reads such folders. The table is
+    ``out/masks.csv``. If an image fails, earlier masks are kept, and the table lists them.
 
     Parameters
     ----------
@@ -47,20 +47,20 @@ def predict_masks(
     images
         The images' files.
     out
-        The folder for masks and table; made if need be.
+        The folder for masks and table; created if missing.
     components
-        How many connected components are kept, ≥ 1; by default as the segmenter was judged with.
+        Number of connected components to keep, ≥ 1; by default as in the segmenter's settings.
     root
-        The folder of the images, whose subfolders ``out`` repeats. By default the deepest that
-        holds all of them.
+        The folder of the images, whose subfolders are repeated in ``out``. By default the deepest
+        that contains all images.
     tolerance
-        How far a mask may leave the ranges seen in training before it is called implausible:
-        its area by this share of the range's end, its centre by this share of the image's side.
-        The number of components must lie in its range.
+        How far a plausible mask may exceed the ranges of the training masks, ≥ 0: its area by
+        this share of the range's end, its centre by this share of the image's side. The number of
+        components must be in its range.
     overwrite
-        Replace masks that are there already, which may be drawn by hand.
+        Replace existing masks, which may be drawn by hand.
     skip_unreadable
-        Name unreadable images in the table and go on.
+        Mark unreadable images in the table and continue.
 
     Returns
     -------
@@ -72,10 +72,10 @@ def predict_masks(
     Raises
     ------
     FileExistsError
-        If a mask is there already and ``overwrite`` is off; nothing has been written then.
+        If a mask exists already and ``overwrite`` is off; nothing is written then.
     ValueError
-        If there are no images, two would get the same mask, one lies outside of ``root``, a mask
-        would replace an image, or a number is out of range (nothing has been written then); if an
+        If there are no images, two would get the same mask, one is outside of ``root``, a mask
+        would replace an image, or a number is out of range (nothing is written then); if an
         image cannot be read and ``skip_unreadable`` is off.
     ImportError
         If one is DICOM and pydicom is not installed.
@@ -85,7 +85,7 @@ def predict_masks(
     check_range("tolerance", tolerance, 0)
     out = Path(out)
     names = _mask_names([Path(image) for image in images], None if root is None else Path(root))
-    _check_targets(names, out, overwrite)
+    _check_output_paths(names, out, overwrite)
     rows: list[dict[str, object]] = []
     try:
         for path, name in names.items():
@@ -100,9 +100,9 @@ def predict_masks(
                 rows.append({"image": str(path), **_UNREADABLE, "reason": str(error)})
                 continue
             mask = segmenter.mask(image, components)
-            write_atomically(out / name, _png(mask))
+            write_atomically(out / name, _encode_png(mask))
             shape = Shape.of(mask)
-            reason = segmenter.seen.objection(shape, tolerance)
+            reason = segmenter.seen.why_implausible(shape, tolerance)
             rows.append(
                 {
                     "image": str(path),
@@ -113,15 +113,15 @@ def predict_masks(
                     "reason": reason,
                 }
             )
-    finally:  # what is written has its row, whatever happens later
+    finally:  # list the masks that were written, also after an error
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         if rows:
-            write_atomically(out / TABLE, table.to_csv(index=False).encode())
+            write_atomically(out / MASK_TABLE, table.to_csv(index=False).encode())
     return table
 
 
 def _mask_names(images: Sequence[Path], root: Path | None) -> dict[Path, Path]:
-    """Return where the mask of each image goes, from the folder of masks."""
+    """Return the path of each image's mask, relative to the folder of masks."""
     if not images:
         raise ValueError("there are no images to segment; name at least one")
     absolute = [Path(os.path.abspath(image)) for image in images]  # noqa: PTH100 (links stay)
@@ -147,7 +147,7 @@ def _mask_names(images: Sequence[Path], root: Path | None) -> dict[Path, Path]:
     return names
 
 
-def _check_targets(names: dict[Path, Path], out: Path, overwrite: bool) -> None:
+def _check_output_paths(names: dict[Path, Path], out: Path, overwrite: bool) -> None:
     images = {image.resolve(): image for image in names}
     for name in names.values():
         if (image := images.get((out / name).resolve())) is not None:
@@ -155,15 +155,15 @@ def _check_targets(names: dict[Path, Path], out: Path, overwrite: bool) -> None:
                 f"the masks would replace images, such as {str(image)!r}; write them to another "
                 "folder than the images'"
             )
-    there = [out / name for name in names.values() if (out / name).exists()]
-    if there and not overwrite:
+    existing = [out / name for name in names.values() if (out / name).exists()]
+    if existing and not overwrite:
         raise FileExistsError(
-            f"{len(there)} masks are there already, such as {str(there[0])!r}; write to another "
+            f"{len(existing)} masks exist already, such as {str(existing[0])!r}; write to another "
             "folder, leave their images out, or replace them: --overwrite"
         )
 
 
-def _png(mask: Tensor) -> bytes:
+def _encode_png(mask: Tensor) -> bytes:
     buffer = BytesIO()
     Image.fromarray((mask[0].numpy() * 255).astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()

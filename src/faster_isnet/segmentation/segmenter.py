@@ -1,4 +1,4 @@
-"""A trained segmenter, and its files."""
+"""Apply a trained segmenter, and read and write its files."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ WEIGHTS, DESCRIPTION = "segmenter.safetensors", "segmenter.json"
 
 @dataclass(frozen=True, eq=False)
 class Segmenter:
-    """A network that draws masks.
+    """Predict masks with a trained network.
 
     Attributes
     ----------
     network
-        From images ``[B, 3, S, S]`` to logits ``[B, 1, S, S]``, in eval mode.
+        Maps images ``[B, 3, S, S]`` to logits ``[B, 1, S, S]``, in eval mode.
     settings
-        It was trained with.
+        The settings of its training.
     seen
-        What the masks that it was trained on look like, cleaned as its own are.
+        Ranges of the training masks' shapes, after the same cleaning as predicted masks.
     """
 
     network: nn.Module
@@ -43,14 +43,14 @@ class Segmenter:
 
     @torch.no_grad()
     def mask(self, image: Tensor, components: int | None = None) -> Tensor:
-        """Return the mask of an image.
+        """Predict the mask of an image.
 
         Parameters
         ----------
         image
             ``[C, H, W]`` in [0, 1], C 1 or 3.
         components
-            How many connected components are kept; by default as many as in the settings.
+            Number of connected components to keep; by default as in the settings.
 
         Returns
         -------
@@ -60,7 +60,7 @@ class Segmenter:
         device = next(self.network.parameters()).device
         side = self.settings.size
         square = fit_image(image, (side, side), CHANNELS)[None].to(device)
-        # Logits, not masks, are resized: that keeps the outline smooth.
+        # Resizing logits instead of masks keeps the outline smooth.
         logits = F.interpolate(
             mask_logits(self.network, square), image.shape[1:], mode="bilinear", antialias=True
         )
@@ -68,17 +68,17 @@ class Segmenter:
         return clean(mask, self.settings.components if components is None else components)
 
 
-def save_segmenter(segmenter: Segmenter, folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+def save_segmenter(segmenter: Segmenter, folder: Path, extra: Mapping[str, Any]) -> dict[str, Any]:
     """Write ``segmenter.safetensors`` and ``segmenter.json`` into a folder.
 
     Parameters
     ----------
     segmenter
-        What to write.
+        The segmenter.
     folder
-        Where; made if need be.
-    about
-        What else the JSON file shall hold.
+        The folder; created if missing.
+    extra
+        Additional content of the JSON file.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def save_segmenter(segmenter: Segmenter, folder: Path, about: Mapping[str, Any])
             "network": type(segmenter.network).__qualname__,
             "settings": asdict(segmenter.settings),
             "seen": asdict(segmenter.seen),
-            **about,
+            **extra,
         },
         indent=2,
     )
@@ -102,12 +102,12 @@ def save_segmenter(segmenter: Segmenter, folder: Path, about: Mapping[str, Any])
 
 
 def load_segmenter(folder: str | Path) -> Segmenter:
-    """Read a segmenter that :func:`~faster_isnet.segmentation.fit_segmenter` has written.
+    """Read a segmenter written by :func:`~faster_isnet.segmentation.fit_segmenter`.
 
     Parameters
     ----------
     folder
-        That holds ``segmenter.safetensors`` and ``segmenter.json``.
+        Contains ``segmenter.safetensors`` and ``segmenter.json``.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def load_segmenter(folder: str | Path) -> Segmenter:
     FileNotFoundError
         If a file is missing.
     ValueError
-        If one cannot be read, or they do not belong together.
+        If a file cannot be read, or settings and weights do not match.
     ImportError
         If segmentation-models-pytorch is not installed.
     """

@@ -1,4 +1,4 @@
-"""What a segmenter is made of, and how it is trained."""
+"""Define and check the settings of a segmenter and its training."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from faster_isnet.common.checks import check_range
 from faster_isnet.data.dataset import Augmentation
 
-_STRIDE = 32  # of the encoders' deepest layer
-_SMALLEST = 2 * _STRIDE  # batch norm needs more than one value there
+_STRIDE = 32  # total stride of the encoders
+_SMALLEST = 2 * _STRIDE  # batch norm needs more than one value in the deepest layer
 _AUGMENTATION = Augmentation(
     rotation=10, translation=0.1, scaling=0.2, brightness=0.3, contrast=0.3
 )
@@ -18,37 +18,38 @@ _AUGMENTATION = Augmentation(
 
 @dataclass(frozen=True)
 class SegmenterSettings:
-    """Settings of a segmenter and its training.
+    """Set the network of a segmenter and its training.
 
     Parameters
     ----------
     size
         Side in pixels of the squares that images are resized to, a multiple of 32, at least 64.
-        The outline of an organ is found at 128; finer things need 256, at four times the cost.
+        128 suffices for the outline of an organ; finer structures need 256, at four times the cost.
     encoder
-        Name of the U-Net's encoder, as segmentation-models-pytorch has it; ``"tu-…"`` are timm's.
+        Name of the U-Net's encoder in segmentation-models-pytorch; ``"tu-…"`` are from timm.
     encoder_weights
         ``None`` trains from scratch. A name, mostly ``"imagenet"``, downloads pretrained weights.
     epochs
-        How often training goes through the images. The learning rate falls to 0 along a cosine.
+        Number of epochs. The learning rate decays to 0 on a cosine.
     batch_size
-        Images in a step.
+        Images in a training step.
     learning_rate
-        Of AdamW, at first.
+        Initial learning rate of AdamW.
     augmentation
-        Of the training images, with their masks. Stronger than for a classifier: masks are few.
+        Augmentation of training images and masks; stronger than for classifiers, as masks are few.
     held_out
-        Share of the images that are not trained on, but on which masks are judged, in (0, 1).
+        Fraction of the images on which the segmenter is evaluated instead of trained, in (0, 1).
     components
-        How many connected components a mask has at most, such as 2 for lungs; the largest stay.
+        Largest number of connected components of a mask, such as 2 for lungs; smaller ones are
+        removed.
     seed
-        Of the division, the weights, the order and the augmentation; on a CPU the same seed and
-        number of threads give the same segmenter.
+        Seed of split, weights, order and augmentation; on a CPU the same seed and number of
+        threads give the same segmenter.
 
     Raises
     ------
     TypeError
-        If a number is none.
+        If a number has another type.
     ValueError
         If a value is out of its range.
     """
@@ -83,5 +84,5 @@ class SegmenterSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> SegmenterSettings:
-        """Return the settings that ``dataclasses.asdict`` has made these values of."""
+        """Create settings from the result of ``dataclasses.asdict``."""
         return cls(**{**values, "augmentation": Augmentation(**values["augmentation"])})

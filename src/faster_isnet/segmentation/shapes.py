@@ -1,4 +1,4 @@
-"""What masks look like: their components, and whether they are like others."""
+"""Clean masks, and compare their shapes with those of training masks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def clean(mask: Tensor, components: int) -> Tensor:
     mask
         ``[1, H, W]`` in {0, 1}. Pixels are connected by their sides, not by corners.
     components
-        How many to keep, ≥ 1.
+        Number of components to keep, ≥ 1.
 
     Returns
     -------
@@ -40,16 +40,16 @@ def clean(mask: Tensor, components: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Shape:
-    """A mask in numbers.
+    """Describe a mask by area, number of components and centre.
 
     Attributes
     ----------
     area
-        Its share of the image.
+        Foreground as a share of the image.
     components
-        How many it has; 0 if it has no foreground.
+        Number of connected components; 0 without foreground.
     row, column
-        Its centre, as a share of the image's height and width; NaN without foreground.
+        Its centre of mass, as a share of the image's height and width; NaN without foreground.
     """
 
     area: float
@@ -64,7 +64,7 @@ class Shape:
         _, components = label(pixels)
         if not components:
             return cls(0.0, 0, float("nan"), float("nan"))
-        # Of pixels' centres, so that the middle of the image is 0.5.
+        # From the centres of pixels, so that the middle of the image is 0.5.
         row, column = (
             (float(centre) + 0.5) / length
             for centre, length in zip(center_of_mass(pixels), pixels.shape, strict=True)
@@ -74,7 +74,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class ShapeRanges:
-    """The smallest and the largest value of each number of :class:`Shape` in some masks."""
+    """Hold the smallest and the largest value of each attribute of :class:`Shape` in some masks."""
 
     area: tuple[float, float]
     components: tuple[int, int]
@@ -83,12 +83,12 @@ class ShapeRanges:
 
     @classmethod
     def of(cls, shapes: Iterable[Shape]) -> ShapeRanges:
-        """Return the ranges over all shapes that have foreground.
+        """Compute the ranges over all shapes with foreground.
 
         Raises
         ------
         ValueError
-            If none has.
+            If no shape has foreground.
         """
         found = [shape for shape in shapes if shape.components]
         if not found:
@@ -99,32 +99,32 @@ class ShapeRanges:
         )
         return cls(*((min(values), max(values)) for values in (areas, counts, rows, columns)))
 
-    def objection(self, shape: Shape, tolerance: float) -> str:
-        """Say what makes a shape implausible; the empty string if nothing does.
+    def why_implausible(self, shape: Shape, tolerance: float) -> str:
+        """Describe why a shape is implausible; return an empty string if it is plausible.
 
         Parameters
         ----------
         shape
-            Of the mask in question.
+            The shape of a mask.
         tolerance
-            By how much it may leave the ranges: the area by this share of the range's end, the
+            By how much it may exceed the ranges: the area by this share of the range's end, the
             centre by this share of the image's side; the number of components not at all.
         """
         if not shape.components:
             return "nothing was found"
         smallest, largest = self.area
-        objections = []
+        reasons = []
         if not smallest * (1 - tolerance) <= shape.area <= largest * (1 + tolerance):
-            objections.append(_outside("area", shape.area, self.area))
+            reasons.append(_outside("area", shape.area, self.area))
         for name, value, (low, high) in (
             ("centre's row", shape.row, self.row),
             ("centre's column", shape.column, self.column),
         ):
             if not low - tolerance <= value <= high + tolerance:
-                objections.append(_outside(name, value, (low, high)))
+                reasons.append(_outside(name, value, (low, high)))
         if not self.components[0] <= shape.components <= self.components[1]:
-            objections.append(_outside("number of components", shape.components, self.components))
-        return "; ".join(objections)
+            reasons.append(_outside("number of components", shape.components, self.components))
+        return "; ".join(reasons)
 
 
 def _outside(name: str, value: float, seen: tuple[float, float]) -> str:

@@ -43,7 +43,7 @@ def test_cuts_for_other_layers_or_heatmaps_are_refused() -> None:
         Cuts.of([1, 2], [3, 4]).for_heatmaps("image", 3)
 
 
-def test_each_heatmap_of_a_layer_pays_by_its_own() -> None:
+def test_each_heatmap_of_a_layer_has_its_cuts() -> None:
     """Two equal heatmaps, one within its range and one below it."""
     heatmap, mask = torch.zeros(1, 2, 3, 4, 4), torch.ones(1, 1, 4, 4)
     heatmap[..., 0, 0] = 1.0  # Σ|h| = 3
@@ -55,7 +55,7 @@ def test_each_heatmap_of_a_layer_pays_by_its_own() -> None:
     torch.testing.assert_close(same(explanation, torch.tensor([0]), mask).heatmap, total)
 
 
-def test_without_calibration_the_loss_says_so() -> None:
+def test_the_loss_needs_calibrated_cuts() -> None:
     heatmap, mask = torch.ones(1, 1, 3, 4, 4), torch.ones(1, 1, 4, 4)
     explanation = Explanation(torch.zeros(1, 2), heatmap, {}, torch.zeros(1, 1))
     loss = ISNetLoss(cut_low="auto")

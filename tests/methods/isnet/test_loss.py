@@ -142,7 +142,7 @@ def test_gradient_in_float64(foreground: str, normalization: str) -> None:
         assert torch.autograd.gradcheck(lambda h: loss.heatmap_losses(h, masks), values)
 
 
-def test_order_and_company_of_samples_do_not_matter() -> None:
+def test_losses_of_samples_are_independent() -> None:
     h, masks = sample(0, batch=5)
     loss, y, e = ISNetLoss(), labels(h), explained(h)
     together = loss(e, y, masks)
@@ -196,7 +196,7 @@ def test_the_background_is_measured_in_units_of_the_foreground(
     torch.testing.assert_close(loss.heatmap_losses((scale * h).float(), masks), expected)
 
 
-def test_a_heatmap_that_vanishes_is_no_way_out() -> None:
+def test_a_vanishing_heatmap_is_penalised() -> None:
     h, masks = sample(2)
     sizes = [ISNetLoss().heatmap_losses(s * h, masks).sum() for s in (1e-1, 1e-3, 0)]
     assert sizes[0] < sizes[1]
@@ -306,7 +306,7 @@ def test_class_weights_are_checked(weights: list[float]) -> None:
 
 
 @pytest.mark.parametrize("decay", [0.5, 1.0])
-def test_layers_are_joined_by_rank(decay: float) -> None:
+def test_losses_of_layers_are_pooled_by_rank(decay: float) -> None:
     h, masks = sample(0)
     layers = {"a": sample(5)[0][..., ::2, ::2], "b": 5 * sample(6)[0]}
     loss = ISNetLoss(layer_decay=decay)

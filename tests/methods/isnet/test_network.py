@@ -54,7 +54,7 @@ HEATMAPS = {"original": 4, "dual": 2}
 
 @pytest.mark.parametrize("deep_supervision", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_no_value_on_an_accelerator_is_waited_for(variant: str, deep_supervision: bool) -> None:
+def test_a_step_does_not_synchronise_with_the_device(variant: str, deep_supervision: bool) -> None:
     # A tensor on the device "meta" has no values: asking for one is an error.
     model = torchvision.models.resnet18(num_classes=3).to("meta")
     images, masks = torch.rand(4, 3, 64, 64, device="meta"), torch.ones(4, 1, 64, 64, device="meta")
@@ -127,7 +127,7 @@ def test_classes_that_cannot_be_ignored(ignored: list[int], message: str) -> Non
         ISNet(network(), ignore_classes=ignored).explain(batch()[0])
 
 
-def test_called_it_is_the_plain_model() -> None:
+def test_a_call_runs_the_unmodified_model() -> None:
     model, (x, _, _) = network().eval(), batch()
     keys, logits = list(model.state_dict()), model(x)
     net = ISNet(model)
@@ -266,7 +266,7 @@ def test_frozen_layers_stay_and_the_rest_learns() -> None:
     assert net.backbone[4].weight.grad.abs().sum() > 0
 
 
-def test_gradients_of_the_classification_are_the_plain_models() -> None:
+def test_gradients_of_the_classification_are_those_of_the_model() -> None:
     model, (x, y, masks) = network(), batch()
     plain = copy.deepcopy(model)
     ISNetLoss(0.0)(ISNet(model).explain(x), y, masks).total.backward()

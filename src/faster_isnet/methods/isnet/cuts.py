@@ -1,4 +1,4 @@
-"""C1 and C2: the range of the foreground's relevance that costs nothing (method §5)."""
+"""Store C1 and C2, the range of foreground relevance without penalty (method §5)."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from faster_isnet.common.checks import check_range
 
 IMAGE = "image"
-"""The name of the image's heatmap among those of the supervised layers."""
+"""Name of the image's heatmap, beside the names of supervised layers."""
 
 AUTO = "auto"
-"""For ``cut_low``: to be calibrated."""
+"""Value of ``cut_low`` for calibration."""
 
 Cut = float | Sequence[float] | Mapping[str, float | Sequence[float]]
-"""C1 or C2: for all heatmaps, for each of a sample's, or by layer."""
+"""C1 or C2: one for all heatmaps, one for each heatmap of a sample, or by layer."""
 
 _ALL = ""
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """C1 and C2 of every layer and heatmap.
+    """Store C1 and C2 of every layer and heatmap.
 
     Attributes
     ----------
     low, high
-        C1 and C2 by layer, for each of a sample's heatmaps or one for all; the layer ``""`` stands
-        for all.
+        C1 and C2 by layer, one for each heatmap of a sample or one for all; the layer ``""``
+        stands for all layers.
     """
 
     low: Mapping[str, tuple[float, ...]]
@@ -35,15 +35,15 @@ class Cuts:
 
     @classmethod
     def of(cls, low: Cut, high: Cut) -> Cuts:
-        """Read C1 and C2 as :class:`~faster_isnet.ISNetLoss` takes them.
+        """Convert the arguments ``cut_low`` and ``cut_high`` of :class:`~faster_isnet.ISNetLoss`.
 
         Raises
         ------
         TypeError
             If one is not a number.
         ValueError
-            If a C1 is not positive, or a C2 below its C1; if the two name different layers or
-            numbers of heatmaps.
+            If a C1 is not positive, or a C2 below its C1; if layers or numbers of heatmaps
+            differ.
 
         Examples
         --------
@@ -66,7 +66,7 @@ class Cuts:
     def for_heatmaps(
         self, layer: str, heatmaps: int
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return C1 and C2 of a layer for each of a sample's heatmaps.
+        """Return C1 and C2 of a layer for each heatmap of a sample.
 
         Raises
         ------

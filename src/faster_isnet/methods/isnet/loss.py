@@ -1,4 +1,4 @@
-"""The loss of an ISNet: classification, and a penalty on relevance in the background."""
+"""Compute the loss of an ISNet: classification, and a penalty on background relevance."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _LARGEST_BACKGROUND_LOSS = -math.log(1e-7)
 
 @dataclass(frozen=True)
 class LossParts:
-    """What the loss is made of, each a scalar tensor.
+    """Hold the parts of the loss, each a scalar tensor.
 
     Attributes
     ----------
     total
-        (1 − P) · classification + P · heatmap: what to minimise.
+        (1 − P) · classification + P · heatmap: the loss to minimise.
     classification
         The mean (binary) cross-entropy of the batch.
     heatmap
-        The mean heatmap loss of the batch, where samples without a mask count zero.
+        The mean heatmap loss of the batch, where samples without a mask contribute zero.
     """
 
     total: Tensor
@@ -46,45 +46,45 @@ class LossParts:
 
 
 class ISNetLoss(Recorded, nn.Module):
-    """Classification loss and heatmap loss in one.
+    """Compute the weighted sum of classification loss and heatmap loss.
 
-    The heatmap loss has two parts: the background part falls as the largest relevances of the
-    background do, in units of the foreground's mean; the foreground part keeps the relevance of
-    the foreground in a natural range, since a heatmap of zeros has no background either (Bassi et
+    The heatmap loss has two parts: the background part penalises the largest relevances of the
+    background, in units of the foreground's mean; the foreground part keeps the relevance of the
+    foreground in a natural range, so that heatmaps of zeros are penalised, too (Bassi et
     al., Nature Communications 15, 291, 2024; method §5). Computed in float32 or better.
 
     Parameters
     ----------
     heatmap_weight
-        P in [0, 1], the share of the heatmap loss in the total. Larger: more resistance to bias,
-        less stable.
+        P in [0, 1], the weight of the heatmap loss in the total. Larger values give more robustness
+        to bias, and less stable training.
     gwrp_decay
-        d in (0, 1]: how fast the weights of the sorted background relevances fall. 1 gives the
-        mean, towards 0 only the largest counts.
+        d in (0, 1]: decay of the weights of the sorted background relevances. 1 gives the mean, the
+        limit 0 the maximum.
     activation
         E > 0 in −log(1 − s/(s + E)), the background score at which the loss is log 2.
     background_weight, foreground_weight
         w1 and w2 ≥ 0.
     cut_low, cut_high
-        C1 and C2 with 0 < C1 ≤ C2: the range of the absolute relevance in the foreground that
-        costs nothing. A number for all heatmaps, or a sequence with one for each of a sample's K
-        heatmaps; or, for each supervised layer, one of these by its name, :data:`IMAGE` being the
-        heatmap of the image. ``cut_low="auto"`` leaves both to the calibration
+        C1 and C2 with 0 < C1 ≤ C2: the range of the absolute relevance in the foreground without
+        penalty. A number for all heatmaps, or a sequence with one for each of the K heatmaps of a
+        sample; or a mapping of names of supervised layers to one of these, with :data:`IMAGE` for
+        the heatmap of the image. ``cut_low="auto"`` leaves both to the calibration
         (:class:`~faster_isnet.methods.isnet.calibration.CutCalibration`).
     foreground
-        How relevance above C2 is penalised: ``"l1"``, ``"l2"``, or ``"hybrid"``, which is
-        quadratic first and then linear.
+        Penalty of relevance above C2: ``"l1"``, ``"l2"``, or ``"hybrid"``, which is quadratic
+        near C2 and then linear.
     normalization
         ``"abs"`` divides by the foreground's mean absolute relevance, ``"signed"`` by the
         absolute value of its mean, ``"none"`` multiplies by the number of elements.
     layer_decay
-        How losses of several layers (deep supervision) are joined: sorted, with weights that
-        fall by this factor. 1 gives the mean.
+        In (0, 1]: losses of several layers (deep supervision) are sorted, and averaged with weights
+        that decay by this factor. 1 gives the mean.
     task, class_weights
         Of the classification loss, see :class:`~faster_isnet.methods.ClassificationLoss`.
     classification
-        The classification loss with further options, or a custom one; ``task`` and
-        ``class_weights`` are its own then.
+        The classification loss with further options, or a custom one, instead of ``task`` and
+        ``class_weights``.
 
     Raises
     ------
@@ -150,32 +150,33 @@ class ISNetLoss(Recorded, nn.Module):
         Parameters
         ----------
         explanation
-            What the model said and why, differentiable if the loss shall be.
+            Logits and heatmaps of the model; differentiable if the loss is to be.
         labels
             See :class:`~faster_isnet.methods.ClassificationLoss`.
         masks
             ``[B, 1, H, W]`` or ``[B, H, W]`` of the images' size: 1 in the foreground, 0 in the
-            background, :data:`~faster_isnet.NO_MASK` everywhere for a sample that has no mask.
-            ``None`` if no sample has one. Samples without a mask contribute classification only.
+            background, :data:`~faster_isnet.NO_MASK` everywhere for a sample without a mask.
+            ``None`` if no sample has one. Samples without a mask contribute only to the
+            classification loss.
 
         Raises
         ------
         TypeError
-            If labels or masks are of the wrong type.
+            If labels or masks have the wrong type.
         ValueError
-            If labels are out of range; if a mask is not binary, has no foreground, or has another
-            size than the images.
+            If labels are out of range; if a mask is not binary, has no foreground, or does not have
+            the size of the images.
         FloatingPointError
-            If a heatmap with a mask, at the image or at a layer, is not finite.
+            If the heatmap of a sample with a mask, at the image or at a layer, is not finite.
 
         Notes
         -----
-        Values on an accelerator are not looked at, which would hold up the training step.
+        Values on an accelerator are not checked, as reading them synchronises with the device.
         """
         classification = self.classify(explanation.logits, labels)
         masks, has_mask = check_masks(masks, explanation.heatmap)
         if masks is None:
-            # Zero, and still a function of the heatmap; what is not looked at may be NaN.
+            # Zero, but connected to the graph; the heatmap itself may be NaN.
             heatmap = at_least_float32(explanation.heatmap[:0]).sum()
         else:
             for relevance in (explanation.heatmap, *explanation.layers.values()):
@@ -184,21 +185,21 @@ class ISNetLoss(Recorded, nn.Module):
         return self.join(classification, heatmap)
 
     def join(self, classification: Tensor, heatmap: Tensor) -> LossParts:
-        """Return the parts, scalars each, with their weighted sum: (1 − P) · first + P · second."""
+        """Combine two scalar losses: (1 − P) · classification + P · heatmap."""
         p = self.heatmap_weight
         return LossParts((1 - p) * classification + p * heatmap, classification, heatmap)
 
     def classify(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the classification loss of logits ``[B, C]`` alone, a scalar."""
+        """Compute the classification loss of logits ``[B, C]``, a scalar."""
         return self.classification(logits, labels)  # type: ignore[no-any-return]
 
     def heatmap_losses(self, heatmaps: Tensor, masks: Tensor, layer: str = IMAGE) -> Tensor:
-        """Return the heatmap loss of each sample.
+        """Compute the heatmap loss of each sample.
 
         Parameters
         ----------
         heatmaps
-            ``[B, K, C, ...]``, K heatmaps a sample, at the image or at a hidden layer.
+            ``[B, K, C, ...]``, K heatmaps per sample, of the image or of a hidden layer.
         masks
             ``[B, 1, ...]`` in {0, 1}, of the heatmaps' size.
         layer
@@ -214,7 +215,7 @@ class ISNetLoss(Recorded, nn.Module):
         inside = (size * mask).sum((2, 3))
         losses = h.new_zeros(h.shape[:2])
         if self.background_weight:
-            # Divided after the pooling, which is linear: there are fewer values then.
+            # Dividing after the (linear) pooling needs fewer operations.
             pooled = gwrp(size * (1 - mask), self.gwrp_decay)
             unit = _UNITS[self.normalization](h, mask, inside)
             losses = losses + self.background_weight * self._background(pooled / unit)
@@ -223,7 +224,7 @@ class ISNetLoss(Recorded, nn.Module):
         return losses.mean(1)
 
     def _heatmap_loss(self, explanation: Explanation, masks: Tensor, has_mask: Tensor) -> Tensor:
-        # What the heatmaps of samples without a mask hold, be it NaN, does not matter.
+        # Heatmaps of samples without a mask are ignored, even if they contain NaN.
         relevances = {IMAGE: explanation.heatmap, **explanation.layers}
         masks = _filled(masks, ~has_mask, 1)
         by_layer = [
@@ -238,12 +239,12 @@ class ISNetLoss(Recorded, nn.Module):
         return (joined * has_mask).sum() / len(has_mask)
 
     def _background(self, scores: Tensor) -> Tensor:
-        """Return −log(1 − s/(s + E)) of background scores s ``[B, K, C]``, the mean over C."""
-        # The same as −log(1 − s/(s + E)), without the cancellation.
+        """Compute the mean over C of −log(1 − s/(s + E)) of background scores s ``[B, K, C]``."""
+        # log1p avoids the cancellation in 1 − s/(s + E).
         return torch.log1p(scores / self.activation).clamp(max=_LARGEST_BACKGROUND_LOSS).mean(2)
 
     def _foreground(self, inside: Tensor, layer: str) -> Tensor:
-        """Return the price of a foreground relevance ``[B, K]`` outside of [C1, C2]."""
+        """Compute the penalty of foreground relevance ``[B, K]`` outside of [C1, C2]."""
         if self.cuts is None:
             raise RuntimeError(
                 'C1 and C2 are not known yet: with cut_low="auto" LitISNet calibrates them when it '
@@ -255,16 +256,16 @@ class ISNetLoss(Recorded, nn.Module):
 
 
 def gwrp(values: Tensor, decay: float) -> Tensor:
-    """Global weighted rank pooling over the last dimension.
+    """Apply global weighted rank pooling over the last dimension.
 
     Σ_i d^i v_(i) / Σ_i d^i over the values in descending order (Kolesnikov and Lampert, 2016).
 
     Parameters
     ----------
     values
-        ``[..., N]``, not negative.
+        ``[..., N]``, ≥ 0.
     decay
-        d in (0, 1]: 1 gives the mean, towards 0 the maximum.
+        d in (0, 1]: 1 gives the mean, the limit 0 the maximum.
 
     Examples
     --------
@@ -274,18 +275,18 @@ def gwrp(values: Tensor, decay: float) -> Tensor:
     if decay == 1:
         return values.mean(-1)
     n = values.shape[-1]
-    # Ranks whose weight is below this change no digit of the sum.
+    # Smaller weights are below the resolution of the sum.
     smallest = torch.finfo(values.dtype).eps * (1 - decay) / 4
     ranks = min(n, math.ceil(math.log(smallest) / math.log(decay)))
-    # Powers in float64: a decay near 1 loses its digits in float32.
+    # Powers in float64: near a decay of 1, float32 is not precise enough.
     weights = decay ** torch.arange(ranks, dtype=torch.float64) * ((1 - decay) / (1 - decay**n))
     return values.topk(ranks, dim=-1).values @ weights.to(values)
 
 
 def _filled(values: Tensor, samples: Tensor, value: float) -> Tensor:
-    """Return ``values`` with those of some samples, of which ``samples`` ``[B]`` says, filled in.
+    """Fill the values of the samples selected by the boolean mask ``samples`` ``[B]``.
 
-    They are not taken out, since an accelerator's host does not know how many there are.
+    Removing them instead would synchronise with the device, to find the new shape.
     """
     if is_on_host(samples) and not bool(samples.any()):
         return values
@@ -293,19 +294,19 @@ def _filled(values: Tensor, samples: Tensor, value: float) -> Tensor:
 
 
 def shrink_mask(masks: Tensor, relevance: Tensor) -> Tensor:
-    """Reduce masks to the size of a layer: 1 wherever any foreground falls.
+    """Reduce masks to the size of a layer: 1 where the pooled region contains any foreground.
 
     Parameters
     ----------
     masks
         ``[B, 1, ...]`` in {0, 1}, of the images' size.
     relevance
-        ``[B, K, C, ...]``, what the masks are for.
+        ``[B, K, C, ...]``, the heatmaps of the layer.
 
     Raises
     ------
     ValueError
-        If the layer has other spatial dimensions than the images.
+        If the layer has another number of spatial dimensions than the images.
     """
     size = relevance.shape[3:]
     if masks.shape[2:] == size:
@@ -319,8 +320,8 @@ def shrink_mask(masks: Tensor, relevance: Tensor) -> Tensor:
     return (pooled > 0).to(masks.dtype)
 
 
-# What the sizes of a heatmap are measured in, ``[B, K, 1]``: from the heatmap ``[B, K, C, N]``, the
-# mask ``[B, 1, 1, N]``, and the sum of the sizes in the foreground ``[B, K]``.
+# Units of absolute relevance, ``[B, K, 1]``, computed from the heatmap ``[B, K, C, N]``, the mask
+# ``[B, 1, 1, N]``, and the sum of absolute relevance in the foreground ``[B, K]``.
 
 
 def _absolute_mean(h: Tensor, mask: Tensor, inside: Tensor) -> Tensor:
@@ -340,7 +341,7 @@ def _foreground_size(h: Tensor, mask: Tensor) -> Tensor:
 
 
 def _positive(value: Tensor) -> Tensor:
-    # A foreground without relevance has no mean to divide by; its background is all that counts.
+    # Avoids division by zero if the foreground has no relevance.
     return value.clamp(min=torch.finfo(value.dtype).tiny)
 
 

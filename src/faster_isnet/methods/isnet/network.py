@@ -1,4 +1,4 @@
-"""The ISNet: any classifier, with the explanation that its training needs."""
+"""Add to any classifier the explanations that the training of an ISNet needs."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from faster_isnet.explaining.targets import QUANTITIES, Target, without_classes
 from faster_isnet.relevance import Composite
 
 FULL = "full"
-"""For ``deep_supervision``: every block."""
+"""Value of ``deep_supervision`` for every block."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What a variant of the ISNet explains while it is trained, and how (method §3).
+    """Define what a variant of the ISNet explains in training, and by which rules (method §3).
 
     Attributes
     ----------
     target
         The quantity, see :class:`~faster_isnet.Explainer`.
     composite, input_rule
-        How relevance flows, unless the user says otherwise.
+        Default rules of relevance propagation.
     """
 
     target: str
@@ -48,15 +48,15 @@ VARIANTS = {
 """The variants by name; the last two are ablations."""
 
 AS_VARIANT = "as-variant"
-"""For ``composite`` and ``input_rule``: what the variant has."""
+"""Value of ``composite`` and ``input_rule`` for the defaults of the variant."""
 
 
 class ISNet(Recorded, nn.Module):
-    """A classifier that explains itself while it is trained.
+    """Wrap a classifier so that it explains its outputs in training.
 
-    Called, it is the plain model: no mask, no cost. :meth:`explain` gives what
-    :class:`~faster_isnet.ISNetLoss` needs. The model's modules and the keys of its state are its
-    own and lie under :attr:`backbone`, which is all that is to be saved, exported and shipped.
+    A call runs the unmodified model, without masks and additional cost. :meth:`explain` computes
+    what :class:`~faster_isnet.ISNetLoss` needs. The model, with its modules and state dict keys
+    unchanged, is :attr:`backbone`; only this needs to be saved, exported and deployed.
 
     Parameters
     ----------
@@ -64,24 +64,24 @@ class ISNet(Recorded, nn.Module):
         Any model from images ``[B, C_in, ...]`` to logits ``[B, C]``.
     variant
         What is explained: ``"selective"`` (η of the lowest class, one heatmap), ``"stochastic"``
-        (one logit drawn for each sample, one heatmap), ``"original"`` (every logit, C heatmaps:
-        its cost grows with C) or ``"dual"`` (all logits at once, by LRP-z⁺ and by LRP-ε, two
+        (one logit sampled for each image, one heatmap), ``"original"`` (every logit, C heatmaps:
+        the cost grows with C) or ``"dual"`` (all logits at once, by LRP-z⁺ and by LRP-ε, two
         heatmaps). See Bassi et al., IEEE Access 12, 2024, and Nature Communications 15, 291,
         2024. The ablations ``"softmax-gradient-x-input"`` (Σ log p_c) and
         ``"logit-gradient-x-input"`` (Σ y_c) have one heatmap, Gradient × Input.
     deep_supervision
-        Hidden layers whose relevance is supervised too: ``False`` for none, ``True`` for the
+        Hidden layers whose relevance is supervised, too: ``False`` for none, ``True`` for the
         published choice, ``"full"`` for every block (both for torchvision's DenseNet, ResNet and
         VGG), or names of modules.
     composite, input_rule
-        How relevance flows, see :class:`~faster_isnet.Explainer`; ``"as-variant"`` for
+        Rules of relevance propagation, see :class:`~faster_isnet.Explainer`; ``"as-variant"`` for
         ``"flex"`` and ``"zb"``, ``"dual"`` and ``"zb"`` for the dual variant, and
         ``"gradient-x-input"`` and ``None`` for the ablations.
     epsilon, input_low, input_high
         See :class:`~faster_isnet.Explainer`. The zB rule's default bounds fit images in [0, 1].
     ignore_classes
-        Classes that are left out of the supervision: their logits take no part in what is
-        explained in training.
+        Classes without supervision: their logits are excluded from the explained quantity in
+        training.
 
     Raises
     ------
@@ -132,11 +132,11 @@ class ISNet(Recorded, nn.Module):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The names of the hidden layers that are supervised."""
+        """Names of the supervised hidden layers."""
         return self.explainer.layers
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits ``[B, C]`` of images ``[B, C_in, ...]``: the plain model."""
+        """Compute the logits ``[B, C]`` of images ``[B, C_in, ...]`` by the unmodified model."""
         return self.backbone(images)  # type: ignore[no-any-return]
 
     def explain(self, images: Tensor) -> Explanation:
@@ -145,15 +145,15 @@ class ISNet(Recorded, nn.Module):
         Parameters
         ----------
         images
-            ``[B, C_in, ...]``, float32 or float64, finite; in the range that the input rule's
-            bounds say.
+            ``[B, C_in, ...]``, float32 or float64, finite; in the range of the input
+            rule's bounds.
 
         Returns
         -------
         Explanation
-            Differentiable where gradients are enabled, as any forward pass; detached under
-            ``torch.no_grad()``. In training mode it is a forward pass as any other: batch norm
-            takes note of its statistics.
+            Differentiable if gradients are enabled, as for any forward pass; detached under
+            ``torch.no_grad()``. In training mode, batch norms update their running statistics,
+            as in any forward pass.
 
         Raises
         ------
@@ -167,12 +167,12 @@ class ISNet(Recorded, nn.Module):
 def supervised_layers(
     model: nn.Module, deep_supervision: bool | str | Sequence[str]
 ) -> Sequence[str]:
-    """Return the names of the layers to supervise, as :class:`ISNet` takes them.
+    """Resolve the argument ``deep_supervision`` of :class:`ISNet` to names of layers.
 
     Raises
     ------
     ValueError
-        If there is no such choice for this model; see :func:`published_layers`.
+        If the choice is not defined for this model; see :func:`published_layers`.
     """
     if deep_supervision is True or deep_supervision == FULL:
         prefix, network = _known_network(model)
@@ -208,16 +208,16 @@ def _module_name(model: nn.Module, name: str) -> str:
 
 
 def published_layers(model: nn.Module) -> list[str]:
-    """Return the layers that the papers supervise (LRP deep supervision, method §5).
+    """Name the layers that the papers supervise (LRP deep supervision, method §5).
 
     ResNet: the outputs of layer1 to layer4. VGG: the outputs of the max pools. DenseNet: the last
-    ReLU of each transition, and the input of the network's last ReLU: torchvision calls that as a
-    function, and the relevance on either side of it differs by the factor a / (a + ε) alone.
+    ReLU of each transition, and the input of the network's last ReLU, since torchvision calls this
+    ReLU as a function. Relevance before and after it differs only by the factor a / (a + ε).
 
     Raises
     ------
     ValueError
-        If the model is none of these of torchvision.
+        If the model is not a ResNet, VGG or DenseNet of torchvision.
     """
     modules = dict(model.named_modules())
     if isinstance(model, torchvision.models.ResNet):
@@ -235,15 +235,15 @@ def published_layers(model: nn.Module) -> list[str]:
 
 
 def all_blocks(model: nn.Module) -> list[str]:
-    """Return every block, for full signal penalisation (method §5).
+    """Name every block, for full signal penalisation (method §5).
 
     ResNet: the output of every residual block. VGG: every ReLU of the convolutions. DenseNet: every
-    ReLU, those within its dense layers too, and the input of the last.
+    ReLU, including those within dense layers, and the input of the last.
 
     Raises
     ------
     ValueError
-        If the model is none of these of torchvision.
+        If the model is not a ResNet, VGG or DenseNet of torchvision.
     """
     modules = dict(model.named_modules())
     if isinstance(model, torchvision.models.ResNet):

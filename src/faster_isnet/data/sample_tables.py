@@ -1,4 +1,4 @@
-"""Samples from a table, CSV or Parquet."""
+"""Read samples from a table, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from faster_isnet.data.masks import Boxes
 from faster_isnet.data.samples import SPLITS, Sample, class_index
 
 TABLE_SUFFIXES = (".csv", ".parquet")
-_BETWEEN_LABELS = "|"
+_LABEL_SEPARATOR = "|"
 
 
 def from_table(
@@ -28,30 +28,30 @@ def from_table(
     class_names: Sequence[str] | None = None,
     task: str | None = None,
 ) -> tuple[list[Sample], list[str]]:
-    """Read samples from a table with a row for each image.
+    """Read samples from a table with one row per image.
 
     Parameters
     ----------
     path
-        A ``.csv`` or ``.parquet`` file. An empty cell says that something is not known.
+        A ``.csv`` or ``.parquet`` file. Empty cells are missing values.
     root
-        Where relative paths start. By default the table's folder.
+        Folder that relative paths start from. By default the table's folder.
     image
         The column of the images' paths.
     label
-        The column of the labels; several in a cell stand between ``|``. A list instead names
+        The column of the labels; multiple labels in a cell are separated by ``|``. A list names
         columns of 0 and 1, one for each class. ``None`` reads no labels.
     mask, split, group
-        Columns that the table may lack, see :class:`~faster_isnet.data.samples.Sample`.
+        Optional columns, see :class:`~faster_isnet.data.samples.Sample`.
     boxes
-        Four columns with the left, top, width and height of a box in pixels, which is then the
-        mask. An image with several boxes has a row for each.
+        Four columns with the left, top, width and height in pixels of a box that is used as the
+        mask. For several boxes, repeat the image in one row per box.
     class_names
-        The classes in the order of their indices, for data that join others. By default all that
-        occur, sorted (numbers by value), or the names in ``label``.
+        Names of the classes by index, to match other data. By default all in the table, sorted
+        (numbers by value), or the names in ``label``.
     task
-        ``"multiclass"`` or ``"multilabel"``. By default the latter if a cell has several labels;
-        there an empty cell says that none applies.
+        ``"multiclass"`` or ``"multilabel"``. By default the latter if a cell has several
+        labels; an empty cell then means that no class applies.
 
     Returns
     -------
@@ -63,12 +63,12 @@ def from_table(
     FileNotFoundError
         If there is no such table.
     ValueError
-        If it cannot be read, is empty, lacks a column, or a cell is not as said above. Rows are
-        counted from 1, below the header.
+        If it cannot be read, is empty, lacks a column, or a cell is invalid. Row numbers in
+        messages start with 1, below the header.
     """
     path = Path(path)
     root = path.parent if root is None else Path(root)
-    table = _read(path)
+    table = _read_table(path)
     if len(boxes) not in (0, 4):
         raise ValueError(
             f"boxes must name four columns, left, top, width and height, got {list(boxes)}"
@@ -90,10 +90,10 @@ def from_table(
         names = list(class_names or ())
     samples = [
         Sample(
-            root / _filled(cells[image], f"the image in {row}"),
+            root / _required(cells[image], f"the image in {row}"),
             label=index,
             mask=root / cells[mask] if cells.get(mask) else None,
-            split=_split(cells.get(split, ""), row),
+            split=_split_of_cell(cells.get(split, ""), row),
             group=cells.get(group) or None,
         )
         for row, index, cells in zip(rows, indices, table.to_dict("records"), strict=True)
@@ -101,20 +101,20 @@ def from_table(
     return (_join_boxes(samples, table[list(boxes)], rows) if boxes else samples), names
 
 
-def _read(path: Path) -> pd.DataFrame:
-    """Return all cells as strings, those without a value as empty ones."""
+def _read_table(path: Path) -> pd.DataFrame:
+    """Read all cells as strings; missing values become empty strings."""
     check_choice(f"kind of table {str(path)!r}:", path.suffix.lower(), TABLE_SUFFIXES)
     if not path.is_file():
         raise FileNotFoundError(f"there is no table {str(path)!r}; correct its name")
     try:
         if path.suffix.lower() == ".csv":
-            # As strings, so that a patient 007 stays what it is.
+            # As strings, to keep leading zeros, such as in patient 007.
             table = pd.read_csv(path, dtype=str, keep_default_na=False)
         else:
-            # Arrow's own types, so that whole numbers with gaps stay whole.
+            # Arrow's types, since pandas turns integers with missing values into floats.
             table = pd.read_parquet(path, dtype_backend="pyarrow")
             table = table.astype("string").astype(object).where(table.notna(), "")
-    except Exception as error:  # pandas and pyarrow raise all kinds
+    except Exception as error:  # of any type, from pandas and pyarrow
         raise ValueError(
             f"cannot read the table {str(path)!r} ({error}); save it anew, as CSV with commas in "
             "UTF-8, or as Parquet"
@@ -124,13 +124,13 @@ def _read(path: Path) -> pd.DataFrame:
     return table
 
 
-def _filled(cell: str, what: str) -> str:
+def _required(cell: str, what: str) -> str:
     if not cell:
         raise ValueError(f"{what} is not named; fill the cell or delete the row")
     return cell
 
 
-def _split(cell: str, row: str) -> str | None:
+def _split_of_cell(cell: str, row: str) -> str | None:
     return check_choice(f"split in {row}:", cell, SPLITS) if cell else None
 
 
@@ -138,15 +138,15 @@ def _named_labels(
     cells: pd.Series[str], rows: list[str], class_names: Sequence[str] | None, task: str | None
 ) -> tuple[list[str], list[int | tuple[int, ...] | None]]:
     by_row = [
-        [name.strip() for name in cell.split(_BETWEEN_LABELS) if name.strip()] for cell in cells
+        [name.strip() for name in cell.split(_LABEL_SEPARATOR) if name.strip()] for cell in cells
     ]
-    several = next((i for i, labels in enumerate(by_row) if len(labels) > 1), None)
+    multiple = next((i for i, labels in enumerate(by_row) if len(labels) > 1), None)
     if task is None:
-        task = TASKS[several is not None]
-    if check_choice("task", task, TASKS) == "multiclass" and several is not None:
+        task = TASKS[multiple is not None]
+    if check_choice("task", task, TASKS) == "multiclass" and multiple is not None:
         raise ValueError(
-            f"{rows[several]} has several labels, {cells[several]!r}, but the task is multiclass; "
-            "keep one, or make it multilabel"
+            f"{rows[multiple]} has several labels, {cells[multiple]!r}, but the task is "
+            "multiclass; keep one, or make it multilabel"
         )
     if class_names is None:
         class_names = sorted({label for labels in by_row for label in labels}, key=_by_value)
@@ -161,7 +161,7 @@ def _named_labels(
 
 
 def _by_value(name: str) -> tuple[float, str]:
-    # Whole numbers first, in their order, then names.
+    # Integers first, by value, then names.
     return (float(name) if name.isdecimal() else float("inf"), name)
 
 
@@ -182,7 +182,7 @@ def _binary_labels(
 
 
 def _join_boxes(samples: list[Sample], table: pd.DataFrame, rows: list[str]) -> list[Sample]:
-    """Return one sample for each image, with the boxes of all its rows."""
+    """Merge the rows of each image into one sample with all boxes."""
     joined: dict[str, Sample] = {}
     for sample, cells, row in zip(samples, table.itertuples(index=False), rows, strict=True):
         boxed = replace(sample, mask=_box(list(cells), row) or sample.mask)
@@ -192,7 +192,7 @@ def _join_boxes(samples: list[Sample], table: pd.DataFrame, rows: list[str]) -> 
             continue
         if replace(before, mask=None) != replace(sample, mask=None):
             raise ValueError(
-                f"{row} says other things of {sample.name!r} than a row above; rows of one image "
+                f"{row} differs from an earlier row of {sample.name!r}; rows of one image "
                 "may differ in their boxes only"
             )
         if not isinstance(before.mask, Boxes) or not isinstance(boxed.mask, Boxes):

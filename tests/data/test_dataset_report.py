@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from faster_isnet.data.checking import check_samples
+from faster_isnet.data.dataset_report import check_samples
 from faster_isnet.data.masks import Boxes
 from faster_isnet.data.samples import Sample
 
@@ -55,7 +55,7 @@ def test_counts(good):
     ]
 
 
-def test_several_labels_are_each_counted(good):
+def test_multi_label_classes_are_counted(good):
     labelled = [Sample(s.image, (1, 1), split="train") for s in good]
     assert check_samples(labelled, CLASSES).counts == {"train": {"cat": 6, "dog": 6}}
 

@@ -1,9 +1,9 @@
-"""Which contenders meet on which networks and batches.
+"""Define the suites: which workloads are measured on which networks and batches.
 
-``step``: training steps of each variant against the plain one. ``explanation``: explanations
-against Gradient × Input, other packages' among them. ``classes``: steps by the number of classes,
-2 to 1,000. ``sizes``: steps by batch and by image size. ``memory``: peak memory of the steps and of
-the explanations.
+``step``: training steps of each variant, relative to the baseline step. ``explanation``:
+explanations, including those of other packages, relative to Gradient × Input. ``classes``: steps
+by the number of classes, 2 to 1,000. ``sizes``: steps by batch and by image size. ``memory``: peak
+memory of the steps and of the explanations.
 """
 
 from __future__ import annotations
@@ -11,37 +11,38 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from faster_isnet.benchmark.contenders import (
+from faster_isnet.benchmark.settings import CLASSES, SUITES, BenchmarkSettings
+from faster_isnet.benchmark.workloads import (
+    BASELINE,
     FLEX,
     GRADIENT_X_INPUT,
-    PLAIN,
-    Contender,
+    Setup,
+    Workload,
+    baseline_step,
     explanations,
     isnet_step,
-    plain_step,
+    new_setup,
 )
-from faster_isnet.benchmark.settings import CLASSES, SUITES, BenchmarkSettings
-from faster_isnet.benchmark.setups import Setup, new_setup
 
 STEP, EXPLANATION, BY_CLASSES, BY_SIZE, MEMORY = SUITES
 MOST_HEATMAPS = 16
-"""Classes up to which the original variant, one heatmap for each, takes part in a sweep."""
+"""Most classes for which the original variant, with a heatmap for each class, is measured."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Contenders that work on the same network and the same batch.
+    """Workloads on the same network and the same batch.
 
     Attributes
     ----------
     suite
-        What they are measured for.
+        Name of the suite.
     architecture, classes, batch, size
         The network and the batch.
-    contenders
-        Who takes part.
+    workloads
+        What is measured.
     references
-        The names of those that the others are compared with.
+        Names of the workloads that the others are compared with.
     """
 
     suite: str
@@ -49,11 +50,11 @@ class Case:
     classes: int
     batch: int
     size: int
-    contenders: tuple[Contender, ...]
+    workloads: tuple[Workload, ...]
     references: tuple[str, ...]
 
     def new_setup(self, settings: BenchmarkSettings) -> Setup:
-        """Return a new network and a batch."""
+        """Build the network and a batch."""
         return new_setup(
             *(self.architecture, self.classes, self.batch, self.size),
             training=GRADIENT_X_INPUT not in self.references,
@@ -62,19 +63,19 @@ class Case:
         )
 
     def __str__(self) -> str:
-        """Name the case in the progress of a run."""
+        """Return a description for the log."""
         return (
             f"{self.suite}: {self.architecture}, {self.classes} classes, batch {self.batch}, "
             f"{self.size}×{self.size}"
         )
 
 
-Group = tuple[Case, ...]
-"""Cases that are measured in the same rounds."""
+CaseGroup = tuple[Case, ...]
+"""Cases that are measured in the same rounds, so that their times are comparable."""
 
 
-def groups(suite: str, settings: BenchmarkSettings) -> list[Group]:
-    """Return what is measured in a suite, in order."""
+def case_groups(suite: str, settings: BenchmarkSettings) -> list[CaseGroup]:
+    """Return the cases of a suite, in the order in which they are measured."""
     return _GROUPS[suite](settings)
 
 
@@ -82,28 +83,28 @@ def _steps(suite: str, settings: BenchmarkSettings, variants: Sequence[str]) -> 
     architecture = settings.architectures[0]
     steps = (isnet_step(variant, settings.deep_supervision) for variant in variants)
     batch = settings.batch_for(architecture)
-    contenders = (plain_step(), *steps)
-    return Case(suite, architecture, CLASSES, batch, settings.size, contenders, (PLAIN,))
+    workloads = (baseline_step(), *steps)
+    return Case(suite, architecture, CLASSES, batch, settings.size, workloads, (BASELINE,))
 
 
-def _step_groups(settings: BenchmarkSettings) -> list[Group]:
+def _step_groups(settings: BenchmarkSettings) -> list[CaseGroup]:
     one_heatmap = _steps(STEP, settings, ("selective", "stochastic"))
     several = replace(
         _steps(STEP, settings, ("dual", "original")), batch=settings.several_heatmaps_batch
     )
-    found: list[Group] = []
+    found: list[CaseGroup] = []
     for name in settings.architectures:
         found.append((replace(one_heatmap, architecture=name, batch=settings.batch_for(name)),))
         found.append((replace(several, architecture=name),))
     return found
 
 
-def _explanation_groups(settings: BenchmarkSettings) -> list[Group]:
+def _explanation_groups(settings: BenchmarkSettings) -> list[CaseGroup]:
     return [
         (
             Case(
                 *(EXPLANATION, name, CLASSES, settings.batch_for(name), settings.size),
-                contenders=explanations(),
+                workloads=explanations(),
                 references=(GRADIENT_X_INPUT, FLEX),
             ),
         )
@@ -111,8 +112,8 @@ def _explanation_groups(settings: BenchmarkSettings) -> list[Group]:
     ]
 
 
-def _classes_groups(settings: BenchmarkSettings) -> list[Group]:
-    one_heatmap, all_of_them = (
+def _classes_groups(settings: BenchmarkSettings) -> list[CaseGroup]:
+    without_original, with_original = (
         _steps(BY_CLASSES, settings, variants)
         for variants in (
             ("selective", "stochastic", "dual"),
@@ -121,26 +122,26 @@ def _classes_groups(settings: BenchmarkSettings) -> list[Group]:
     )
     return [
         tuple(
-            replace(all_of_them if count <= MOST_HEATMAPS else one_heatmap, classes=count)
+            replace(with_original if count <= MOST_HEATMAPS else without_original, classes=count)
             for count in settings.class_counts
         )
     ]
 
 
-def _sizes_groups(settings: BenchmarkSettings) -> list[Group]:
+def _sizes_groups(settings: BenchmarkSettings) -> list[CaseGroup]:
     case = _steps(BY_SIZE, settings, ("selective", "dual"))
     small = settings.several_heatmaps_batch
     by_batch = [replace(case, batch=batch) for batch in settings.batches]
     by_size = [replace(case, batch=small, size=size) for size in settings.sizes]
-    return [(one,) for one in dict.fromkeys([*by_batch, *by_size])]  # none of them twice
+    return [(one,) for one in dict.fromkeys([*by_batch, *by_size])]  # without repetitions
 
 
-def _memory_groups(settings: BenchmarkSettings) -> list[Group]:
+def _memory_groups(settings: BenchmarkSettings) -> list[CaseGroup]:
     cases = [*_step_groups(settings), *_explanation_groups(settings)]
     return [tuple(replace(case, suite=MEMORY) for case in group) for group in cases]
 
 
-_GROUPS: dict[str, Callable[[BenchmarkSettings], list[Group]]] = {
+_GROUPS: dict[str, Callable[[BenchmarkSettings], list[CaseGroup]]] = {
     STEP: _step_groups,
     EXPLANATION: _explanation_groups,
     BY_CLASSES: _classes_groups,

@@ -1,6 +1,6 @@
-"""Other packages that explain by LRP: how each is asked for LRP-ε of one class.
+"""Explain one class by LRP-ε with other packages.
 
-They come with ``pip install 'faster-isnet[bench]'``; nothing else in this package needs them.
+They are installed by ``pip install 'faster-isnet[bench]'``; only the benchmark needs them.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ EPSILON = 1e-2
 
 
 def zennit(model: nn.Module, images: Tensor, target: int) -> Callable[[], Tensor]:
-    """Return zennit's LRP-ε, with its rules registered once and for all.
+    """Return zennit's LRP-ε; its rules are registered once, before the measurement.
 
-    Batch norms are merged where zennit knows how: in sequences, VGGs and ResNets. Elsewhere they
+    Batch norms are merged where zennit supports it: in sequences, VGGs and ResNets. Elsewhere they
     pass relevance by their gradient.
     """
     composites, rules, types = (_import(f"zennit.{m}") for m in ("composites", "rules", "types"))
@@ -51,13 +51,13 @@ def _canonizers(model: nn.Module) -> list[Any]:
 
 
 def captum(model: nn.Module, images: Tensor, target: int) -> Callable[[], Tensor]:
-    """Return captum's LRP with its own rules, which are LRP-ε with the ε that it has."""
+    """Return captum's LRP with its default rules: LRP-ε with captum's ε."""
     lrp = _import("captum.attr").LRP(model)
     return lambda: lrp.attribute(images, target=target)
 
 
 def autolrp(model: nn.Module, images: Tensor, target: int) -> Callable[[], Tensor]:
-    """Return autoLRP with its own rules, which are LRP-ε at convolutions and linear layers."""
+    """Return autoLRP with its default rules: LRP-ε at convolutions and linear layers."""
     package = _import("autolrp")
 
     def run() -> Tensor:
@@ -69,7 +69,7 @@ def autolrp(model: nn.Module, images: Tensor, target: int) -> Callable[[], Tenso
 
 
 def _import(name: str) -> Any:
-    """Import a module that may be missing; its types are nobody's business here."""
+    """Import a module of an optional package, untyped."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -78,7 +78,7 @@ def _import(name: str) -> Any:
         ) from error
 
 
-PEERS: dict[str, Callable[[nn.Module, Tensor, int], Callable[[], Tensor]]] = {
+OTHER_PACKAGES: dict[str, Callable[[nn.Module, Tensor, int], Callable[[], Tensor]]] = {
     "zennit": zennit,
     "captum": captum,
     "autolrp": autolrp,

@@ -1,4 +1,4 @@
-"""Looking at all data before training: what there is, what is missing, what is wrong."""
+"""Check all data before training, and report counts, missing masks, faults and duplicates."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from faster_isnet.data.duplicates import near_pairs, perceptual_hash, pixel_hash, read_all
+from faster_isnet.data.duplicates import map_samples, near_pairs, perceptual_hash, pixel_hash
 from faster_isnet.data.samples import SPLITS, Sample, classes_of
 
-_SHOWN = 10
+_MOST_LISTED = 10
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in a data set; ``str()`` of it is the text for people.
+    """Collect the results of checking a data set; ``str()`` formats them as text.
 
     Attributes
     ----------
     samples
-        Those that can be used.
+        The usable samples.
     class_names
         Names of the classes.
     unusable
-        Of each sample that cannot be used, its name and why: the image or its mask cannot be
-        read, or they differ in size.
+        The reason for each unusable sample, by its name: the image or its mask cannot be read,
+        or their sizes differ.
     without_mask, empty_masks, unlabelled
-        Names of usable samples without a mask, with one that has no foreground (which counts as
-        none), and without a label, if there are classes.
+        Names of usable samples without a mask, with a mask that has no foreground (it counts as
+        none), and, if there are classes, without a label.
     duplicates, near_duplicates
-        Names of two samples of different splits with the same pixels, or nearly the same picture.
+        Pairs of names from different splits with the same pixels, or nearly the same picture.
     """
 
     samples: list[Sample]
@@ -44,7 +44,7 @@ class Findings:
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
-        """How many usable samples each split has of each class, by their names."""
+        """Numbers of usable samples by split and class."""
         return {
             split or "no split": {
                 name: sum(c in classes_of(sample) for sample in members)
@@ -61,7 +61,7 @@ class Findings:
         return {split: members for split, members in found.items() if members}
 
     def __str__(self) -> str:
-        """Return counts by class and split, and what else was found, in words."""
+        """Return a table of counts by class and split, and lists of the findings."""
         width = max(map(len, ["images", *self.class_names]))
         rows = {name: [of[name] for of in self.counts.values()] for name in self.class_names}
         rows["images"] = [len(members) for members in self._by_split.values()]
@@ -74,18 +74,18 @@ class Findings:
             ("left out, since they cannot be used", list(self.unusable.values())),
             ("with a mask without foreground, which counts as none", self.empty_masks),
             ("without a label", self.unlabelled),
-            ("pairs of different splits with the same pixels", _pairs(self.duplicates)),
-            ("pairs of different splits that look the same", _pairs(self.near_duplicates)),
+            ("pairs of different splits with the same pixels", _joined_names(self.duplicates)),
+            ("pairs of different splits that look the same", _joined_names(self.near_duplicates)),
         ):
             if items:
-                lines.append(f"{len(items)} {what}:\n{_listed(items)}")
+                lines.append(f"{len(items)} {what}:\n{_bullet_list(items)}")
         return "\n".join(lines)
 
 
 def check_samples(
     samples: Iterable[Sample], class_names: Sequence[str], skip_unreadable: bool = False
 ) -> Findings:
-    """Read all images and masks once, and say what was found.
+    """Read and check all images and masks once.
 
     Parameters
     ----------
@@ -94,70 +94,70 @@ def check_samples(
     class_names
         Names of the classes.
     skip_unreadable
-        Leave out the samples that cannot be used.
+        Leave out unusable samples instead of raising an error.
 
     Raises
     ------
     ValueError
-        If some cannot be used and ``skip_unreadable`` is off; names them all, up to ten, and why.
+        If there are unusable samples and ``skip_unreadable`` is off; the message lists up to ten of
+        them with the reasons.
     """
     samples = list(samples)
-    looks = read_all(samples, _look)
+    summaries = map_samples(samples, _summarise)
     unusable = {
-        sample.name: str(look)
-        for sample, look in zip(samples, looks, strict=True)
-        if isinstance(look, Exception)
+        sample.name: str(summary)
+        for sample, summary in zip(samples, summaries, strict=True)
+        if isinstance(summary, Exception)
     }
     if unusable and not skip_unreadable:
         raise ValueError(
             f"{len(unusable)} of {len(samples)} samples cannot be used:\n"
-            f"{_listed(list(unusable.values()))}\n"
-            "Mend them, or go on without them: --skip-unreadable"
+            f"{_bullet_list(list(unusable.values()))}\n"
+            "Repair them, or leave them out: --skip-unreadable"
         )
-    seen = [
-        (sample, look)
-        for sample, look in zip(samples, looks, strict=True)
-        if not isinstance(look, Exception)
+    readable = [
+        (sample, summary)
+        for sample, summary in zip(samples, summaries, strict=True)
+        if not isinstance(summary, Exception)
     ]
-    usable = [sample for sample, _ in seen]
-    across = [
-        (i, j)
-        for i, j in near_pairs([look.perceptual for _, look in seen])
-        if usable[i].split != usable[j].split
-    ]
-    same = {(i, j) for i, j in across if seen[i][1].pixels == seen[j][1].pixels}
+    usable = [sample for sample, _ in readable]
+    hashes = [summary.pixel_hash for _, summary in readable]
+    near: dict[bool, list[tuple[str, str]]] = {True: [], False: []}  # by whether pixels are equal
+    for i, j in near_pairs([summary.perceptual_hash for _, summary in readable]):
+        if usable[i].split != usable[j].split:
+            near[hashes[i] == hashes[j]].append((usable[i].name, usable[j].name))
     return Findings(
         samples=usable,
         class_names=list(class_names),
         unusable=unusable,
         without_mask=[sample.name for sample in usable if sample.mask is None],
-        empty_masks=[sample.name for sample, look in seen if look.has_empty_mask],
+        empty_masks=[sample.name for sample, summary in readable if summary.has_empty_mask],
         unlabelled=[sample.name for sample in usable if class_names and sample.label is None],
-        duplicates=[(usable[i].name, usable[j].name) for i, j in across if (i, j) in same],
-        near_duplicates=[(usable[i].name, usable[j].name) for i, j in across if (i, j) not in same],
+        duplicates=near[True],
+        near_duplicates=near[False],
     )
 
 
 @dataclass(frozen=True)
-class _Look:
-    pixels: str
-    perceptual: Tensor
+class _Summary:
+    pixel_hash: str
+    perceptual_hash: Tensor
     has_empty_mask: bool
 
 
-def _look(sample: Sample) -> _Look:
+def _summarise(sample: Sample) -> _Summary:
     image = sample.read_image()
     mask = sample.read_mask((image.shape[1], image.shape[2]))
-    return _Look(
+    return _Summary(
         pixel_hash(image), perceptual_hash(image), mask is not None and not bool(mask.any())
     )
 
 
-def _pairs(names: Iterable[tuple[str, str]]) -> list[str]:
+def _joined_names(names: Iterable[tuple[str, str]]) -> list[str]:
     return [f"{one} and {other}" for one, other in names]
 
 
-def _listed(items: Sequence[str]) -> str:
-    shown = [f"  {item}" for item in items[:_SHOWN]]
-    more = len(items) - _SHOWN
+def _bullet_list(items: Sequence[str]) -> str:
+    shown = [f"  {item}" for item in items[:_MOST_LISTED]]
+    more = len(items) - _MOST_LISTED
     return "\n".join([*shown, f"  … and {more} more"] if more > 0 else shown)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faster_isnet.data.masks import Boxes
+from faster_isnet.data.sample_tables import from_table
 from faster_isnet.data.samples import Sample
-from faster_isnet.data.tables import from_table
 
 quick = settings(max_examples=25, deadline=None)
 both_kinds = pytest.mark.parametrize("suffix", [".csv", ".parquet"])
@@ -60,7 +60,7 @@ def test_numbers_with_gaps_stay_whole(tmp_path, suffix):
 
 @quick
 @given(rows=st.lists(st.sets(words, max_size=3), min_size=1, max_size=6))
-def test_several_labels_in_a_cell(tmp_path_factory, rows):
+def test_multi_label_cells(tmp_path_factory, rows):
     path = write(
         tmp_path_factory.mktemp("labels"),
         image=[f"{i}.png" for i in range(len(rows))],
@@ -162,7 +162,7 @@ class TestFaults:
         ):
             from_table(path, class_names=["y", "z"])
 
-    def test_several_labels_for_one_class(self, tmp_path):
+    def test_multi_label_cells_in_multi_class_data(self, tmp_path):
         path = write(tmp_path, image=["a.png"], label=["x|y"])
         with pytest.raises(ValueError, match=r"row 1 of .*has several labels, 'x\|y'.*multilabel"):
             from_table(path, task="multiclass")
@@ -192,7 +192,7 @@ class TestFaults:
     def test_rows_of_an_image_that_differ(self, tmp_path):
         box = {name: [1, 1] for name in "xywh"}
         path = write(tmp_path, image=["a.png", "a.png"], label=["p", "q"], **box)
-        with pytest.raises(ValueError, match=r"row 2 of .*says other things of .*a.png"):
+        with pytest.raises(ValueError, match=r"row 2 of .*differs from an earlier row of .*a.png"):
             from_table(path, boxes=list("xywh"))
 
     def test_three_columns_for_boxes(self, tmp_path):
