@@ -1,8 +1,7 @@
-"""``faster-isnet test``: a trained classifier on images that it has not seen."""
+"""Run ``faster-isnet test``: evaluate a trained classifier on unseen images."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import fields
@@ -15,8 +14,8 @@ from jsonargparse import ArgumentParser, Namespace
 from faster_isnet.commands.model_bundle import Subject
 from faster_isnet.commands.training import CHECKPOINTS, CONFIG, best_checkpoint
 from faster_isnet.data import ImageData, ImageSet
-from faster_isnet.evaluation.evaluation_files import METRICS, TestedRun, save_test
-from faster_isnet.evaluation.evaluator import Judge, TestSettings
+from faster_isnet.evaluation.evaluator import EvaluationSettings, Evaluator
+from faster_isnet.evaluation.saved_evaluation import METRICS, SavedEvaluation, save_evaluation
 from faster_isnet.reporting import text_table, write_report
 
 FOLDER = "test"
@@ -34,22 +33,24 @@ def run(words: Sequence[str]) -> None:
         _external_data(options, subject, folder) if options.source else _own_data(options, folder)
     )
     sets = _test_sets(data, options.source)
-    settings = TestSettings(**{each.name: options[each.name] for each in fields(TestSettings)})
-    judge = Judge(subject.network, list(subject.class_names), settings)
-    thresholds = _thresholds(judge, data, folder) if subject.task == "multilabel" else None
-    judgements = {name: judge(dataset, thresholds) for name, dataset in sets.items()}
+    settings = EvaluationSettings(
+        **{each.name: options[each.name] for each in fields(EvaluationSettings)}
+    )
+    evaluator = Evaluator(subject.network, list(subject.class_names), settings)
+    thresholds = _thresholds(evaluator, data, folder) if subject.task == "multilabel" else None
+    evaluations = {name: evaluator(dataset, thresholds) for name, dataset in sets.items()}
     out = options.out or folder / (f"{FOLDER}-{options.source.stem}" if options.source else FOLDER)
-    save_test(
+    save_evaluation(
         out,
-        judgements,
-        judge,
+        evaluations,
+        evaluator,
         name=options.name or folder.resolve().name,
         checkpoint=checkpoint,
         seconds=time.perf_counter() - started,
     )
-    tested = TestedRun.load(out)
-    write_report(out / REPORT, [tested])
-    print(text_table([tested]))
+    saved = SavedEvaluation.load(out)
+    write_report(out / REPORT, [saved])
+    print(text_table([saved]))
     print(f"\nThe report: {(out / REPORT).resolve()}")
 
 
@@ -69,7 +70,14 @@ def parser() -> ArgumentParser:
     add("--out", type=Path, help="folder (default: RUN/test, or RUN/test-SOURCE)")
     add("--name", help="what to call the run in tables (default: its folder's name)")
     add("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
-    parser.add_class_arguments(TestSettings)
+    parser.add_class_arguments(EvaluationSettings, skip={"resamples"})
+    add(
+        "--resamples",
+        "--samples",  # its name in 0.1
+        type=int,
+        default=EvaluationSettings.resamples,
+        help="resamples of groups of images for an interval (default: 1000)",
+    )
     return parser
 
 
@@ -128,15 +136,15 @@ def _test_sets(data: ImageData, source: Path | None) -> dict[str, ImageSet]:
     return sets
 
 
-def _thresholds(judge: Judge, data: ImageData, folder: Path) -> dict[str, float]:
-    """Choose them on the run's validation images, or take those of its earlier test."""
+def _thresholds(evaluator: Evaluator, data: ImageData, folder: Path) -> dict[str, float]:
+    """Choose thresholds on the run's validation images, or load those of its earlier test."""
     if "val" in data.datasets:
-        return judge.thresholds(data.datasets["val"])
+        return evaluator.thresholds(data.datasets["val"])
     earlier = folder / FOLDER / METRICS
     if not earlier.is_file():
         raise FileNotFoundError(
             f"there is no {earlier}, whose thresholds to take; test the run on its own data first, "
             f"where its validation images are: faster-isnet test {folder}"
         )
-    sets = json.loads(earlier.read_text())["sets"]
-    return dict(next(iter(sets.values()))["thresholds"])
+    first = next(iter(SavedEvaluation.load(folder / FOLDER).sets.values()))
+    return dict(first.thresholds or {})
