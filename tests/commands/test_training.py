@@ -50,7 +50,7 @@ def test_a_run_goes_on_where_it_stopped(images: Path, tmp_path: Path) -> None:
 
 def test_the_last_epoch_is_kept_though_the_first_was_the_best(images: Path, tmp_path: Path) -> None:
     monitored = ["--checkpoint.monitor", "epoch", "--checkpoint.mode", "min"]
-    fit(images, tmp_path, "--trainer.max_epochs", "3", "--model.heatmap_weight", "0", *monitored)
+    fit(images, tmp_path, "--trainer.max_epochs", "3", "--method", "standard", *monitored)
     states = {
         name: torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)["epoch"]
         for name in ("best", "last")
@@ -68,7 +68,7 @@ def test_a_checkpoint_needs_nothing_else(run: Path, monkeypatch: pytest.MonkeyPa
     path = run / "checkpoints" / "best.ckpt"
     lit = ImageClassifier.load_from_checkpoint(path, weights_only=True)
     assert (lit.class_names, lit.image_shape) == (list(CLASSES), (3, 24, 24))
-    assert lit.criterion.cuts is not None
+    assert lit.method.loss.cuts is not None
     plain = load_backbone_weights(path, build_backbone("convnet", 3)).eval()
     x = torch.rand(2, 3, 24, 24)
     torch.testing.assert_close(lit.eval()(x), plain(x))
@@ -85,16 +85,15 @@ def test_validate_takes_the_best_checkpoint(
 
 
 def test_calibrate_and_use_it(images: Path, tmp_path: Path) -> None:
-    fit(images, tmp_path, "--model.heatmap_weight", "0")
-    words = ["--config", str(tmp_path / "config.yaml"), "--model.heatmap_weight", "0.5"]
+    fit(images, tmp_path, "--method", "standard")
+    words = ["--config", str(tmp_path / "config.yaml"), "--method", "isnet"]
     assert main(["calibrate", *words]) == 0
     path = tmp_path / "calibration.json"
     found = Calibration.load(path)
-    lit = ImageClassifier(
-        list(CLASSES), (3, 24, 24), "convnet", calibration=str(path), heatmap_weight=0.5
-    )
-    assert lit.criterion.cuts == found.cuts
-    assert lit.hparams["calibration"] is None
+    words = ["--method.calibration", str(path), "--method.loss.heatmap_weight", "0.5"]
+    fit(images, tmp_path / "calibrated", *words)
+    best = tmp_path / "calibrated" / "checkpoints" / "best.ckpt"
+    assert ImageClassifier.load_from_checkpoint(best).method.loss.cuts == found.cuts
 
 
 def test_explain(run: Path, images: Path, tmp_path: Path) -> None:

@@ -173,9 +173,9 @@ def test_labels(labels: object, error: type, message: str) -> None:
     [
         ([0, 1, 2], TypeError, "labels must be a torch.Tensor, got list"),
         (torch.tensor([0, 3, 1]), ValueError, r"one 0 or 1 for each class, shape \[3, 4\], got \["),
-        (torch.full((3, 4), 2), ValueError, "must be 0 or 1 everywhere"),
-        (torch.full((3, 4), torch.nan), ValueError, "must be 0 or 1 everywhere"),
-        (torch.full((3, 4), 0.5), ValueError, "must be 0 or 1 everywhere"),
+        (torch.full((3, 4), 2), ValueError, r"must be in \[0, 1\] everywhere"),
+        (torch.full((3, 4), torch.nan), ValueError, r"must be in \[0, 1\] everywhere"),
+        (torch.full((3, 4), -0.5), ValueError, r"must be in \[0, 1\] everywhere"),
     ],
 )
 def test_labels_of_several_classes(labels: object, error: type, message: str) -> None:

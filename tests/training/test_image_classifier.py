@@ -10,6 +10,8 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.v2.functional import normalize
 
+from faster_isnet import ISNetLoss
+from faster_isnet.methods import ISNetMethod, Method
 from faster_isnet.methods.isnet.calibration import Calibration, LayerRelevance
 from faster_isnet.models import CONVNET_BLOCKS
 from faster_isnet.training.image_classifier import (
@@ -23,8 +25,8 @@ NAMES = ["cat", "dog"]
 SHAPE = (3, 32, 32)
 
 
-def small(**options: object) -> ImageClassifier:
-    return ImageClassifier(NAMES, SHAPE, "convnet", **options)
+def small(method: Method | None = None, **options: object) -> ImageClassifier:
+    return ImageClassifier(NAMES, SHAPE, "convnet", method=method, **options)
 
 
 def checkpoint(lit: ImageClassifier, path: Path) -> Path:
@@ -59,7 +61,7 @@ def test_a_normalising_model_takes_images_in_0_1() -> None:
 
 def test_the_names_of_layers_follow_the_network_into_a_normalising_model() -> None:
     plain, normalising = (
-        small(normalise=normalise, deep_supervision=list(CONVNET_BLOCKS))
+        small(ISNetMethod(deep_supervision=list(CONVNET_BLOCKS)), normalise=normalise)
         for normalise in (False, True)
     )
     assert list(plain.net.layers) == list(CONVNET_BLOCKS)
@@ -70,12 +72,13 @@ def test_the_names_of_layers_follow_the_network_into_a_normalising_model() -> No
 
 @pytest.mark.parametrize("normalise", [False, True])
 def test_a_checkpoint_alone_makes_it_again(tmp_path: Path, normalise: bool) -> None:
-    lit = small(normalise=normalise, heatmap_weight=0.5, cut_low=0.5, variant="stochastic")
+    method = ISNetMethod(ISNetLoss(0.5, cut_low=0.5), variant="stochastic")
+    lit = small(method, normalise=normalise)
     path = checkpoint(lit, tmp_path / "a.ckpt")
     again = ImageClassifier.load_from_checkpoint(path, weights_only=True)
     assert (again.class_names, tuple(again.image_shape)) == (NAMES, SHAPE)
-    assert (again.net.variant, again.criterion.heatmap_weight) == ("stochastic", 0.5)
-    assert again.criterion.cuts == lit.criterion.cuts
+    assert (again.net.variant, again.method.loss.heatmap_weight) == ("stochastic", 0.5)
+    assert again.method.loss.cuts == lit.method.loss.cuts
     x = torch.rand(2, *SHAPE)
     torch.testing.assert_close(again.eval()(x), lit.eval()(x), rtol=0, atol=0)
 
@@ -92,7 +95,7 @@ def test_pretrained_weights_are_fetched_for_the_first_one_only(
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, classes))
 
     monkeypatch.setattr(build, fake)
-    lit = small(pretrained=True, heatmap_weight=0)
+    lit = small(ISNetMethod(ISNetLoss(0.0)), pretrained=True)
     assert [name for name, _ in lit.net.backbone.named_children()] == ["normalise", "network"]
     path = checkpoint(lit, tmp_path / "a.ckpt")
     again = ImageClassifier.load_from_checkpoint(path, weights_only=True)
@@ -105,9 +108,9 @@ def test_cuts_come_from_a_calibration_and_stay_when_its_file_is_gone(tmp_path: P
     file = tmp_path / "calibration.json"
     found = Calibration({"image": LayerRelevance((10.0,), (2.0,))}, samples=100)
     found.save(file)
-    lit = small(calibration=str(file), heatmap_weight=0.5)
-    assert lit.criterion.cuts == found.cuts
+    lit = small(ISNetMethod(ISNetLoss(0.5), calibration=str(file)))
+    assert lit.method.loss.cuts == found.cuts
     path = checkpoint(lit, tmp_path / "a.ckpt")
     file.unlink()
     again = ImageClassifier.load_from_checkpoint(path, weights_only=True)
-    assert again.criterion.cuts == found.cuts
+    assert again.method.loss.cuts == found.cuts

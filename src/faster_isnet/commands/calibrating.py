@@ -10,6 +10,7 @@ import lightning
 from faster_isnet.commands.training import RunCLI
 from faster_isnet.data import ImageData
 from faster_isnet.methods.isnet.calibration import calibrate
+from faster_isnet.methods.isnet.network import ISNet
 from faster_isnet.training.image_classifier import ImageClassifier
 
 CALIBRATION = "calibration.json"
@@ -33,17 +34,19 @@ class _Calibrator(lightning.Trainer):
         """Measure C1 and C2 on a plain classifier, and write them into its run's folder.
 
         Args:
-            model: Whose variant, rules and layers are measured.
+            model: An ISNet, whose variant, rules and layers are measured.
             datamodule: Whose training images are looked at.
             ckpt_path: Of the plain classifier (default: the run's best).
-            weights_only: Whether to refuse a checkpoint that holds more than tensors and plain
-                values (default: yes).
+            weights_only: Not used: no more than tensors and plain values is ever read.
         """
         assert ckpt_path is not None  # the command line sees to it
-        trained = ImageClassifier.load_from_checkpoint(
-            ckpt_path, map_location="cpu", weights_only=weights_only is not False
-        )
-        model.net.backbone.load_state_dict(trained.net.backbone.state_dict())
+        if not isinstance(model.net, ISNet):
+            raise ValueError(
+                f"only ISNets have C1 and C2, not method {type(model.method).__name__}; give "
+                "--method isnet, with the variant and layers to calibrate for"
+            )
+        trained = ImageClassifier.load_deployed(ckpt_path)
+        model.deployed.load_state_dict(trained.deployed.state_dict())
         datamodule.setup()
         found = calibrate(model.net, datamodule.train_dataloader())
         path = Path(self.default_root_dir) / CALIBRATION

@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from faster_isnet.commands.arguments import image_files
-from faster_isnet.commands.model_bundle import Subject
+from faster_isnet.commands.model_bundle import ModelBundle
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.explaining.heatmap_files import FORMATS, write_explanations
 from faster_isnet.relevance import COMPOSITES, INPUT_RULES
@@ -58,19 +58,19 @@ def parser() -> ArgumentParser:
 def _explain(options: Namespace) -> list[dict[str, str | int | float]]:
     is_file = Path(options.model).is_file()
     if is_file:
-        subject = Subject.from_checkpoint(Path(options.model))
+        bundle = ModelBundle.from_checkpoint(Path(options.model))
     else:
-        subject = Subject.by_name(options.model, options.classes, options.size, options.weights)
+        bundle = ModelBundle.by_name(options.model, options.classes, options.size, options.weights)
     input_rule = None if options.input_rule == "none" else options.input_rule
-    explainer = Explainer(subject.network, options.composite, options.epsilon, input_rule)
+    explainer = Explainer(bundle.network, options.composite, options.epsilon, input_rule)
     return write_explanations(
         explainer,
         image_files(options.images),
         options.out,
-        _target(options.target, subject.class_names),
-        prepare=subject.prepare,
-        class_names=subject.class_names,
-        task=subject.task,
+        _target(options.target, bundle.class_names),
+        prepare=bundle.prepare,
+        class_names=bundle.class_names,
+        task=bundle.task,
         formats=options.formats,
         batch_size=options.batch_size,
         skip_unreadable=options.skip_unreadable,

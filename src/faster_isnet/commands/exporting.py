@@ -7,21 +7,21 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
-from faster_isnet.commands.model_bundle import Subject
+from faster_isnet.commands.model_bundle import ModelBundle
 from faster_isnet.training.export import FILES, export
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command, of which ``words`` are the name and the arguments."""
     options = parser().parse_args(list(words[1:]))
-    subject = Subject.from_checkpoint(options.checkpoint)
+    bundle = ModelBundle.from_checkpoint(options.checkpoint)
     written = export(
-        subject.network,
+        bundle.network,
         options.out,
-        subject.image_shape,
+        bundle.image_shape,
         options.formats,
-        subject.class_names,
-        architecture=subject.architecture,
+        bundle.class_names,
+        architecture=bundle.architecture,
     )
     for name, path in written.items():
         print(f"{name:12} {path.resolve()}")

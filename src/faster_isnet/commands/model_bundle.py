@@ -1,4 +1,4 @@
-"""The network that a command is about."""
+"""The network that a command works on."""
 
 from __future__ import annotations
 
@@ -10,44 +10,58 @@ from torch import Tensor, nn
 
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.images import read_image
+from faster_isnet.methods import Standard
 from faster_isnet.models.weight_files import load_backbone_weights
 from faster_isnet.training.image_classifier import ImageClassifier
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A network, and what one must know to use it."""
+class ModelBundle:
+    """A network, and what one must know to use it.
+
+    Attributes
+    ----------
+    network
+        From images to logits, in evaluation mode.
+    architecture
+        The name that it was built by.
+    class_names
+        Of each logit.
+    image_shape
+        ``(C, H, W)``.
+    task
+        ``"multiclass"`` or ``"multilabel"``.
+    """
 
     network: nn.Module
     architecture: str
     class_names: Sequence[str]
     image_shape: tuple[int, int, int]
-    task: str = "multiclass"
+    task: str
 
     @classmethod
-    def from_checkpoint(cls, path: Path) -> Subject:
+    def from_checkpoint(cls, path: Path) -> ModelBundle:
         """Read a checkpoint of ``faster-isnet fit``."""
-        lit = ImageClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
-        return cls(
-            lit.net.backbone.eval(),
-            lit.hparams["backbone"],
-            lit.class_names,
-            lit.image_shape,
-            lit.criterion.task,
-        )
+        return cls._of(ImageClassifier.load_deployed(path))
 
     @classmethod
-    def by_name(cls, name: str, classes: int, size: int, weights: Path | None) -> Subject:
+    def by_name(cls, name: str, classes: int, size: int, weights: Path | None) -> ModelBundle:
         """Build a network, with weights from a file or its own."""
         lit = ImageClassifier(
             [str(number) for number in range(classes)],
             (3, size, size),
             name,
             pretrained=weights is None,
+            method=Standard(),
         )
         if weights is not None:
-            load_backbone_weights(weights, lit.net.backbone)
-        return cls(lit.net.backbone.eval(), name, lit.class_names, lit.image_shape)
+            load_backbone_weights(weights, lit.deployed)
+        return cls._of(lit)
+
+    @classmethod
+    def _of(cls, lit: ImageClassifier) -> ModelBundle:
+        network = lit.deployed.eval()
+        return cls(network, lit.backbone_name, lit.class_names, lit.image_shape, lit.method.task)
 
     def prepare(self, path: Path) -> Tensor:
         """Return an image as the network takes it, ``[C, H, W]`` in [0, 1]."""

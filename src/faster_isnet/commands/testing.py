@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from faster_isnet.commands.model_bundle import Subject
+from faster_isnet.commands.model_bundle import ModelBundle
 from faster_isnet.commands.training import CHECKPOINTS, CONFIG, best_checkpoint
 from faster_isnet.data import ImageData, ImageSet
 from faster_isnet.evaluation.evaluator import EvaluationSettings, Evaluator
@@ -28,16 +28,14 @@ def run(words: Sequence[str]) -> None:
     started = time.perf_counter()
     checkpoint = options.run if options.run.is_file() else best_checkpoint(options.run)
     folder = _run_folder(options.run)
-    subject = Subject.from_checkpoint(checkpoint)
-    data = (
-        _external_data(options, subject, folder) if options.source else _own_data(options, folder)
-    )
+    bundle = ModelBundle.from_checkpoint(checkpoint)
+    data = _external_data(options, bundle, folder) if options.source else _own_data(options, folder)
     sets = _test_sets(data, options.source)
     settings = EvaluationSettings(
         **{each.name: options[each.name] for each in fields(EvaluationSettings)}
     )
-    evaluator = Evaluator(subject.network, list(subject.class_names), settings)
-    thresholds = _thresholds(evaluator, data, folder) if subject.task == "multilabel" else None
+    evaluator = Evaluator(bundle.network, list(bundle.class_names), settings)
+    thresholds = _thresholds(evaluator, data, folder) if bundle.task == "multilabel" else None
     evaluations = {name: evaluator(dataset, thresholds) for name, dataset in sets.items()}
     out = options.out or folder / (f"{FOLDER}-{options.source.stem}" if options.source else FOLDER)
     save_evaluation(
@@ -104,16 +102,16 @@ def _own_data(options: Namespace, folder: Path) -> ImageData:
     return data
 
 
-def _external_data(options: Namespace, subject: Subject, folder: Path) -> ImageData:
+def _external_data(options: Namespace, bundle: ModelBundle, folder: Path) -> ImageData:
     """Return other data, for a network that is there already."""
-    channels, *size = subject.image_shape
+    channels, *size = bundle.image_shape
     return ImageData(
         {"test": options.source},
         options.root,
         options.fields,
         options.masks,
-        class_names=list(subject.class_names),
-        task=subject.task,
+        class_names=list(bundle.class_names),
+        task=bundle.task,
         size=(size[0], size[1]),
         channels=channels,
         mask_margin=_data_config(folder).get("mask_margin", 0.0),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
+import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -14,10 +17,17 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import progress_bar
 from faster_isnet.data import ImageData
+from faster_isnet.methods import Method, method_names
+from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.training.image_classifier import ImageClassifier
+from faster_isnet.training.options_of_0_1 import NEW_NAMES, split_model_options
+
+log = logging.getLogger(__name__)
 
 SHORT = {"--skip-unreadable": "--data.skip_unreadable=true"}
 """What messages advise, as the parser has it."""
+ISNET = "faster_isnet.methods.isnet.method.ISNetMethod"
+_METHOD_OPTIONS = ("--method", "--method.class_path")
 CHECKPOINTS, BEST, LAST, CONFIG = "checkpoints", "best", "last", "config.yaml"
 
 
@@ -36,6 +46,63 @@ class KeepConfig(SaveConfigCallback):
         if stage == "fit":
             text = self.parser.dump(self.config, skip_none=False)
             write_atomically(Path(self.config.out) / CONFIG, text.encode())
+
+
+class RunParser(LightningArgumentParser):
+    """Lightning's parser, which knows methods by name and the options of version 0.1."""
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
+        """Parse a configuration, the text of a YAML file."""
+        config = yaml.safe_load(content)
+        if isinstance(config, dict):
+            content = yaml.safe_dump(current_config(config), sort_keys=False)
+        return super().parse_string(content, *args, **kwargs)  # type: ignore[no-any-return]
+
+
+def current_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with methods by their class paths, and today's names of options."""
+    config = dict(config)
+    if isinstance(options := config.get("model"), dict):
+        config["model"], of_isnet = split_model_options(options)
+        if of_isnet:
+            config.setdefault("method", {"class_path": ISNET, "init_args": of_isnet})
+    method = config.get("method")
+    if isinstance(method, str):
+        config["method"] = _method_path(method)
+    elif isinstance(method, dict) and "class_path" in method:
+        config["method"] = {**method, "class_path": _method_path(method["class_path"])}
+    return config
+
+
+def current_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with methods by their class paths, and today's names of options.
+
+    Examples
+    --------
+    >>> current_arguments(["fit", "--model.variant", "dual"])
+    ['fit', '--method.variant', 'dual']
+    """
+    current = []
+    after_method = False
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if after_method:
+            name = _method_path(argument)
+        elif name in _METHOD_OPTIONS and equals:
+            value = _method_path(value)
+        elif name.startswith("--"):
+            old = name[2:].replace("-", "_")
+            if old in NEW_NAMES:
+                log.warning("--%s is called --%s now", old, NEW_NAMES[old])
+                name = f"--{NEW_NAMES[old]}"
+        after_method = argument in _METHOD_OPTIONS
+        current.append(name + equals + value if not after_method else argument)
+    return [SHORT.get(argument, argument) for argument in current]
+
+
+def _method_path(name: str) -> str:
+    kind = method_names().get(name)
+    return name if kind is None else f"{kind.__module__}.{kind.__qualname__}"
 
 
 class RunCLI(LightningCLI):
@@ -59,7 +126,8 @@ class RunCLI(LightningCLI):
             ImageClassifier,
             ImageData,
             trainer_class=trainer_class,
-            args=[SHORT.get(word, word) for word in words],
+            args=current_arguments(words),
+            parser_class=RunParser,
             seed_everything_default=0,
             auto_configure_optimizers=False,
             save_config_callback=KeepConfig,
@@ -79,9 +147,16 @@ class RunCLI(LightningCLI):
         parser.add_argument(
             "--out", type=str, default="run", help="folder of the run (default: run)"
         )
+        parser.add_subclass_arguments(Method, "method")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
+                "method": {
+                    "class_path": ISNET,
+                    "init_args": {
+                        "loss": {"class_path": "ISNetLoss", "init_args": {"cut_low": AUTO}}
+                    },
+                },
                 "checkpoint.monitor": "val/loss",
                 "checkpoint.filename": BEST,
                 "checkpoint.enable_version_counter": False,
@@ -92,6 +167,7 @@ class RunCLI(LightningCLI):
         parser.link_arguments("data.class_names", "model.class_names", apply_on="instantiate")
         parser.link_arguments("data.image_shape", "model.image_shape", apply_on="instantiate")
         parser.link_arguments("data.task", "model.task", apply_on="instantiate")
+        parser.link_arguments("method", "model.method", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Take the run's best checkpoint if what shall be judged is not named."""
@@ -100,6 +176,9 @@ class RunCLI(LightningCLI):
         options = self.config[command]
         if command != "fit" and options.ckpt_path is None:
             options.ckpt_path = str(best_checkpoint(Path(options.out)))
+
+    def _parse_ckpt_path(self) -> None:
+        """Do nothing: the options of a checkpoint do not replace those that the user gives."""
 
     def before_fit(self) -> None:
         """Look at all data before anything is trained or written."""

@@ -237,7 +237,10 @@ def check_range(
 
 
 def check_labels(labels: object, logits: Tensor, task: str) -> None:
-    """Check labels against logits ``[B, C]``: ``[B]`` int64, or ``[B, C]`` in {0, 1}.
+    """Check labels against logits ``[B, C]``.
+
+    They are ``[B]`` int64, or soft, ``[B, C]`` floating point in [0, 1] with the sum 1; for
+    multi-label ``[B, C]`` in [0, 1].
 
     Raises
     ------
@@ -255,13 +258,16 @@ def check_labels(labels: object, logits: Tensor, task: str) -> None:
                 f"multi-label labels must have one 0 or 1 for each class, shape "
                 f"{[batch, classes]}, got {list(labels.shape)}"
             )
-        if is_on_host(labels) and not bool(((labels == 0) | (labels == 1)).all()):
-            raise ValueError("multi-label labels must be 0 or 1 everywhere")
+        if is_on_host(labels) and not bool(((labels >= 0) & (labels <= 1)).all()):
+            raise ValueError("multi-label labels must be in [0, 1] everywhere, such as 0 or 1")
+        return
+    if labels.is_floating_point() and labels.shape == logits.shape:
+        _check_soft_labels(labels)
         return
     if labels.dtype != torch.int64:
         raise TypeError(
             f"labels must be class indices of dtype torch.int64, got {labels.dtype}; use "
-            "labels.long() (for several labels a sample: task='multilabel')"
+            "labels.long() (multi-label: task='multilabel'; soft labels: shape [B, C])"
         )
     if labels.shape != (batch,):
         raise ValueError(
@@ -275,6 +281,17 @@ def check_labels(labels: object, logits: Tensor, task: str) -> None:
         raise ValueError(
             f"label {int(outside[0])} is out of range: the model has {classes} classes, 0 to "
             f"{classes - 1}"
+        )
+
+
+def _check_soft_labels(labels: Tensor) -> None:
+    if not is_on_host(labels):
+        return
+    wrong = (labels < 0).any(1) | ~((labels.sum(1) - 1).abs() < 1e-3)  # NaN is wrong, too
+    if bad := wrong.nonzero().flatten().tolist():
+        raise ValueError(
+            f"soft labels must be probabilities that sum to 1 for each sample; those of samples "
+            f"{bad[:10]} do not, the first has {labels[bad[0]].tolist()}"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ MOVED = {
     "faster_isnet.figures": "faster_isnet.plotting.heatmaps",
     "faster_isnet.image_classifier": "faster_isnet.training.image_classifier",
     "faster_isnet.isnet": "faster_isnet.methods.isnet.network",
-    "faster_isnet.lightning_module": "faster_isnet.training.module",
+    "faster_isnet.lightning_module": "faster_isnet.training.isnet",
     "faster_isnet.loss": "faster_isnet.methods.isnet.loss",
     "faster_isnet.quantities": "faster_isnet.explaining.targets",
     "faster_isnet.testing": "faster_isnet.evaluation.evaluator",

@@ -1,1 +1,48 @@
-"""Methods."""
+"""How a classifier is trained with masks: one file or folder for each method.
+
+What all methods share is in :mod:`~faster_isnet.methods.base`; the training itself is in
+:mod:`faster_isnet.training`.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from importlib import import_module
+
+from faster_isnet.common.batch import Batch
+from faster_isnet.methods.base import Losses, Method
+from faster_isnet.methods.classification import ClassificationLoss
+from faster_isnet.methods.isnet.method import ISNetMethod
+from faster_isnet.methods.standard import Standard
+
+__all__ = [
+    "Batch",
+    "ClassificationLoss",
+    "ISNetMethod",
+    "Losses",
+    "Method",
+    "Standard",
+    "method_names",
+]
+
+
+def method_names() -> dict[str, type[Method]]:
+    """Return the methods of this package by the names that the command line has for them.
+
+    A method is found where a file or folder of this package defines a subclass of
+    :class:`Method` with a :attr:`~Method.name`.
+
+    Examples
+    --------
+    >>> sorted(method_names())
+    ['isnet', 'standard']
+    """
+    for module in pkgutil.walk_packages(__path__, f"{__name__}."):
+        import_module(module.name)
+    found, waiting = {}, [Method]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        if kind.name is not None and kind.__module__.startswith(f"{__name__}."):
+            found[kind.name] = kind
+    return found

@@ -10,6 +10,7 @@ import torchvision
 from torch import nn
 
 from faster_isnet.common.checks import check_choice
+from faster_isnet.common.recipes import record
 from faster_isnet.models.densenet import DEPTHS, new_densenet
 from faster_isnet.models.heads import check_head, fit_head
 from faster_isnet.models.timm_models import PREFIX, check_timm_name, new_timm_model
@@ -117,7 +118,11 @@ def build_backbone(
     if not last_pool:
         features: Any = model.features
         del features[-1]
-    return fit_head(model, classes, pretrained, dropout)
+    model = fit_head(model, classes, pretrained, dropout)
+    # Built again it gets its weights from a file, and downloads none.
+    return record(
+        model, build_backbone, name=name, classes=classes, dropout=dropout, last_pool=last_pool
+    )
 
 
 def convnet(classes: int, channels: Sequence[int] = (16, 32, 64, 64, 64)) -> nn.Sequential:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import safe_open
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 log = logging.getLogger(__name__)
 
 _ZIP = b"PK\x03\x04"
-_OURS = "net.backbone."  # where LitISNet has the network
+_OURS = ("net.backbone.", "net.")  # where an ISNet and other methods have the network
 _MISSING, _OTHER_SHAPE, _LEFT_OVER = "missing", "of another shape", "left over in the file"
 _CURE = "Build the backbone with the architecture, classes and dropout of the checkpoint's."
 _OTHERS = "If it has other wrappers, load_published_checkpoint finds them."
@@ -27,9 +27,10 @@ _Fit: TypeAlias = dict[str, str]
 def load_backbone_weights(path: str | Path, backbone: nn.Module) -> nn.Module:
     """Read the weights of a network that was trained or exported with this library.
 
-    That is a Lightning checkpoint of :class:`~faster_isnet.LitISNet`, whose ``net.backbone.`` is
-    read, or a plain state dict, as PyTorch or safetensors writes it. Every key has to fit. (Files
-    of other origin, in wrappers: :func:`load_published_checkpoint`.)
+    That is a Lightning checkpoint, such as :class:`~faster_isnet.LitISNet`'s, whose
+    ``net.backbone.`` or ``net.`` is read, or a plain state dict, as PyTorch or safetensors writes
+    it. Every key has to fit. (Files of other origin, in wrappers:
+    :func:`load_published_checkpoint`.)
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def load_backbone_weights(path: str | Path, backbone: nn.Module) -> nn.Module:
     """
     expected = _expected(backbone)
     state = _state_dict(path, _read(path))
-    under = _OURS if any(key.startswith(_OURS) for key in state) else ""
+    under = next((p for p in _OURS if any(key.startswith(p) for key in state)), "")
     fit = {name: under + name for name in expected if under + name in state}
     misfits = _misfits(state, expected, under, fit)
     if any(misfits.values()):
@@ -148,7 +149,23 @@ def _expected(backbone: object) -> dict[str, Tensor]:
     return {k: v for k, v in backbone.state_dict().items() if isinstance(v, Tensor)}
 
 
-def _read(path: str | Path) -> object:
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a Lightning checkpoint; code that it holds is never run.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or it cannot be opened.
+    ValueError
+        If it cannot be read without running code, or is no Lightning checkpoint.
+    """
+    content = _read(path, map_location)
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise ValueError(f"{path} is no Lightning checkpoint: it has no 'state_dict'")
+    return content
+
+
+def _read(path: str | Path, map_location: Any = "cpu") -> object:
     """Read a file of tensors and plain values."""
     cause = None
     with Path(path).open("rb") as file:
@@ -157,7 +174,7 @@ def _read(path: str | Path) -> object:
         try:
             # PyTorch before 2.6 could be made to run code from other formats (CVE-2025-32434).
             if head.startswith(_ZIP):
-                return torch.load(file, map_location="cpu", weights_only=True)
+                return torch.load(file, map_location=map_location, weights_only=True)
             if head[8:] == b"{":  # behind the length of the header, which is JSON
                 return _read_safetensors(path)
         except Exception as error:  # of many types, for a file that may hold anything

@@ -1,37 +1,45 @@
-"""The Lightning module that the commands train: an ISNet by the names of its parts."""
+"""The classifier that the commands train: built from names, so that a file can describe it."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
-from faster_isnet.methods.isnet.calibration import Calibration
+from faster_isnet.common.checks import TASKS, check_choice
+from faster_isnet.common.recipes import ARGUMENTS, CLASS, build
+from faster_isnet.methods import ISNetMethod, Method, Standard
 from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.methods.isnet.loss import ISNetLoss
-from faster_isnet.methods.isnet.network import ISNet, supervised_layers
 from faster_isnet.models import build_backbone
-from faster_isnet.training.module import LitISNet
+from faster_isnet.models.weight_files import read_checkpoint
+from faster_isnet.training.module import LitClassifier
+from faster_isnet.training.options_of_0_1 import split_model_options
+from faster_isnet.training.schedules import OptimizerFactory, OptimizerName
 
+LEARNING_RATE = 1e-3  # suits AdamW, the default here
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class ImageClassifier(LitISNet):
-    """An ISNet, or the plain classifier beside it, made of names and numbers alone.
+class ImageClassifier(LitClassifier):
+    """A classifier of images and the method that it is trained by, made of names and numbers.
 
-    So it can be written down in a YAML file and built again from a checkpoint. Whoever builds
-    networks in Python needs :class:`~faster_isnet.LitISNet` only.
+    A YAML file can describe it and a checkpoint can build it again. To train a network that is
+    built in Python, use :class:`~faster_isnet.LitISNet` or
+    :class:`~faster_isnet.training.module.LitClassifier`.
 
     Parameters
     ----------
     class_names
         A name for each logit, two or more.
     image_shape
-        ``(C, H, W)`` of the images that it is trained on: a note for whoever uses the checkpoint.
+        ``(C, H, W)`` of the images that it is trained on, for whoever uses the checkpoint.
     backbone
         Name of the network, see :func:`~faster_isnet.models.build_backbone`.
     pretrained
@@ -41,14 +49,15 @@ class ImageClassifier(LitISNet):
         same. By default if it is pretrained.
     dropout
         Before the head, in [0, 1).
-    variant, deep_supervision, epsilon, ignore_classes
-        See :class:`~faster_isnet.ISNet`.
-    task, heatmap_weight, gwrp_decay, cut_low, cut_high, class_weights
-        See :class:`~faster_isnet.ISNetLoss`. By default C1 and C2 are calibrated.
-    calibration
-        A file of ``faster-isnet calibrate``, from which C1 and C2 are then taken.
+    method
+        How it is trained; ``None`` for an :class:`~faster_isnet.methods.ISNetMethod` whose C1 and
+        C2 are calibrated.
+    task
+        ``"multiclass"`` or ``"multilabel"``; the classification loss of the method is set to it.
+        ``None`` leaves it as it is.
     optimizer, learning_rate, **training
-        What :class:`~faster_isnet.LitISNet` takes.
+        See :class:`~faster_isnet.training.module.LitClassifier`; here the learning rate of an
+        optimiser by name is 0.001 by default.
 
     Raises
     ------
@@ -57,7 +66,8 @@ class ImageClassifier(LitISNet):
 
     Examples
     --------
-    >>> lit = ImageClassifier(["cat", "dog"], (3, 32, 32), backbone="convnet", heatmap_weight=0.5)
+    >>> from faster_isnet.methods import Standard
+    >>> lit = ImageClassifier(["cat", "dog"], (3, 32, 32), backbone="convnet", method=Standard())
     >>> lit(torch.rand(2, 3, 32, 32)).shape
     torch.Size([2, 2])
     """
@@ -70,47 +80,88 @@ class ImageClassifier(LitISNet):
         pretrained: bool = False,
         normalise: bool | None = None,
         dropout: float = 0.0,
-        variant: str = "selective",
-        deep_supervision: bool | str | list[str] = False,
-        epsilon: float = 1e-2,
-        ignore_classes: Sequence[int] = (),
-        task: str = "multiclass",
-        heatmap_weight: float = 0.7,
-        gwrp_decay: float = 0.9,
-        cut_low: float | str = "auto",
-        cut_high: float = 25.0,
-        class_weights: list[float] | None = None,
-        calibration: str | None = None,
-        optimizer: str = "adamw",
-        learning_rate: float = 1e-3,
+        method: Method | None = None,
+        task: str | None = None,
+        optimizer: OptimizerName | OptimizerFactory = "adamw",
+        learning_rate: float | None = None,
         **training: Any,
     ) -> None:
         model = build_backbone(backbone, len(class_names), pretrained=pretrained, dropout=dropout)
-        layers = supervised_layers(model, deep_supervision)
-        normalise = pretrained if normalise is None else normalise
-        if normalise:
+        self._normalises = pretrained if normalise is None else normalise
+        if self._normalises:
             parts = OrderedDict(normalise=Normalise(IMAGENET_MEAN, IMAGENET_STD), network=model)
-            model, layers = nn.Sequential(parts), [f"network.{name}" for name in layers]
-        net = ISNet(model, variant, layers, epsilon=epsilon, ignore_classes=ignore_classes)
-        criterion = ISNetLoss(
-            heatmap_weight,
-            gwrp_decay,
-            cut_low=cut_low,
-            cut_high=cut_high,
-            task=task,
-            class_weights=class_weights,
-        )
-        if calibration is not None:
-            criterion.cuts, cut_low = Calibration.load(calibration).cuts, AUTO
+            model = nn.Sequential(parts)
+        method = ISNetMethod(ISNetLoss(cut_low=AUTO)) if method is None else method
+        if task is not None:
+            method.task = check_choice("task", task, TASKS)
+        if learning_rate is None and isinstance(optimizer, str):
+            learning_rate = LEARNING_RATE
         super().__init__(
-            net, criterion, optimizer=optimizer, learning_rate=learning_rate, **training
+            model, method, optimizer=optimizer, learning_rate=learning_rate, **training
         )
-        self.class_names, self.image_shape = list(class_names), image_shape
-        self.save_hyperparameters()
-        # A checkpoint holds all weights and cuts: to build it again nothing else is needed.
-        self.hparams.update(
-            pretrained=False, normalise=normalise, calibration=None, cut_low=cut_low
-        )
+        self.class_names, self.backbone_name = list(class_names), backbone
+        channels, height, width = image_shape  # which a file has as a list
+        self.image_shape = (channels, height, width)
+        self._deploys_the_classifier = self.deployed is model
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep where the classifier's weights are, for those who do not know the method."""
+        super().on_save_checkpoint(checkpoint)
+        if self._deploys_the_classifier:
+            deployed = self.deployed
+            names = [name for name, module in self.named_modules() if module is deployed]
+            checkpoint["classifier_at"] = names[0]
+
+    def recipe_arguments(self) -> dict[str, Any]:
+        """Return the arguments; built again it takes its weights from a file."""
+        arguments = super().recipe_arguments()
+        return arguments | {
+            "pretrained": False,
+            "normalise": self._normalises,
+            "method": self.method,
+            "task": self.method.task,
+        }
+
+    @classmethod
+    def load_deployed(cls, checkpoint_path: str | Path) -> Self:
+        """Read a checkpoint to use its network, whichever method it was trained by.
+
+        The method is not built where the network that it deploys is the classifier, so one that is
+        defined elsewhere need not be imported.
+
+        Raises
+        ------
+        ValueError
+            If the checkpoint is none of ``faster-isnet fit``, or as :meth:`load_from_checkpoint`
+            does.
+        """
+        content = read_checkpoint(checkpoint_path)
+        prefix = content.get("classifier_at", "net.backbone" if "cuts" in content else None)
+        if prefix is None:
+            return cls.load_from_checkpoint(checkpoint_path)
+        arguments = cls._arguments_of(content, {"method": None})
+        made = cls(**(arguments | {"method": Standard(), "task": arguments.get("task")}))
+        weights = {
+            key.removeprefix(f"{prefix}."): value
+            for key, value in content["state_dict"].items()
+            if key.startswith(f"{prefix}.")
+        }
+        made.deployed.load_state_dict(weights)
+        return made
+
+    @classmethod
+    def _arguments_of(cls, content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        options = content.get("hyper_parameters")
+        if "recipe" in content or not options:
+            return super()._arguments_of(content, given)
+        model, method = split_model_options(options)
+        loss = {CLASS: f"{ISNetLoss.__module__}.ISNetLoss", ARGUMENTS: method.pop("loss")}
+        described = {
+            CLASS: f"{ISNetMethod.__module__}.ISNetMethod",
+            ARGUMENTS: {**method, "loss": loss},
+        }
+        model = {name: value for name, value in model.items() if not name.startswith("_")}
+        return {"method": build(described), **model, **given}
 
 
 class Normalise(nn.Module):

@@ -1,92 +1,113 @@
-"""Training an ISNet, or the plain classifier beside it, with Lightning."""
+"""Train a classifier by any method, with Lightning."""
 
 from __future__ import annotations
 
+import logging
 import math
-import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy, multilabel_accuracy
+from typing_extensions import Self
 
+from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import (
     check_choice,
     check_image_values,
     check_mask_values,
     check_range,
 )
-from faster_isnet.methods.isnet.calibration import CutCalibration
-from faster_isnet.methods.isnet.cuts import Cuts
-from faster_isnet.methods.isnet.loss import ISNetLoss, LossParts
-from faster_isnet.methods.isnet.network import ISNet
+from faster_isnet.common.logits import class_logits
+from faster_isnet.common.recipes import Recorded, build, recipe
+from faster_isnet.methods.base import Losses, Method
+from faster_isnet.models.weight_files import read_checkpoint
+from faster_isnet.training.random_states import random_states, restore_random_states
+from faster_isnet.training.schedules import (
+    CONSTANT,
+    EPOCH,
+    MILESTONES,
+    OPTIMIZERS,
+    SCHEDULES,
+    STEP,
+    OptimizerFactory,
+    OptimizerName,
+    ScheduleName,
+    SchedulerFactory,
+    build_optimizer,
+    build_schedule,
+)
 
-OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": torch.optim.SGD,
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-}
+log = logging.getLogger(__name__)
 
-Batch = Sequence[Tensor]
-"""``(images, labels)`` or ``(images, labels, masks)``."""
+_LEARNING_RATE = 1e-2  # where neither the user nor the optimiser has another
+_TOO_FEW = "more than 1 value per channel"  # what PyTorch's batch norm says to a single sample
 
 
-class LitISNet(lightning.LightningModule):
-    """An ISNet as a Lightning module.
+class LitClassifier(Recorded, lightning.LightningModule):
+    """A classifier and the method that it is trained by, as a Lightning module.
 
-    Batches are ``(images, labels, masks)``, or ``(images, labels)`` where no sample has a mask.
-    With ``criterion.heatmap_weight == 0`` it trains the plain classifier, and no relevance is
-    computed at all.
+    Batches are ``(images, labels, masks)``, ``(images, labels)`` where no sample has a mask, or
+    dictionaries, see :class:`~faster_isnet.methods.Batch`.
 
-    Logs ``train/loss``, ``train/classification``, ``train/heatmap`` and ``train/accuracy``, and
-    the same under ``val/`` and ``test/``; with several loaders under ``val/NAME/``, NAME being the
-    loader's key if they are given as a dict (``"val"`` itself goes without), its number if as a
-    list. All are means over the samples of all processes. Checkpoints hold the state of each
-    process's random number generators, so that a resumed run of as many processes goes on as if it
-    had not stopped.
+    Logs ``train/loss``, ``train/classification``, ``train/accuracy`` and the parts that the method
+    names (the ISNet's is ``train/heatmap``), and the same under ``val/`` and ``test/``; with
+    several loaders under ``val/NAME/``, NAME being the loader's key if they are given as a dict
+    (``"val"`` itself goes without), its number if as a list. All are means over the samples of all
+    processes. Checkpoints hold the state of each process's random number generators, so that a
+    resumed run of as many processes goes on as if it had not stopped.
+
+    A last batch of a single sample, which batch norm cannot be trained on, is left out with a
+    warning.
 
     Parameters
     ----------
-    net
-        What to train.
-    criterion
-        The loss; ``None`` for :class:`~faster_isnet.ISNetLoss` with its defaults.
+    classifier
+        Maps images ``[B, C_in, ...]`` to logits ``[B, C]``, or to a single logit for yes or no.
+    method
+        How it is trained, such as :class:`~faster_isnet.methods.ISNetMethod`.
     optimizer
-        ``"sgd"``, ``"adam"`` or ``"adamw"``.
+        ``"sgd"``, ``"adam"``, ``"adamw"``; or a class of ``torch.optim``, or a function that makes
+        an optimiser of parameters (``functools.partial(torch.optim.SGD, nesterov=True, …)``).
     learning_rate
-        The learning rate of the first epoch, > 0.
+        The largest learning rate, > 0. ``None`` is 0.01 for an optimiser by name; a class or
+        function keeps its own.
     momentum
-        Of SGD, in [0, 1].
+        Of ``"sgd"``, in [0, 1].
     weight_decay
-        ≥ 0.
-    milestones, gamma
-        The epochs after which the learning rate is multiplied by ``gamma``.
+        ≥ 0, of an optimiser by name.
+    schedule
+        ``"constant"``, ``"cosine"``, ``"one-cycle"`` or ``"milestones"``, see
+        :func:`~faster_isnet.training.schedules.build_schedule`; or a class of
+        ``torch.optim.lr_scheduler``, or a function that makes a schedule of an optimiser. ``None``
+        is ``"milestones"`` if there are any, else ``"constant"``.
+    schedule_interval
+        ``"epoch"`` or ``"step"``: when a schedule that is a class or function is stepped.
+    warmup_epochs
+        For how long the learning rate rises linearly first, ≥ 0, in epochs, with a schedule by
+        name. ``None`` is 0, and the schedule's own rise for ``"one-cycle"``.
+    milestones, milestone_factor
+        The epochs after which the learning rate is multiplied by the factor.
     gradient_clip
         The largest norm of the gradient; ``None`` for no clipping. Lightning's own
         ``Trainer(gradient_clip_val=…)`` goes before it.
-    heatmap_weight_schedule
-        P by epoch, as ``{epoch: P}``: linear between the epochs named, constant outside of them.
-        ``None`` keeps the criterion's weight.
-    calibration_epochs
-        With ``ISNetLoss(cut_low="auto")``: for how long the plain classifier is trained that C1
-        and C2 are calibrated on, see :class:`~faster_isnet.CutCalibration`.
-    supervised_part
-        In (0, 1]: of each training batch, the share of samples that are explained, drawn anew and
-        rounded up; all count for the classification. Below 1 a step is cheaper and resists bias
-        a little less (``docs/results/speed.md``), and batch norm sees the batch in two parts.
-    supervise_every
-        k ≥ 1: only every k-th optimiser step, from the first on, has a heatmap loss. Above 1
-        training is cheaper and may resist no bias at all: the demo's does not. 1 for every step.
+
+    Attributes
+    ----------
+    net : torch.nn.Module
+        The network that is trained: what the method makes of the classifier.
+    method : Method
+        The method.
 
     Raises
     ------
     TypeError
-        If ``net`` is not an :class:`~faster_isnet.ISNet`.
+        If the classifier is no module or the method no :class:`~faster_isnet.methods.Method`.
     ValueError
         If a name is unknown or a number is out of range.
     FloatingPointError
@@ -96,118 +117,159 @@ class LitISNet(lightning.LightningModule):
     Examples
     --------
     >>> from torchvision.models import resnet18
-    >>> lit = LitISNet(ISNet(resnet18(num_classes=3)), optimizer="adamw", learning_rate=1e-3)
-    >>> lit.criterion.heatmap_weight
-    0.7
+    >>> from faster_isnet.methods import Standard
+    >>> lit = LitClassifier(resnet18(num_classes=3), Standard(), schedule="one-cycle")
+    >>> lit(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2, 3])
     """
+
+    net: nn.Module
+    method: Method
 
     def __init__(
         self,
-        net: ISNet,
-        criterion: ISNetLoss | None = None,
+        classifier: nn.Module,
+        method: Method,
         *,
-        optimizer: str = "sgd",
-        learning_rate: float = 1e-2,
+        optimizer: OptimizerName | OptimizerFactory = "sgd",
+        learning_rate: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
+        schedule: ScheduleName | SchedulerFactory | None = None,
+        schedule_interval: str = EPOCH,
+        warmup_epochs: float | None = None,
         milestones: Sequence[int] = (),
-        gamma: float = 0.1,
+        milestone_factor: float = 0.1,
         gradient_clip: float | None = 1.0,
-        heatmap_weight_schedule: Mapping[int, float] | None = None,
-        calibration_epochs: int = 3,
-        supervised_part: float = 1.0,
-        supervise_every: int = 1,
     ) -> None:
         super().__init__()
-        if not isinstance(net, ISNet):
+        if not isinstance(method, Method):
             raise TypeError(
-                f"net must be an ISNet, got {type(net).__name__}; wrap your model: ISNet(model)"
+                f"method must be a faster_isnet.methods.Method, got {type(method).__name__}"
             )
-        self.net = net
-        self.criterion = ISNetLoss() if criterion is None else criterion
-        self.optimizer_name = check_choice("optimizer", optimizer, OPTIMIZERS)
-        self.learning_rate = check_range("learning_rate", learning_rate, 0, open_low=True)
+        if not isinstance(classifier, nn.Module):
+            raise TypeError(
+                f"classifier must be a torch.nn.Module, got {type(classifier).__name__}"
+            )
+        self.method = method
+        self.net = method.build(classifier)
+        if isinstance(optimizer, str):
+            check_choice("optimizer", optimizer, OPTIMIZERS)
+        self.optimizer = optimizer
+        if learning_rate is not None:
+            check_range("learning_rate", learning_rate, 0, open_low=True)
+        self.learning_rate = learning_rate
         self.momentum = check_range("momentum", momentum, 0, 1)
         self.weight_decay = check_range("weight_decay", weight_decay, 0)
+        if isinstance(schedule, str):
+            check_choice("schedule", schedule, SCHEDULES)
+        by_default = MILESTONES if milestones else CONSTANT
+        self.schedule = by_default if schedule is None else schedule
+        if milestones and self.schedule != MILESTONES:
+            raise ValueError(
+                f"milestones={list(milestones)} are of schedule='milestones', got {schedule!r}"
+            )
+        self.schedule_interval = check_choice("schedule_interval", schedule_interval, (EPOCH, STEP))
+        if warmup_epochs is not None:
+            check_range("warmup_epochs", warmup_epochs, 0)
+            if warmup_epochs and not isinstance(self.schedule, str):
+                raise ValueError(
+                    f"warmup_epochs={warmup_epochs} is for a schedule by name; put the warm-up "
+                    "into your own (torch.optim.lr_scheduler.SequentialLR)"
+                )
+        self.warmup_epochs = warmup_epochs
         self.milestones = list(milestones)
-        self.gamma = check_range("gamma", gamma, 0, 1, open_low=True)
+        self.milestone_factor = check_range(
+            "milestone_factor", milestone_factor, 0, 1, open_low=True
+        )
         if gradient_clip is not None:
             check_range("gradient_clip", gradient_clip, 0, open_low=True)
         self.gradient_clip = gradient_clip
-        self.calibration_epochs = int(check_range("calibration_epochs", calibration_epochs, 1))
-        self.supervised_part = check_range("supervised_part", supervised_part, 0, 1, open_low=True)
-        self.supervise_every = int(check_range("supervise_every", supervise_every, 1))
-        self.heatmap_weight_schedule = dict(heatmap_weight_schedule or {})
-        for epoch, weight in self.heatmap_weight_schedule.items():
-            check_range(f"heatmap_weight_schedule[{epoch}]", weight, 0, 1)
+
+    @property
+    def deployed(self) -> nn.Module:
+        """The network to use, save and export after the training."""
+        return self.method.deployed(self.net)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``[B, C]`` of ``images``."""
         return self.net(images)  # type: ignore[no-any-return]
 
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Return the logits ``[B, C]`` of a batch."""
+        return self.deployed(self.method.inputs(Batch.of(batch)))  # type: ignore[no-any-return]
+
     def on_train_epoch_start(self) -> None:
-        """Set P by its schedule."""
-        if schedule := self.heatmap_weight_schedule:
-            epochs = sorted(schedule)
-            weights = [schedule[epoch] for epoch in epochs]
-            self.criterion.heatmap_weight = float(np.interp(self.current_epoch, epochs, weights))
+        """Tell the method which epoch it is."""
+        self.method.set_progress(self.current_epoch, self.global_step)
 
-    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Look at values that go to an accelerator: there it would hold up the training."""
-        # On a CPU the training step looks. What is only predicted has no labels.
-        if self.device.type == "cpu" or isinstance(batch, Tensor) or len(batch) < 2:
-            return batch
-        images, _, *masks = batch
-        check_image_values(images)
-        if masks and isinstance(masks[0], Tensor) and self.criterion.heatmap_weight > 0:
-            check_mask_values(masks[0])
-        return batch
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Read the batch, and check its values before they go to an accelerator.
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch."""
+        There, reading them would wait for all that the device computes.
+        """
+        images, labels, masks = named = Batch.of(batch)
+        # On a CPU the training step checks. What is only predicted has no labels.
+        if self.device.type != "cpu" and labels is not None:
+            check_image_values(images)
+            if masks is not None and self.method.reads_masks():
+                check_mask_values(masks)
+        return named
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
+        """Return the loss of a batch, ``None`` for one that is left out."""
+        batch = Batch.of(batch)
+        self.method.set_progress(self.current_epoch, self.global_step)
         where = f"batch {batch_idx} of epoch {self.current_epoch}"
         try:
-            parts, logits = self._training_losses(batch)
+            losses = self.method.training_losses(self.net, batch)
         except FloatingPointError as error:
             raise FloatingPointError(f"{where}: {error}") from error
         except ValueError as error:
+            if batch_idx > 0 and len(batch.images) == 1 and _TOO_FEW in str(error):
+                log.warning("%s is left out: batch norm needs more than one sample", where)
+                return None
             raise ValueError(f"{where}: {error}") from error
-        _check_finite(parts, where)
-        self._log_parts("train", parts, logits, batch[1])
-        return parts.total
+        _check_finite(losses, where)
+        self._log_losses("train", losses, batch)
+        return losses.total
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the losses and the accuracy of a batch."""
-        parts, logits = self._losses(batch)
-        name = _log_name("val", self.trainer.val_dataloaders, dataloader_idx)
-        self._log_parts(name, parts, logits, batch[1])
+        self._evaluate("val", self.trainer.val_dataloaders, Batch.of(batch), dataloader_idx)
 
-    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the losses and the accuracy of a batch."""
-        parts, logits = self._losses(batch)
-        name = _log_name("test", self.trainer.test_dataloaders, dataloader_idx)
-        self._log_parts(name, parts, logits, batch[1])
+        self._evaluate("test", self.trainer.test_dataloaders, Batch.of(batch), dataloader_idx)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimiser, with its learning rate's milestones if there are any."""
-        optimizer = self.build_optimizer(self.net.parameters())
-        if not self.milestones:
+        """Return the optimiser, with its schedule if the learning rate changes."""
+        optimizer = self.build_optimizer(self._parameters_to_train())
+        if not isinstance(self.schedule, str):
+            scheduler = self.schedule(optimizer)
+            interval = self.schedule_interval
+        elif self.schedule == CONSTANT and not self.warmup_epochs:
             return optimizer
-        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, self.milestones, self.gamma)
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        else:
+            scheduler, interval = self._schedule_by_name(optimizer, self.schedule)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": interval},
+        }
 
     def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         """Return an optimiser of these parameters, as the settings say."""
-        options = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
-        if self.optimizer_name == "sgd":
+        rate = self.learning_rate
+        options: dict[str, Any] = {} if rate is None else {"lr": rate}
+        if isinstance(self.optimizer, str):
+            options = {"lr": rate or _LEARNING_RATE, "weight_decay": self.weight_decay}
+        if self.optimizer == "sgd":
             options["momentum"] = self.momentum
-        return OPTIMIZERS[self.optimizer_name](parameters, **options)
+        return build_optimizer(self.optimizer, parameters, options)
 
     def configure_callbacks(self) -> list[lightning.Callback]:
-        """Return the calibration of C1 and C2, if they are wanted and not known yet."""
-        weights = (self.criterion.heatmap_weight, *self.heatmap_weight_schedule.values())
-        unknown = self.criterion.cuts is None and any(weight > 0 for weight in weights)
-        return [CutCalibration(self.calibration_epochs)] if unknown else []
+        """Return the callbacks that the method needs."""
+        return list(self.method.callbacks())
 
     def configure_gradient_clipping(
         self,
@@ -222,72 +284,148 @@ class LitISNet(lightning.LightningModule):
             self.clip_gradients(optimizer, self.gradient_clip, "norm")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of all processes' random number generators, and C1 and C2."""
-        checkpoint["random_states"] = _from_all_processes(_random_states())
-        if self.criterion.cuts is not None:
-            checkpoint["cuts"] = asdict(self.criterion.cuts)
+        """Keep the states of all processes' random number generators, and the method's state."""
+        checkpoint["random_states"] = random_states()
+        checkpoint["method_state"] = self.method.state()
+        checkpoint["recipe"], checkpoint["not_in_recipe"] = self._recipe()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the state of the random number generators, and C1 and C2 that were calibrated."""
-        if "cuts" in checkpoint and self.criterion.cuts is None:
-            self.criterion.cuts = Cuts.of(**checkpoint["cuts"])
-        states = checkpoint.get("random_states", [])
-        if len(states) == _processes():  # those of others are no use
-            _set_random_states(states[self.global_rank])
+        """Restore the random number generators and the method's state."""
+        self._load_method_state(checkpoint)
+        restore_random_states(checkpoint.get("random_states", []), self.global_rank)
 
-    @property
-    def _supervises(self) -> bool:
-        # Before the calibration Lightning's sanity check alone finds no cuts.
-        return self.criterion.heatmap_weight > 0 and self.criterion.cuts is not None
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls,
+        checkpoint_path: str | Path,
+        map_location: Any = None,
+        *,
+        strict: bool = True,
+        weights_only: bool | None = True,
+        **arguments: Any,
+    ) -> Self:
+        """Read a checkpoint of this class.
 
-    def _losses(self, batch: Batch) -> tuple[LossParts, Tensor]:
-        if not self._supervises:
-            return self._plain_losses(batch)
-        images, labels, *rest = batch
-        explanation = self.net.explain(images)
-        parts = self.criterion(explanation, labels, rest[0] if rest else None)
-        return parts, explanation.logits
+        Parameters
+        ----------
+        checkpoint_path
+            The file. Only tensors and plain values are read: code that it holds is never run.
+        map_location
+            As ``torch.load`` has it.
+        strict
+            Whether all weights must be in the file, and no others.
+        weights_only
+            True: nothing else is ever read.
+        **arguments
+            Arguments of this class, which go before those that the checkpoint keeps. All that were
+            plain values or parts of this library, such as a network of
+            :func:`~faster_isnet.models.build_backbone`, need not be given; modules and functions of
+            your own must be.
 
-    def _plain_losses(self, batch: Batch) -> tuple[LossParts, Tensor]:
-        images, labels, *_ = batch
-        logits = self.net(images)
-        classification = self.criterion.classify(logits, labels)
-        return LossParts(classification, classification, torch.zeros_like(classification)), logits
+        Raises
+        ------
+        TypeError
+            If an argument is missing that the checkpoint could not keep.
+        ValueError
+            If the checkpoint was written by another class, or by a method whose module has not been
+            imported; if its weights do not fit; if ``weights_only`` is False.
+        """
+        if weights_only is False:
+            raise ValueError("weights_only=False would run code of the file; it must be True")
+        content = read_checkpoint(checkpoint_path, map_location)
+        made = cls(**(cls._arguments_of(content, arguments) | arguments))
+        made._load_method_state(content)
+        try:
+            made.load_state_dict(content["state_dict"], strict=strict)
+        except RuntimeError as error:
+            raise ValueError(
+                f"the weights in {str(checkpoint_path)!r} do not fit: {error}"
+            ) from error
+        return made
 
-    def _training_losses(self, batch: Batch) -> tuple[LossParts, Tensor]:
-        if self.global_step % self.supervise_every:
-            return self._plain_losses(batch)
-        images, labels, *rest = batch
-        explained = math.ceil(self.supervised_part * len(images))
-        if explained == len(images) or not self._supervises:
-            return self._losses(batch)
-        order = torch.randperm(len(images)).to(images.device)
-        chosen, others = order[:explained], order[explained:]
-        explanation = self.net.explain(images[chosen])
-        parts = self.criterion(explanation, labels[chosen], rest[0][chosen] if rest else None)
-        shuffled = torch.cat([explanation.logits, self.net(images[others])])
-        logits = torch.empty_like(shuffled).index_copy(0, order, shuffled)
-        classification = self.criterion.classify(logits, labels)
-        return self.criterion.join(classification, parts.heatmap), logits
+    @classmethod
+    def _arguments_of(cls, content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments that a checkpoint keeps, without those that are given."""
+        kept = dict(content.get("recipe") or {})
+        if lost := [name for name in content.get("not_in_recipe", ()) if name not in given]:
+            log.warning("The checkpoint does not keep %s; give them if they matter", lost)
+        return {name: build(each) for name, each in kept.items() if name not in given}
 
-    def _log_parts(self, stage: str, parts: LossParts, logits: Tensor, labels: Tensor) -> None:
-        classes = logits.shape[1]
-        if self.criterion.task == "multilabel":
-            accuracy = multilabel_accuracy(logits, labels, num_labels=classes, average="micro")
-        else:
-            accuracy = multiclass_accuracy(logits, labels, num_classes=classes, average="micro")
-        shown = {"loss": parts.total, "accuracy": accuracy}
-        kept = {"classification": parts.classification, "heatmap": parts.heatmap}
+    def _recipe(self) -> tuple[dict[str, Any], list[str]]:
+        """Return the arguments that a file can keep, and the names of the others."""
+        kept, lost = {}, []
+        for name, value in self.recipe_arguments().items():
+            try:
+                kept[name] = recipe(value)
+            except TypeError:
+                lost.append(name)
+        return kept, lost
+
+    def _load_method_state(self, checkpoint: Mapping[str, Any]) -> None:
+        # Before 0.2 there was one method, and its C1 and C2 lay beside the weights.
+        before = {"cuts": checkpoint["cuts"]} if "cuts" in checkpoint else {}
+        self.method.load_state(checkpoint.get("method_state", before))
+
+    def _parameters_to_train(self) -> Iterable[nn.Parameter]:
+        """Yield the network's parameters, and those of the method if it has any."""
+        yield from self.net.parameters()
+        yield from self.method.parameters()
+
+    def _schedule_by_name(
+        self, optimizer: torch.optim.Optimizer, name: str
+    ) -> tuple[torch.optim.lr_scheduler.LRScheduler, str]:
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise ValueError(
+                f"schedule={name!r} needs the length of the training; set max_epochs or max_steps"
+            )
+        epochs = self.trainer.max_epochs
+        per_epoch = max(1, round(steps / epochs)) if epochs and epochs > 0 else int(steps)
+        warmup = None if self.warmup_epochs is None else round(self.warmup_epochs * per_epoch)
+        return build_schedule(
+            optimizer,
+            name,
+            int(steps),
+            per_epoch,
+            warmup_steps=warmup,
+            milestones=self.milestones,
+            factor=self.milestone_factor,
+        )
+
+    def _evaluate(self, stage: str, loaders: Any, batch: Batch, index: int) -> None:
+        with ExitStack() as stack:
+            if self.method.needs_gradients_in_validation:
+                stack.enter_context(torch.inference_mode(False))
+                stack.enter_context(torch.enable_grad())
+                labels, masks = (part if part is None else part.clone() for part in batch[1:])
+                batch = Batch(batch.images.clone(), labels, masks)
+            losses = self.method.losses(self.net, batch)
+        self._log_losses(_log_name(stage, loaders, index), losses, batch)
+
+    def _log_losses(self, stage: str, losses: Losses, batch: Batch) -> None:
+        shown = {"loss": losses.total, "accuracy": self._accuracy(losses.logits, batch.labels)}
+        kept = {"classification": losses.classification, **losses.parts}
         for values, in_progress_bar in ((shown, True), (kept, False)):
             self.log_dict(
                 {f"{stage}/{name}": value.detach() for name, value in values.items()},
                 on_step=False,
                 on_epoch=True,
                 prog_bar=in_progress_bar,
-                batch_size=len(logits),
+                batch_size=len(losses.logits),
                 sync_dist=True,
                 add_dataloader_idx=False,
             )
+
+    def _accuracy(self, logits: Tensor, labels: Tensor | None) -> Tensor:
+        assert labels is not None  # the classification loss has checked them
+        logits = class_logits(logits)
+        classes = logits.shape[1]
+        if self.method.task == "multilabel":
+            right = (labels > 0.5).long()  # soft labels count as what they are nearer to
+            return multilabel_accuracy(logits, right, num_labels=classes, average="micro")
+        if labels.is_floating_point():
+            labels = labels.argmax(1)
+        return multiclass_accuracy(logits, labels, num_classes=classes, average="micro")
 
 
 def _log_name(stage: str, loaders: Any, index: int) -> str:
@@ -298,59 +436,18 @@ def _log_name(stage: str, loaders: Any, index: int) -> str:
     return f"{stage}/{index}" if several else stage
 
 
-def _check_finite(parts: LossParts, where: str) -> None:
+def _check_finite(losses: Losses, where: str) -> None:
     # The one place where a training step waits for an accelerator.
-    values = torch.stack([parts.classification.detach(), parts.heatmap.detach()]).tolist()
-    named = zip(("classification", "heatmap"), values, strict=True)
-    bad = [f"{name} loss is {value}" for name, value in named if not math.isfinite(value)]
+    named = {"classification": losses.classification, **losses.parts, "total": losses.total}
+    values = torch.stack([value.detach().float() for value in named.values()]).tolist()
+    bad = [
+        f"{name} loss is {value}"
+        for name, value in zip(named, values, strict=True)
+        if not math.isfinite(value)
+    ]
     if bad:
         raise FloatingPointError(
             f"{where}: the {' and the '.join(bad)}. Training stops before this batch touches the "
             "weights; lower the learning rate or the heatmap weight and resume from the last "
             "checkpoint"
         )
-
-
-def _processes() -> int:
-    together = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if together else 1
-
-
-def _from_all_processes(value: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the value of each process, by its rank; all have to call this."""
-    values = [value] * _processes()
-    if len(values) > 1:
-        torch.distributed.all_gather_object(values, value)
-    return values
-
-
-def _random_states() -> dict[str, Any]:
-    """Collect the generators' states in types that ``torch.load(weights_only=True)`` reads."""
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
-    return {
-        "torch": torch.get_rng_state(),
-        # Of the device that this process works on: to ask the others takes memory of each.
-        "cuda": torch.cuda.get_rng_state() if _uses_cuda() else None,
-        "numpy": [
-            name,
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            position,
-            has_gauss,
-            cached,
-        ],
-        "python": random.getstate(),
-    }
-
-
-def _uses_cuda() -> bool:
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-
-
-def _set_random_states(states: Mapping[str, Any]) -> None:
-    torch.set_rng_state(states["torch"].cpu())
-    if states["cuda"] is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(states["cuda"].cpu())
-    name, keys, *rest = states["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))

@@ -5,25 +5,24 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import lightning
 import torch
 from torch import Tensor, nn
 from torchmetrics import CatMetric
 
+from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
 from faster_isnet.explaining.explainer import Explanation
 from faster_isnet.methods.isnet.cuts import IMAGE, Cuts
+from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.methods.isnet.network import ISNet
-
-if TYPE_CHECKING:
-    from faster_isnet.training.module import LitISNet
 
 log = logging.getLogger(__name__)
 
@@ -124,8 +123,8 @@ class Calibration:
         return "\n".join(rows)
 
 
-def calibrate(net: ISNet, batches: Iterable[Sequence[Tensor]]) -> Calibration:
-    """Measure the range of a trained plain classifier's relevance.
+def calibrate(net: ISNet, batches: Iterable[Any]) -> Calibration:
+    """Measure the range of a trained standard classifier's relevance.
 
     Parameters
     ----------
@@ -133,7 +132,7 @@ def calibrate(net: ISNet, batches: Iterable[Sequence[Tensor]]) -> Calibration:
         The classifier, with the variant, rules and layers that the ISNet will be trained with. It
         is explained in eval mode and left as it was.
     batches
-        Of ``(images, ...)``, such as a data loader; what follows the images is not looked at.
+        Such as a data loader's, see :class:`~faster_isnet.methods.Batch`; only images are read.
 
     Returns
     -------
@@ -157,12 +156,27 @@ def calibrate(net: ISNet, batches: Iterable[Sequence[Tensor]]) -> Calibration:
     sizes = _Sizes()
     with _eval_mode(net), torch.no_grad():
         for batch in batches:
-            sizes.update(net.explain(batch[0]))
+            sizes.update(net.explain(Batch.of(batch).images))
     return sizes.compute()
 
 
+class _Method(Protocol):
+    loss: ISNetLoss
+
+
+class _Trained(Protocol):
+    """What the callback needs of the Lightning module that trains an ISNet."""
+
+    net: ISNet
+    method: _Method
+    gradient_clip: float | None
+    device: torch.device
+
+    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer: ...
+
+
 class CutCalibration(lightning.Callback):
-    """Calibrates C1 and C2 of a :class:`~faster_isnet.LitISNet` when it starts to train.
+    """Calibrate C1 and C2 of a :class:`~faster_isnet.LitISNet` when it starts to train.
 
     A copy of the classifier is trained without the heatmap loss for a few epochs; in the last of
     them the relevance of each batch is measured. The copy is then thrown away: the ISNet starts
@@ -195,15 +209,16 @@ class CutCalibration(lightning.Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Train the copy and calibrate."""
-        lit: LitISNet = pl_module  # type: ignore[assignment]
-        if lit.criterion.cuts is not None:
+        lit: _Trained = pl_module  # type: ignore[assignment]
+        loss = lit.method.loss
+        if loss.cuts is not None:
             return
-        log.info("Calibrating C1 and C2: %d epochs of the plain classifier", self.epochs)
+        log.info("Calibrating C1 and C2: %d epochs of a standard classifier", self.epochs)
         self.calibration = self._measure(trainer, lit)
-        lit.criterion.cuts = self.calibration.cuts
+        loss.cuts = self.calibration.cuts
         log.info("%s", self.calibration)
 
-    def _measure(self, trainer: lightning.Trainer, lit: LitISNet) -> Calibration:
+    def _measure(self, trainer: lightning.Trainer, lit: _Trained) -> Calibration:
         net = copy.deepcopy(lit.net)
         optimizer = lit.build_optimizer(net.parameters())
         sizes = _Sizes()
@@ -214,15 +229,16 @@ class CutCalibration(lightning.Callback):
                 for number, batch in enumerate(loader):
                     if number >= trainer.num_training_batches:
                         break
-                    images, labels, *_ = trainer.strategy.batch_to_device(batch, lit.device)
+                    batch = trainer.strategy.batch_to_device(Batch.of(batch), lit.device)
                     optimizer.zero_grad()
-                    lit.criterion.classify(net(images), labels).backward()  # type: ignore[no-untyped-call]
+                    loss = lit.method.loss.classify(net(batch.images), batch.labels)
+                    loss.backward()  # type: ignore[no-untyped-call]
                     _average_gradients(net, trainer)
                     nn.utils.clip_grad_norm_(net.parameters(), lit.gradient_clip or float("inf"))
                     optimizer.step()
                     if epoch == self.epochs - 1:
                         with _eval_mode(net), torch.no_grad():
-                            sizes.update(net.explain(images))
+                            sizes.update(net.explain(batch.images))
         return sizes.compute()
 
 

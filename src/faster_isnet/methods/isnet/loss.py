@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faster_isnet.common.checks import (
-    TASKS,
     check_choice,
     check_finite_heatmap,
-    check_labels,
     check_masks,
     check_range,
     is_on_host,
 )
 from faster_isnet.common.precision import at_least_float32
+from faster_isnet.common.recipes import Recorded
 from faster_isnet.explaining.explainer import Explanation
+from faster_isnet.methods.classification import ClassificationLoss
 from faster_isnet.methods.isnet.cuts import AUTO, IMAGE, Cut, Cuts
 
 _LARGEST_BACKGROUND_LOSS = -math.log(1e-7)
@@ -45,7 +45,7 @@ class LossParts:
     heatmap: Tensor
 
 
-class ISNetLoss(nn.Module):
+class ISNetLoss(Recorded, nn.Module):
     """Classification loss and heatmap loss in one.
 
     The heatmap loss has two parts: the background part falls as the largest relevances of the
@@ -80,17 +80,17 @@ class ISNetLoss(nn.Module):
     layer_decay
         How losses of several layers (deep supervision) are joined: sorted, with weights that
         fall by this factor. 1 gives the mean.
-    task
-        ``"multiclass"`` (cross-entropy of labels ``[B]``) or ``"multilabel"`` (binary
-        cross-entropy of labels ``[B, C]`` in {0, 1}).
-    class_weights
-        Weight of each class in the classification loss: of the labels for multi-class, of the
-        positives for multi-label. ``None`` weighs all alike.
+    task, class_weights
+        Of the classification loss, see :class:`~faster_isnet.methods.ClassificationLoss`.
+    classification
+        The classification loss with further options, or a custom one; ``task`` and
+        ``class_weights`` are its own then.
 
     Raises
     ------
     ValueError
-        If a parameter is out of its range or a name is unknown.
+        If a parameter is out of its range or a name is unknown; if ``classification`` and
+        ``task`` or ``class_weights`` are given.
 
     Examples
     --------
@@ -116,6 +116,7 @@ class ISNetLoss(nn.Module):
         layer_decay: float = 1.0,
         task: str = "multiclass",
         class_weights: Sequence[float] | Tensor | None = None,
+        classification: ClassificationLoss | None = None,
     ) -> None:
         super().__init__()
         self.heatmap_weight = check_range("heatmap_weight", heatmap_weight, 0, 1)
@@ -129,12 +130,19 @@ class ISNetLoss(nn.Module):
         self.foreground = check_choice("foreground", foreground, _ABOVE)
         self.normalization = check_choice("normalization", normalization, _UNITS)
         self.layer_decay = check_range("layer_decay", layer_decay, 0, 1, open_low=True)
-        self.task = check_choice("task", task, TASKS)
-        weights = None if class_weights is None else torch.as_tensor(class_weights).float()
-        if weights is not None and not bool(((weights >= 0) & weights.isfinite()).all()):
-            raise ValueError(f"class_weights must be finite and at least 0, got {weights.tolist()}")
-        self.class_weights: Tensor | None
-        self.register_buffer("class_weights", weights, persistent=False)
+        if classification is None:
+            classification = ClassificationLoss(task, class_weights)
+        elif task != "multiclass" or class_weights is not None:
+            raise ValueError(
+                f"task={task!r} and class_weights={class_weights!r} are the classification loss's: "
+                "give them to ClassificationLoss"
+            )
+        self.classification = classification
+
+    @property
+    def task(self) -> str:
+        """The task of the classification loss."""
+        return self.classification.task
 
     def forward(self, explanation: Explanation, labels: Tensor, masks: Tensor | None) -> LossParts:
         """Compute the loss of a batch.
@@ -144,7 +152,7 @@ class ISNetLoss(nn.Module):
         explanation
             What the model said and why, differentiable if the loss shall be.
         labels
-            ``[B]`` int64, or ``[B, C]`` in {0, 1} for multi-label.
+            See :class:`~faster_isnet.methods.ClassificationLoss`.
         masks
             ``[B, 1, H, W]`` or ``[B, H, W]`` of the images' size: 1 in the foreground, 0 in the
             background, :data:`~faster_isnet.NO_MASK` everywhere for a sample that has no mask.
@@ -182,12 +190,7 @@ class ISNetLoss(nn.Module):
 
     def classify(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the classification loss of logits ``[B, C]`` alone, a scalar."""
-        check_labels(labels, logits, self.task)
-        logits = at_least_float32(logits)
-        weights = None if self.class_weights is None else self.class_weights.to(logits)
-        if self.task == "multilabel":
-            return F.binary_cross_entropy_with_logits(logits, labels.to(logits), pos_weight=weights)
-        return F.cross_entropy(logits, labels, weights)
+        return self.classification(logits, labels)  # type: ignore[no-any-return]
 
     def heatmap_losses(self, heatmaps: Tensor, masks: Tensor, layer: str = IMAGE) -> Tensor:
         """Return the heatmap loss of each sample.

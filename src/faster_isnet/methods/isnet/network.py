@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from faster_isnet.common.checks import check_choice
+from faster_isnet.common.recipes import Recorded
 from faster_isnet.explaining.explainer import Bound, Explainer, Explanation
 from faster_isnet.explaining.targets import QUANTITIES, Target, without_classes
 from faster_isnet.relevance import Composite
@@ -50,7 +51,7 @@ AS_VARIANT = "as-variant"
 """For ``composite`` and ``input_rule``: what the variant has."""
 
 
-class ISNet(nn.Module):
+class ISNet(Recorded, nn.Module):
     """A classifier that explains itself while it is trained.
 
     Called, it is the plain model: no mask, no cost. :meth:`explain` gives what
@@ -172,16 +173,37 @@ def supervised_layers(
     ValueError
         If there is no such choice for this model; see :func:`published_layers`.
     """
-    if deep_supervision is True:
-        return published_layers(model)
-    if deep_supervision == FULL:
-        return all_blocks(model)
+    if deep_supervision is True or deep_supervision == FULL:
+        prefix, network = _known_network(model)
+        layers = published_layers if deep_supervision is True else all_blocks
+        return [prefix + name for name in layers(network)]
     if isinstance(deep_supervision, str):
         raise ValueError(
             f"deep_supervision must be False, True, {FULL!r} or a list of module names, got "
             f"{deep_supervision!r}"
         )
-    return deep_supervision or ()
+    return [_module_name(model, name) for name in deep_supervision or ()]
+
+
+def _known_network(model: nn.Module) -> tuple[str, nn.Module]:
+    """Return the network whose layers are known, and the start of its modules' names.
+
+    That is the model itself, or the one part of it that it wraps, such as by a normalisation.
+    """
+    known = (torchvision.models.ResNet, torchvision.models.VGG, torchvision.models.DenseNet)
+    inner = [(name, part) for name, part in model.named_modules() if isinstance(part, known)]
+    if len(inner) != 1 or not inner[0][0]:
+        return "", model
+    return f"{inner[0][0]}.", inner[0][1]
+
+
+def _module_name(model: nn.Module, name: str) -> str:
+    """Return the name of a module, which may be given without that of what it is wrapped in."""
+    names = [known for known, _ in model.named_modules()]
+    if name in names:
+        return name
+    found = [known for known in names if known.endswith(f".{name}")]
+    return found[0] if len(found) == 1 else name  # what is wrong is said where layers are checked
 
 
 def published_layers(model: nn.Module) -> list[str]:

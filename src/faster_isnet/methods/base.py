@@ -1,0 +1,146 @@
+"""What a method is: how a classifier is trained with masks."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from faster_isnet.common.batch import Batch
+from faster_isnet.common.recipes import Recorded
+from faster_isnet.methods.classification import ClassificationLoss
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a method returns for a batch.
+
+    Attributes
+    ----------
+    total
+        A scalar: what to minimise.
+    logits
+        ``[B, C]``, of all samples of the batch, in their order; for the accuracy.
+    classification
+        A scalar: the classification loss alone.
+    parts
+        Other scalars to log, by name.
+    """
+
+    total: Tensor
+    logits: Tensor
+    classification: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Method(Recorded, nn.Module, ABC):
+    """How a classifier is trained with masks.
+
+    All else (optimiser, schedule, gradient clipping, logs, checkpoints, evaluation, export) knows
+    only this interface, so a new method is one class: in a new file of ``faster_isnet/methods``,
+    where the command line finds it by its :attr:`name`, or anywhere else, where the command line
+    finds it by its path (``--method my_module.MyMethod``). Its options are the arguments of its
+    ``__init__``, documented in its docstring.
+
+    Only :meth:`losses` must be defined.
+
+    Parameters
+    ----------
+    classification
+        The classification loss; ``None`` for cross-entropy.
+
+    Attributes
+    ----------
+    name
+        What the command line calls the method; ``None`` for its class path alone.
+    needs_gradients_in_validation
+        Whether :meth:`losses` differentiates, so that validation must not disable it.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class Blackened(Method):
+    ...     def losses(self, network, batch):
+    ...         logits = network(batch.images * (batch.masks != 0))
+    ...         loss = self.classification(logits, batch.labels)
+    ...         return Losses(loss, logits, loss)
+    >>> batch = Batch(torch.rand(4, 3, 2, 2), torch.tensor([0, 1, 1, 0]), torch.ones(4, 1, 2, 2))
+    >>> network = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    >>> Blackened().losses(network, batch).logits.shape
+    torch.Size([4, 2])
+    """
+
+    name: ClassVar[str | None] = None
+    needs_gradients_in_validation: bool = False
+
+    def __init__(self, classification: ClassificationLoss | None = None) -> None:
+        super().__init__()
+        self.classification = ClassificationLoss() if classification is None else classification
+
+    @property
+    def task(self) -> str:
+        """``"multiclass"`` or ``"multilabel"``."""
+        return self.classification.task
+
+    @task.setter
+    def task(self, task: str) -> None:
+        self.classification.task = task
+
+    def build(self, classifier: nn.Module) -> nn.Module:
+        """Return the network to train, made of a classifier from images to logits.
+
+        By default the classifier itself. All parameters of the result are trained.
+        """
+        return classifier
+
+    def deployed(self, network: nn.Module) -> nn.Module:
+        """Return the network to use after the training, from images to logits, without masks.
+
+        Parameters
+        ----------
+        network
+            What :meth:`build` returned.
+        """
+        return network
+
+    @abstractmethod
+    def losses(self, network: nn.Module, batch: Batch) -> Losses:
+        """Return the losses of a batch.
+
+        Parameters
+        ----------
+        network
+            What :meth:`build` returned, in training mode, or in evaluation mode for validation.
+        batch
+            Images, labels and masks.
+        """
+
+    def training_losses(self, network: nn.Module, batch: Batch) -> Losses:
+        """Return the losses of a batch in training, where they differ from validation's."""
+        return self.losses(network, batch)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        """Return what the deployed network is given in a test; by default the images."""
+        return batch.images
+
+    def set_progress(self, epoch: int, step: int) -> None:
+        """Take the number of the epoch and of the optimiser step, from 0; for schedules."""
+
+    def callbacks(self) -> list[Callback]:
+        """Return Lightning callbacks that the training needs."""
+        return []
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must keep beside weights: tensors and plain values."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore what :meth:`state` returned."""
+
+    def reads_masks(self) -> bool:
+        """Whether the masks of the next batch are used, and must be valid."""
+        return True

@@ -1,0 +1,186 @@
+"""The ISNet as a method: classification and heatmap loss in each training step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+
+from faster_isnet.common.batch import Batch
+from faster_isnet.common.checks import check_range
+from faster_isnet.common.recipes import ARGUMENTS, recipe
+from faster_isnet.methods.base import Losses, Method
+from faster_isnet.methods.isnet.calibration import Calibration, CutCalibration
+from faster_isnet.methods.isnet.cuts import AUTO, Cuts
+from faster_isnet.methods.isnet.loss import ISNetLoss, LossParts
+from faster_isnet.methods.isnet.network import ISNet
+
+
+class ISNetMethod(Method):
+    """Train a classifier as an ISNet: its heatmap is kept off the background.
+
+    With ``loss.heatmap_weight == 0`` it trains the standard classifier, and no relevance is
+    computed at all.
+
+    Parameters
+    ----------
+    loss
+        The loss; ``None`` for :class:`~faster_isnet.ISNetLoss` with its defaults.
+    heatmap_weight_schedule
+        P by epoch, as ``{epoch: P}``: linear between the epochs named, constant outside of them.
+        ``None`` keeps the loss's weight.
+    calibration
+        A file that ``faster-isnet calibrate`` wrote, from which C1 and C2 are read.
+    calibration_epochs
+        With ``ISNetLoss(cut_low="auto")``: for how many epochs a standard classifier is trained
+        that C1 and C2 are calibrated on, see :class:`~faster_isnet.CutCalibration`.
+    supervised_part
+        In (0, 1]: of each training batch, the share of samples that are explained, sampled anew
+        and rounded up; all count for the classification. Below 1 a step is cheaper and resists
+        bias a little less (``docs/results/speed.md``), and batch norm sees the batch in two parts.
+    supervise_every
+        k ≥ 1: only every k-th optimiser step, from the first on, has a heatmap loss. Above 1
+        training is cheaper and may resist no bias at all: the demo's does not. 1 for every step.
+    **network
+        The options of :class:`~faster_isnet.ISNet`.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range; when the network is built, as
+        :class:`~faster_isnet.ISNet` does.
+
+    Examples
+    --------
+    >>> from torchvision.models import resnet18
+    >>> method = ISNetMethod(ISNetLoss(0.5), variant="dual", deep_supervision=True)
+    >>> method.build(resnet18(num_classes=3)).layers
+    ('layer1', 'layer2', 'layer3', 'layer4')
+    """
+
+    name = "isnet"
+
+    def __init__(
+        self,
+        loss: ISNetLoss | None = None,
+        *,
+        heatmap_weight_schedule: Mapping[int, float] | None = None,
+        calibration: str | Path | None = None,
+        calibration_epochs: int = 3,
+        supervised_part: float = 1.0,
+        supervise_every: int = 1,
+        **network: Any,
+    ) -> None:
+        loss = ISNetLoss() if loss is None else loss
+        super().__init__(loss.classification)
+        self.loss = loss
+        if calibration is not None:
+            loss.cuts = Calibration.load(calibration).cuts
+        self.calibration_epochs = int(check_range("calibration_epochs", calibration_epochs, 1))
+        self.supervised_part = check_range("supervised_part", supervised_part, 0, 1, open_low=True)
+        self.supervise_every = int(check_range("supervise_every", supervise_every, 1))
+        schedule = heatmap_weight_schedule or {}
+        self.heatmap_weight_schedule = {int(epoch): weight for epoch, weight in schedule.items()}
+        for epoch, weight in self.heatmap_weight_schedule.items():
+            check_range(f"heatmap_weight_schedule[{epoch}]", weight, 0, 1)
+        self._network_options = network
+        self._step = 0
+
+    def build(self, classifier: nn.Module) -> ISNet:
+        """Return an ISNet of the classifier; one that is an ISNet already stays as it is."""
+        if isinstance(classifier, ISNet):
+            return classifier
+        return ISNet(classifier, **self._network_options)
+
+    def deployed(self, network: nn.Module) -> nn.Module:
+        """Return the ISNet's backbone."""
+        assert isinstance(network, ISNet)
+        return network.backbone
+
+    def losses(self, network: nn.Module, batch: Batch) -> Losses:
+        """Return the losses, all samples explained."""
+        assert isinstance(network, ISNet)
+        if not self._supervises:
+            return self._classification_losses(network, batch)
+        explanation = network.explain(batch.images)
+        parts = self.loss(explanation, batch.labels, batch.masks)
+        return _losses(parts, explanation.logits)
+
+    def training_losses(self, network: nn.Module, batch: Batch) -> Losses:
+        """Return the losses of a training step, of which a part of the samples may be explained."""
+        assert isinstance(network, ISNet)
+        if self._step % self.supervise_every:
+            return self._classification_losses(network, batch)
+        explained = math.ceil(self.supervised_part * len(batch.images))
+        if explained == len(batch.images) or not self._supervises:
+            return self.losses(network, batch)
+        order = torch.randperm(len(batch.images)).to(batch.images.device)
+        chosen, others = batch.select(order[:explained]), batch.select(order[explained:])
+        explanation = network.explain(chosen.images)
+        heatmap = self.loss(explanation, chosen.labels, chosen.masks).heatmap
+        shuffled = torch.cat([explanation.logits, network(others.images)])
+        logits = torch.empty_like(shuffled).index_copy(0, order, shuffled)
+        classification = self.classification(logits, batch.labels)
+        return _losses(self.loss.join(classification, heatmap), logits)
+
+    def set_progress(self, epoch: int, step: int) -> None:
+        """Set P by its schedule, and count steps."""
+        self._step = step
+        if schedule := self.heatmap_weight_schedule:
+            epochs = sorted(schedule)
+            weights = [schedule[each] for each in epochs]
+            self.loss.heatmap_weight = float(np.interp(epoch, epochs, weights))
+
+    def callbacks(self) -> list[Callback]:
+        """Return the calibration of C1 and C2, if they are needed and not known yet."""
+        weights = (self.loss.heatmap_weight, *self.heatmap_weight_schedule.values())
+        unknown = self.loss.cuts is None and any(weight > 0 for weight in weights)
+        return [CutCalibration(self.calibration_epochs)] if unknown else []
+
+    def state(self) -> dict[str, Any]:
+        """Return C1 and C2, if they are known."""
+        return {} if self.loss.cuts is None else {"cuts": asdict(self.loss.cuts)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Restore C1 and C2 that were calibrated."""
+        if "cuts" in state and self.loss.cuts is None:
+            self.loss.cuts = Cuts.of(**state["cuts"])
+
+    def reads_masks(self) -> bool:
+        """Whether there is a heatmap loss."""
+        return self.loss.heatmap_weight > 0
+
+    def recipe_arguments(self) -> dict[str, Any]:
+        """Return the arguments, and not a calibration's file: C1 and C2 are the method's state."""
+        arguments = super().recipe_arguments()
+        if arguments.pop("calibration", None) is not None:
+            loss = recipe(self.loss)
+            loss[ARGUMENTS]["cut_low"] = AUTO
+            arguments["loss"] = loss
+        return arguments
+
+    @property
+    def _supervises(self) -> bool:
+        # Before the calibration Lightning's sanity check alone finds no cuts.
+        return self.loss.heatmap_weight > 0 and self.loss.cuts is not None
+
+    def _classification_losses(self, network: ISNet, batch: Batch) -> Losses:
+        logits = network(batch.images)
+        classification = self.classification(logits, batch.labels)
+        return Losses(
+            classification,
+            logits,
+            classification,
+            {"heatmap": torch.zeros_like(classification)},
+        )
+
+
+def _losses(parts: LossParts, logits: Tensor) -> Losses:
+    return Losses(parts.total, logits, parts.classification, {"heatmap": parts.heatmap})

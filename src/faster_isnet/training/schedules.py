@@ -1,0 +1,139 @@
+"""Optimisers and learning rate schedules, by name, class or function."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR, SequentialLR
+
+from faster_isnet.common.checks import check_choice
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+"""Makes an optimiser of parameters: a class of ``torch.optim``, or a function."""
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+"""Makes a schedule of an optimiser: a class of ``torch.optim.lr_scheduler``, or a function."""
+
+OptimizerName = Literal["sgd", "adam", "adamw"]
+ScheduleName = Literal["constant", "cosine", "one-cycle", "milestones"]
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+}
+CONSTANT, COSINE, ONE_CYCLE, MILESTONES = "constant", "cosine", "one-cycle", "milestones"
+SCHEDULES = get_args(ScheduleName)
+"""The schedules by name, see :func:`build_schedule`."""
+
+EPOCH, STEP = "epoch", "step"
+"""When a schedule is stepped."""
+
+_WARM_UP_START = 1e-2  # of the learning rate
+_ONE_CYCLE_RISE = 0.3  # of all steps: PyTorch's default
+
+
+def build_schedule(
+    optimizer: Optimizer,
+    name: str,
+    steps: int,
+    steps_per_epoch: int,
+    *,
+    warmup_steps: int | None = None,
+    milestones: Sequence[int] = (),
+    factor: float = 0.1,
+) -> tuple[LRScheduler, str]:
+    """Return a schedule by name, and when to step it: after each ``"epoch"`` or ``"step"``.
+
+    Parameters
+    ----------
+    optimizer
+        With the largest learning rate.
+    name
+        ``"constant"``; ``"cosine"``, which falls to 0 along half a cosine (Loshchilov and Hutter,
+        2017); ``"one-cycle"``, which rises and falls again (Smith and Topin, 2018; for Adam and
+        SGD the momentum moves against it); ``"milestones"``, multiplied by ``factor`` after each
+        of these epochs.
+    steps
+        All optimiser steps of the training.
+    steps_per_epoch
+        Optimiser steps of an epoch.
+    warmup_steps
+        For how many steps the learning rate rises linearly from 1 % first. For the one-cycle
+        schedule that is the rise, by default 30 % of all steps; for the others 0 by default.
+    milestones, factor
+        Of ``"milestones"``.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, or the warm-up is longer than the training.
+    """
+    check_choice("schedule", name, SCHEDULES)
+    warmup = warmup_steps or 0
+    if warmup >= steps:
+        raise ValueError(
+            f"the warm-up takes {warmup} steps, but the whole training has {steps}; shorten it or "
+            "train longer"
+        )
+    if name == ONE_CYCLE:
+        highest = [group["lr"] for group in optimizer.param_groups]
+        rise = _ONE_CYCLE_RISE if warmup_steps is None else max(warmup, 1) / steps
+        return OneCycleLR(optimizer, highest, total_steps=steps, pct_start=rise), STEP
+    main: LRScheduler
+    if name == MILESTONES and not warmup:
+        return MultiStepLR(optimizer, list(milestones), factor), EPOCH
+    if name == MILESTONES:
+        main = MultiStepLR(optimizer, [m * steps_per_epoch - warmup for m in milestones], factor)
+    elif name == COSINE:
+        main = LambdaLR(optimizer, _Cosine(steps - warmup))
+    else:
+        main = LambdaLR(optimizer, _constant)
+    if not warmup:
+        return main, STEP
+    rising = torch.optim.lr_scheduler.LinearLR(optimizer, _WARM_UP_START, total_iters=warmup)
+    return SequentialLR(optimizer, [rising, main], [warmup]), STEP
+
+
+def build_optimizer(
+    optimizer: str | OptimizerFactory, parameters: Iterable[nn.Parameter], options: dict[str, Any]
+) -> Optimizer:
+    """Return an optimiser of parameters.
+
+    Parameters
+    ----------
+    optimizer
+        A name of :data:`OPTIMIZERS`, or what makes one of parameters and options.
+    parameters
+        What it updates.
+    options
+        Such as ``lr``.
+
+    Raises
+    ------
+    TypeError
+        If what it makes is no optimiser, or it takes no such options.
+    """
+    make = OPTIMIZERS[optimizer] if isinstance(optimizer, str) else optimizer
+    made = make(parameters, **options)
+    if not isinstance(made, Optimizer):
+        raise TypeError(f"optimizer must make a torch.optim.Optimizer, got {type(made).__name__}")
+    return made
+
+
+class _Cosine:
+    """Half a cosine from 1 to 0; a class, so that a process can pickle it."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def __call__(self, step: int) -> float:
+        return (1 + math.cos(math.pi * min(step / self.steps, 1))) / 2
+
+
+def _constant(step: int) -> float:
+    return 1.0
