@@ -8,7 +8,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from faster_isnet.data import SOURCES
-from faster_isnet.demo import DemoSettings, run_demo
+from faster_isnet.demo import DemoMetrics, DemoSettings, run_demo
 from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.methods.isnet.network import VARIANTS
 
@@ -85,10 +85,10 @@ def _number_or_auto(text: str) -> float | str:
     return text if text == AUTO else float(text)
 
 
-def _table(metrics: dict[str, dict[str, float]]) -> str:
+def _table(metrics: DemoMetrics) -> str:
     columns = ("biased", "unbiased", "deceiving", "background_share")
     lines = [f"{'':10}" + "".join(f"{name:>18}" for name in columns)]
-    for model in ("standard", "isnet"):
-        cells = (f"{metrics[model][name]:>17.1%} " for name in columns)
+    for model, scores in metrics.models.items():
+        cells = (f"{getattr(scores, name):>17.1%} " for name in columns)
         lines.append(f"{model:10}" + "".join(cells).rstrip())
     return "\n".join(lines)

@@ -177,8 +177,11 @@ def draw_bars(
     return drawn
 
 
-def draw_legend(axes: Axes, fontsize: float = 9, **where: Any) -> None:
-    """Draw a legend without a frame, whose names are not read as formulas; none if it is empty."""
+def draw_legend(axes: Axes, fontsize: float | None = 9, **where: Any) -> None:
+    """Draw a legend without a frame, whose names are not read as formulas; none if it is empty.
+
+    ``fontsize`` is in points; ``None`` for matplotlib's default.
+    """
     if not axes.get_legend_handles_labels()[0]:
         return
     legend = axes.legend(frameon=False, fontsize=fontsize, **where)
