@@ -107,7 +107,10 @@ def test_faults(
     before = (tested / "metrics.json").read_bytes()
     for words, message in (
         (["test", str(tmp_path)], "train first (faster-isnet fit --out"),
-        (["test", str(run), "--masks", "x"], "--masks says something of other images"),
+        (
+            ["test", str(run), "--masks", "x"],
+            "--masks is for images from elsewhere; name them with --source",
+        ),
         (["test", str(run), "--samples", "0"], "resamples must be"),
         (["test", str(run), "--source", "nowhere.csv"], "there is no table 'nowhere.csv'"),
         (["compare", str(tested), str(tmp_path)], "faster-isnet test RUN"),

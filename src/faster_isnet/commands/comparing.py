@@ -19,9 +19,9 @@ from faster_isnet.reporting import check_comparable, text_table, write_report
 COMPARISON = "differences.json"
 
 
-def run(words: Sequence[str]) -> None:
-    """Run the command, of which ``words`` are the name and the arguments."""
-    options = parser().parse_args(list(words[1:]))
+def run(arguments: Sequence[str]) -> None:
+    """Run the command, of which ``arguments`` are the name and what follows it."""
+    options = parser().parse_args(list(arguments[1:]))
     evaluations = [_load(path) for path in options.runs]
     check_comparable(evaluations)
     resampling = {name: options[name] for name in ("resamples", "level", "seed")}

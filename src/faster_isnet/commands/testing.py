@@ -22,9 +22,9 @@ FOLDER = "test"
 REPORT = "report.html"
 
 
-def run(words: Sequence[str]) -> None:
-    """Run the command, of which ``words`` are the name and the arguments."""
-    options = parser().parse_args(list(words[1:]))
+def run(arguments: Sequence[str]) -> None:
+    """Run the command, of which ``arguments`` are the name and what follows it."""
+    options = parser().parse_args(list(arguments[1:]))
     started = time.perf_counter()
     checkpoint = options.run if options.run.is_file() else best_checkpoint(options.run)
     folder = _run_folder(options.run)
@@ -89,7 +89,7 @@ def _own_data(options: Namespace, folder: Path) -> ImageData:
     """Return the data that the run was trained with."""
     for name in ("root", "masks", "fields"):
         if options[name] is not None:
-            raise ValueError(f"--{name} says something of other images: name them, --source")
+            raise ValueError(f"--{name} is for images from elsewhere; name them with --source")
     config = _data_config(folder)
     if not config:
         raise FileNotFoundError(
@@ -120,7 +120,7 @@ def _external_data(options: Namespace, bundle: ModelBundle, folder: Path) -> Ima
 
 
 def _data_config(folder: Path) -> dict[str, Any]:
-    """Return what a run's configuration says of its data; nothing if there is none."""
+    """Read the data part of a run's configuration; it is empty if there is no configuration."""
     path = folder / CONFIG
     return dict(yaml.safe_load(path.read_text())["data"]) if path.is_file() else {}
 

@@ -78,7 +78,7 @@ class Measure:
     highlighted: bool = False
 
     def __post_init__(self) -> None:
-        """Check what the declaration says."""
+        """Check the name, the kind and the direction."""
         if not self.name.isidentifier() or self.name in RESERVED_NAMES:
             raise ValueError(
                 f"a measure's name must be an identifier, and none of {list(RESERVED_NAMES)}, got "

@@ -27,7 +27,7 @@ DifferencesByName = Mapping[str, Differences]
 
 @dataclass(frozen=True)
 class Illustration:
-    """A picture of a page, with what is said of it."""
+    """A picture of a page, with its description and caption."""
 
     uri: str
     alt: str
