@@ -17,36 +17,16 @@ from faster_isnet.methods.isnet.network import VARIANTS
 TINY = DemoSettings(standard_epochs=1, isnet_epochs=1, train_size=128)
 
 
-def test_help_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["demo", "--help"])
-    assert stop.value.code == 0
-    text = capsys.readouterr().out
-    for option in (
-        "--out",
-        "--quick",
-        "--backbone",
-        "--variant",
-        "--no-deep-supervision",
-        "--cut-low",
-        "--supervised-part",
-        "--supervise-every",
-        "--seed",
-        "--source",
-    ):
-        assert option in text
-
-
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["--help"], []):
+    for arguments in (["--help"], []):
         with pytest.raises(SystemExit):
-            cli.main(words)
+            cli.main(arguments)
     text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in cli.COMMANDS)
     commands = [[name] for name in cli.COMMANDS if name != "segment"]
-    for words in (*commands, ["segment", "fit"], ["segment", "predict"]):
+    for arguments in (*commands, ["segment", "fit"], ["segment", "predict"]):
         with pytest.raises(SystemExit) as stop:
-            cli.main([*words, "--help"])
+            cli.main([*arguments, "--help"])
         assert stop.value.code == 0
         assert "--out" in capsys.readouterr().out
 
@@ -54,12 +34,19 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_error_is_a_sentence_unless_its_origin_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["demo", "--backbone", "resnet19"]
-    assert cli.main(words) == 2
+    arguments = ["demo", "--backbone", "resnet19"]
+    assert cli.main(arguments) == 2
     assert capsys.readouterr().err.startswith("faster-isnet demo: unknown backbone 'resnet19'")
     monkeypatch.setenv(cli.TRACEBACK, "1")
     with pytest.raises(ValueError, match="resnet19"):
-        cli.main(words)
+        cli.main(arguments)
+
+
+def test_a_mistyped_command_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["Explian", "--help"])
+    assert stop.value.code == 2
+    assert "unknown command 'Explian'; did you mean 'explain'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ class BenchmarkSettings:
     Parameters
     ----------
     only
-        Which of :data:`SUITES`.
+        Which of :data:`SUITES`: ``"step"``, ``"explanation"``, ``"classes"``, ``"sizes"``,
+        ``"memory"``.
     architectures
         torchvision's classifiers (here ``"densenet121"`` is torchvision's too, without the papers'
         transition ReLUs), or ``"convnet"``. The sweeps take the first.

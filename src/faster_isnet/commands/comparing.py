@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
+from faster_isnet.commands.arguments import CommandParser, command_parser
 from faster_isnet.commands.testing import FOLDER, REPORT
 from faster_isnet.common.files import write_atomically
 from faster_isnet.evaluation import Differences, differences
@@ -42,25 +41,24 @@ def run(arguments: Sequence[str]) -> None:
     print(f"\nThe report: {(options.out / REPORT).resolve()}")
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Return the command's parser."""
-    parser = ArgumentParser(
-        prog="faster-isnet compare",
-        description="Put tested classifiers side by side, and say how each differs from the first "
-        "on the same images.",
+    parser = command_parser(
+        "compare",
+        "Put tested classifiers side by side, and say how each differs from the first on the same "
+        "images.",
     )
     add = parser.add_argument
     add("runs", nargs="+", type=Path, help="folders of faster-isnet fit, tested; or of their tests")
-    add("--out", type=Path, default=Path("comparison"), help="folder (default: comparison)")
+    add("--out", type=Path, default=Path("comparison"), help="folder of the report")
     add(
         "--resamples",
         "--samples",  # its name in 0.1
         type=int,
         default=1000,
-        help="resamples of groups of images for an interval (default: 1000)",
+        help="number of resamples of groups of images for an interval",
     )
-    add("--level", type=float, default=0.95, help="of the intervals (default: 0.95)")
-    add("--seed", type=int, default=0, help="of the resampling (default: 0)")
+    parser.add_parameters(differences, only=("level", "seed"), group=False)
     return parser
 
 

@@ -1,19 +1,18 @@
-"""``faster-isnet export``: the bare network, for use without this library."""
+"""Run ``faster-isnet export``: write the bare network, for use without this library."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
+from faster_isnet.commands.arguments import CommandParser, command_parser
 from faster_isnet.commands.model_bundle import ModelBundle
-from faster_isnet.training.export import FILES, export
+from faster_isnet.training.export import export
 
 
-def run(words: Sequence[str]) -> None:
-    """Run the command, of which ``words`` are the name and the arguments."""
-    options = parser().parse_args(list(words[1:]))
+def run(arguments: Sequence[str]) -> None:
+    """Run the command, of which ``arguments`` are the name and what follows it."""
+    options = parser().parse_args(list(arguments[1:]))
     bundle = ModelBundle.from_checkpoint(options.checkpoint)
     written = export(
         bundle.network,
@@ -27,19 +26,12 @@ def run(words: Sequence[str]) -> None:
         print(f"{name:12} {path.resolve()}")
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Return the command's parser."""
-    parser = ArgumentParser(
-        prog="faster-isnet export",
-        description="Write the network of a checkpoint, without any trace of how it was trained.",
+    parser = command_parser(
+        "export", "Write the network of a checkpoint, without any trace of how it was trained."
     )
-    add = parser.add_argument
-    add("checkpoint", type=Path, help="of faster-isnet fit")
-    add("--out", type=Path, default=Path("exported"), help="folder (default: exported)")
-    add(
-        "--formats",
-        nargs="+",
-        default=list(FILES),
-        help=f"{', '.join(FILES)} (default: all; onnx needs pip install 'faster-isnet[onnx]')",
-    )
+    parser.add_argument("checkpoint", type=Path, help="of faster-isnet fit")
+    parser.add_argument("--out", type=Path, default=Path("exported"), help="folder of the files")
+    parser.add_parameters(export, only=["formats"], group=False)  # the checkpoint has the others
     return parser

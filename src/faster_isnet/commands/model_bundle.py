@@ -1,4 +1,4 @@
-"""The network that a command works on."""
+"""Load the network that a command works on, with what is needed to use it."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""``faster-isnet segment``: a segmenter from the masks there are, and masks from the segmenter."""
+"""Run ``faster-isnet segment``: train a segmenter on masks, and write masks with it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from faster_isnet.commands.arguments import image_files
+from faster_isnet.commands.arguments import CommandParser, command_parser, image_files, parameters
 from faster_isnet.data import Sample, add_mask_folder, from_table, list_images
 from faster_isnet.segmentation import (
     SegmenterSettings,
@@ -17,17 +17,17 @@ from faster_isnet.segmentation import (
 )
 
 
-def run(words: Sequence[str]) -> None:
-    """Run the command, of which ``words`` are the name and the arguments."""
-    options = parser().parse_args(list(words[1:]))
+def run(arguments: Sequence[str]) -> None:
+    """Run the command, of which ``arguments`` are the name and what follows it."""
+    options = parser().parse_args(list(arguments[1:]))
     {"fit": _fit, "predict": _predict}[options.subcommand](options[options.subcommand])
 
 
-def parser() -> ArgumentParser:
-    """Return the command's parser."""
-    parser = ArgumentParser(
+def parser() -> CommandParser:
+    """Return the command's parser, with one for each of its two commands."""
+    parser = CommandParser(
         prog="faster-isnet segment",
-        description="Train a segmenter on images that have masks, and make masks for others.",
+        description="Train a segmenter on images that have masks, and write masks of others.",
     )
     commands = parser.add_subcommands(required=True)
     commands.add_subcommand("fit", _fit_parser(), help="train; reports Dice on held-out images")
@@ -35,10 +35,9 @@ def parser() -> ArgumentParser:
     return parser
 
 
-def _fit_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Train a U-Net on images that have masks.")
+def _fit_parser() -> CommandParser:
+    parser = command_parser(None, "Train a U-Net on images that have masks.")
     add = parser.add_argument
-    add("--config", action="config", help="a YAML file of these options")
     add(
         "source",
         type=Path,
@@ -46,20 +45,18 @@ def _fit_parser() -> ArgumentParser:
         "if some belong together, such as a patient's",
     )
     add("--masks", type=Path, help="a folder of masks named as the images are")
-    add("--out", type=Path, default=Path("segmenter"), help="folder (default: segmenter)")
+    add("--out", type=Path, default=Path("segmenter"), help="folder of the segmenter")
     parser.add_class_arguments(SegmenterSettings, "settings")
     return parser
 
 
-def _predict_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Write masks of images.")
+def _predict_parser() -> CommandParser:
+    parser = command_parser(None, "Write masks of images.")
     add = parser.add_argument
     add("segmenter", type=Path, help="the folder of faster-isnet segment fit")
     add("images", nargs="+", type=Path, help="image files, or folders of them")
-    add("--out", type=Path, default=Path("masks"), help="folder of the masks (default: masks)")
-    add("--root", type=Path, help="the images' folder, whose subfolders are repeated")
-    add("--overwrite", action="store_true", help="replace masks that are there already")
-    add("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
+    add("--out", type=Path, default=Path("masks"), help="folder of the masks")
+    parser.add_parameters(predict_masks, skip=("segmenter", "images", "out"), group=False)
     return parser
 
 
@@ -90,14 +87,11 @@ def _samples(options: Namespace) -> list[Sample]:
 
 
 def _predict(options: Namespace) -> None:
-    table = predict_masks(
-        load_segmenter(options.segmenter),
-        image_files(options.images),
-        options.out,
-        root=options.root,
-        overwrite=options.overwrite,
-        skip_unreadable=options.skip_unreadable,
-    )
+    given = parameters(predict_masks, options) | {
+        "segmenter": load_segmenter(options.segmenter),
+        "images": image_files(options.images),
+    }
+    table = predict_masks(**given)
     implausible = int((~table["plausible"].astype(bool)).sum())
     print(f"{len(table)} images, {implausible} masks implausible")
     print(f"The table: {(options.out / 'masks.csv').resolve()}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from faster_isnet.commands.arguments import CommandParser, command_parser, parameters
 from faster_isnet.commands.model_bundle import ModelBundle
 from faster_isnet.commands.training import CHECKPOINTS, CONFIG, best_checkpoint
 from faster_isnet.data import ImageData, ImageSet
@@ -31,9 +31,7 @@ def run(arguments: Sequence[str]) -> None:
     bundle = ModelBundle.from_checkpoint(checkpoint)
     data = _external_data(options, bundle, folder) if options.source else _own_data(options, folder)
     sets = _test_sets(data, options.source)
-    settings = EvaluationSettings(
-        **{each.name: options[each.name] for each in fields(EvaluationSettings)}
-    )
+    settings = EvaluationSettings(**parameters(EvaluationSettings, options))
     evaluator = Evaluator(bundle.network, list(bundle.class_names), settings)
     thresholds = _thresholds(evaluator, data, folder) if bundle.task == "multilabel" else None
     evaluations = {name: evaluator(dataset, thresholds) for name, dataset in sets.items()}
@@ -52,29 +50,32 @@ def run(arguments: Sequence[str]) -> None:
     print(f"\nThe report: {(out / REPORT).resolve()}")
 
 
-def parser() -> ArgumentParser:
+def parser() -> CommandParser:
     """Return the command's parser."""
-    parser = ArgumentParser(
-        prog="faster-isnet test",
-        description="Score a classifier on images that it has not seen, with intervals; show where "
-        "it looks, and what it makes of other backgrounds.",
+    parser = command_parser(
+        "test",
+        "Score a classifier on images that it has not seen, with intervals; show where it looks, "
+        "and what it makes of other backgrounds.",
     )
     add = parser.add_argument
     add("run", type=Path, help="the folder of faster-isnet fit, or a checkpoint of it")
-    add("--source", type=Path, help="other images, as data.source (default: the run's own)")
-    add("--root", type=Path, help="of --source, as data.root")
-    add("--masks", type=Path, help="of --source, as data.masks")
-    add("--fields", type=dict[str, str] | None, help="of --source, as data.fields")
+    add(
+        "--source",
+        type=Path,
+        help="other images: a folder of class folders, a table (.csv, .parquet) or HDF5 (default: "
+        "the run's own); the next three are of these",
+    )
+    parser.add_parameters(ImageData, only=("root", "fields", "masks"), group=False)
     add("--out", type=Path, help="folder (default: RUN/test, or RUN/test-SOURCE)")
-    add("--name", help="what to call the run in tables (default: its folder's name)")
-    add("--skip-unreadable", action="store_true", help="go on without images that cannot be read")
-    parser.add_class_arguments(EvaluationSettings, skip={"resamples"})
+    add("--name", type=str, help="what to call the run in tables (default: its folder's name)")
+    parser.add_parameters(ImageData, only=("skip_unreadable",), group=False)
+    parser.add_parameters(EvaluationSettings, skip=("resamples",))
     add(
         "--resamples",
         "--samples",  # its name in 0.1
         type=int,
         default=EvaluationSettings.resamples,
-        help="resamples of groups of images for an interval (default: 1000)",
+        help="number of resamples of groups of images for an interval",
     )
     return parser
 

@@ -82,25 +82,26 @@ def current_arguments(arguments: Sequence[str]) -> list[str]:
     >>> current_arguments(["fit", "--model.variant", "dual"])
     ['fit', '--method.variant', 'dual']
     """
-    current = []
-    after_method = False
-    for argument in arguments:
-        name, equals, value = argument.partition("=")
-        if after_method:
-            name = _method_path(argument)
-        elif name in _METHOD_OPTIONS and equals:
-            value = _method_path(value)
-        elif name.startswith("--"):
-            old = name[2:].replace("-", "_")
-            if old in NEW_NAMES:
-                log.warning("--%s is called --%s now", old, NEW_NAMES[old])
-                name = f"--{NEW_NAMES[old]}"
-        after_method = argument in _METHOD_OPTIONS
-        current.append(name + equals + value if not after_method else argument)
-    return [SHORT.get(argument, argument) for argument in current]
+    before = ("", *arguments)
+    return [_current(*pair) for pair in zip(before, arguments, strict=False)]
+
+
+def _current(before: str, argument: str) -> str:
+    """Return an argument, which follows the one ``before``, as it is spelt today."""
+    if before in _METHOD_OPTIONS:
+        return _method_path(argument)
+    name, equals, value = argument.partition("=")
+    if equals and name in _METHOD_OPTIONS:
+        return f"{name}={_method_path(value)}"
+    new = NEW_NAMES.get(name.removeprefix("--").replace("-", "_"))
+    if new is not None and name.startswith("--"):
+        log.warning("%s is called --%s now", name, new)
+        return f"--{new}{equals}{value}"
+    return SHORT.get(argument, argument)
 
 
 def _method_path(name: str) -> str:
+    name = name.removeprefix("class_path=")
     kind = method_names().get(name)
     return name if kind is None else f"{kind.__module__}.{kind.__qualname__}"
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
+from faster_isnet.common.names import nearest
 from faster_isnet.common.precision import autocasts
 
 TASKS = ("multiclass", "multilabel")
@@ -49,9 +49,8 @@ def check_choice(kind: str, name: object, known: Iterable[str]) -> str:
     if not isinstance(name, str):
         raise TypeError(f"{kind} must be a string, got {type(name).__name__}: {name!r}")
     if name not in names:
-        by_lower_case = {known.lower(): known for known in names}
-        near = get_close_matches(name.lower(), by_lower_case, n=1)
-        hint = f"did you mean {by_lower_case[near[0]]!r}? " if near else ""
+        near = nearest(name, names)
+        hint = f"did you mean {near!r}? " if near else ""
         listed = ", ".join(map(repr, names[:40])) + (", …" if len(names) > 40 else "")
         raise ValueError(f"unknown {kind} {name!r}; {hint}Known: {listed}")
     return name

