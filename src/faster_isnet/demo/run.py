@@ -38,7 +38,7 @@ EXAMPLE_CLASSES = (0, 3, 6)
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Say how the demo trains and evaluates its classifiers.
+    """Configure how the demo trains and evaluates its classifiers.
 
     Parameters
     ----------

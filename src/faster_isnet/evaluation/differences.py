@@ -38,8 +38,12 @@ def differences(
         In the same order.
     first_thresholds, second_thresholds
         For multi-label predictions, see :func:`~faster_isnet.evaluation.scores`.
-    resamples, level, seed
-        Of the intervals, see :func:`~faster_isnet.evaluation.scores`.
+    resamples
+        Number of resamples of groups of images, see :func:`~faster_isnet.evaluation.scores`.
+    level
+        Of the intervals, in (0, 1).
+    seed
+        Of the resampling.
     measures
         Those of all predictions and of classes are compared.
 

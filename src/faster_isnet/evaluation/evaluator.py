@@ -46,7 +46,7 @@ from faster_isnet.plotting.heatmaps import explanation_figure, png
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Say how a classifier is evaluated.
+    """Configure how a classifier is evaluated.
 
     Parameters
     ----------
