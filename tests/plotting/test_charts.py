@@ -51,8 +51,9 @@ def test_bars_are_as_long_as_the_values_and_none_where_there_is_none():
     widths = [[bar.get_width() for bar in bars] for bars in axes.containers]
     assert widths == [[0.5], [0.25, 1.0]]
     assert [list(line.get_xdata()) for line in axes.lines] == [[0.4, 0.6], [0.9, 1.0]]
-    bar = axes.containers[0][0]
-    middle = bar.get_y() + bar.get_height() / 2
+    upper, lower = axes.containers[0][0], axes.containers[1][0]  # of one group, side by side
+    assert upper.get_y() + upper.get_height() < lower.get_y()
+    middle = upper.get_y() + upper.get_height() / 2
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [middle] * 2)
     assert axes.get_xlim() == (0, 1)
     (free,) = bars_figure({"a": [12.0]}, ["x"], "pixels", as_percent=False).axes
