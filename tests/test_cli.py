@@ -11,7 +11,7 @@ import pytest
 from faster_isnet import cli
 from faster_isnet.benchmark import BenchmarkSettings
 from faster_isnet.commands import benchmarking, demonstrating
-from faster_isnet.demo.run import DemoSettings, run_demo
+from faster_isnet.demo import DemoMetrics, DemoSettings, ModelScores, run_demo
 from faster_isnet.methods.isnet.network import VARIANTS
 
 TINY = DemoSettings(standard_epochs=1, isnet_epochs=1, train_size=128)
@@ -72,11 +72,11 @@ def test_options_reach_the_demo(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen = {}
-    scores = {"biased": 1.0, "unbiased": 0.5, "deceiving": 0.25, "background_share": 0.125}
+    scores = ModelScores(1.0, 0.5, 0.25, background_share=0.125)
 
-    def run(settings: DemoSettings, out: Path) -> dict[str, dict[str, float]]:
+    def run(settings: DemoSettings, out: Path) -> DemoMetrics:
         seen.update(settings=settings, out=out)
-        return {"standard": scores, "isnet": scores}
+        return DemoMetrics({"standard": scores, "isnet": scores}, {}, {})
 
     monkeypatch.setattr(demonstrating, "run_demo", run)
     options = [
@@ -135,10 +135,10 @@ def test_cuts_suit_the_variant_unless_they_are_given(
 ) -> None:
     seen = {}
 
-    def demo(settings: DemoSettings, out: Path) -> dict:
+    def demo(settings: DemoSettings, out: Path) -> DemoMetrics:
         seen["settings"] = settings
-        row = dict.fromkeys(("biased", "unbiased", "deceiving", "background_share"), 0.125)
-        return {"standard": row, "isnet": row}
+        scores = ModelScores(0.125, 0.125, 0.125, background_share=0.125)
+        return DemoMetrics({"standard": scores, "isnet": scores}, {}, {})
 
     monkeypatch.setattr(demonstrating, "run_demo", demo)
     assert cli.main(["demo", "--out", str(tmp_path), *arguments]) == 0
@@ -154,7 +154,7 @@ def test_the_demo_runs_with_every_variant(
 ) -> None:
     settings = replace(TINY, variant=variant, deep_supervision=deep_supervision, cut_low=None)
     metrics = run_demo(settings, tmp_path)
-    assert 0 <= metrics["isnet"]["background_share"] <= 1
+    assert list(metrics.models) == ["standard", "isnet"]
     report = (tmp_path / "report.html").read_text()
     for word in (variant, "variant", "deep_supervision", str(deep_supervision)):
         assert word in report
@@ -162,10 +162,8 @@ def test_the_demo_runs_with_every_variant(
 
 @pytest.mark.slow
 def test_the_demo_writes_what_it_says_and_a_seed_repeats_it(tmp_path: Path) -> None:
-    results = [run_demo(TINY, tmp_path / name) for name in ("one", "two")]
-    for result in results:
-        del result["seconds"]
-    assert results[0] == results[1]
+    one, two = (run_demo(TINY, tmp_path / name) for name in ("one", "two"))
+    assert replace(one, seconds={}) == replace(two, seconds={})
     metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
     assert list(metrics) == ["standard", "isnet", "settings", "seconds"]
     for model in ("standard", "isnet"):

@@ -11,9 +11,10 @@ import pytest
 
 from faster_isnet.cli import main
 from faster_isnet.evaluation import Predictions
-from faster_isnet.evaluation.evaluation_files import TestedRun
+from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 from toy_runs import CLASSES, fit
 
+OF_0_1 = Path(__file__).parents[1] / "runs_of_0_1" / "run-isnet" / "test"
 FEW = ["--samples", "20", "--examples", "1", "--worst", "1", "--accelerator", "cpu"]
 
 
@@ -26,15 +27,15 @@ def tested(run: Path) -> Path:
 def test_a_run_is_tested_on_its_own_test_images(
     tested: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = TestedRun.load(tested)
+    found = SavedEvaluation.load(tested)
     assert (found.name, found.class_names, list(found.sets)) == (
         "two epochs",
         list(CLASSES),
         ["test"],
     )
     predictions = Predictions.load(tested / "predictions" / "test.csv")
-    assert len(predictions.names) == found.sets["test"]["scores"]["images"] == 9
-    assert 0 < found.sets["test"]["attention"]["images"] < 9
+    assert len(predictions.names) == found.sets["test"].scores.images == 9
+    assert 0 < found.sets["test"].attention.images < 9
     assert "<h2" in (tested / "report.html").read_text()
 
 
@@ -48,9 +49,9 @@ def test_images_from_elsewhere_need_no_training_data(
     shutil.copy(run / "checkpoints" / "best.ckpt", checkpoint)
     words = ["test", str(checkpoint), "--source", str(table), "--root", str(images)]
     assert main([*words, "--masks", str(images.with_name("masks")), *FEW]) == 0
-    found = TestedRun.load(tmp_path / "test-elsewhere")
-    assert found.sets["elsewhere"]["scores"]["images"] == len(rows)
-    assert found.sets["elsewhere"]["attention"]["images"] > 0
+    found = SavedEvaluation.load(tmp_path / "test-elsewhere")
+    assert found.sets["elsewhere"].scores.images == len(rows)
+    assert found.sets["elsewhere"].attention.images > 0
     assert f"elsewhere: {len(rows)} images" in capsys.readouterr().out
 
 
@@ -73,15 +74,31 @@ def test_runs_are_compared_on_the_same_images(
     assert main(["test", str(tmp_path / "plain"), *FEW]) == 0
     out = tmp_path / "side by side"
     words = ["compare", str(tested), str(tmp_path / "plain"), "--out", str(out)]
-    assert main([*words, "--samples", "20"]) == 0
+    assert main([*words, "--resamples", "20"]) == 0
     found = json.loads((out / "differences.json").read_text())["test"]["plain"]
     accuracies = [
-        TestedRun.load(folder).sets["test"]["scores"]["accuracy"]["value"]
+        SavedEvaluation.load(folder).sets["test"].scores.overall["accuracy"].value
         for folder in (tested, tmp_path / "plain" / "test")
     ]
     assert found["accuracy"]["value"] == pytest.approx(accuracies[1] - accuracies[0])
-    assert "Points that each has more than two epochs" in (out / "report.html").read_text()
+    assert "Difference to two epochs on the same images" in (out / "report.html").read_text()
     assert "two epochs" in capsys.readouterr().out
+
+
+def test_evaluations_of_version_0_1_are_compared(tmp_path: Path) -> None:
+    copied = tmp_path / "other"
+    shutil.copytree(OF_0_1, copied)
+    metrics = json.loads((copied / "metrics.json").read_text())
+    (copied / "metrics.json").write_text(json.dumps({**metrics, "name": "the same again"}))
+    words = ["compare", str(OF_0_1.parent), str(copied), "--out", str(tmp_path / "out")]
+    assert main([*words, "--samples", "20"]) == 0
+    found = json.loads((tmp_path / "out" / "differences.json").read_text())
+    same = found["test"]["the same again"]
+    assert same["balanced accuracy"] == {"value": 0, "low": 0, "high": 0}
+    assert same["classes"]["dark"]["auc"] == {"value": 0, "low": 0, "high": 0, "p": 1}
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "run-isnet classifies 33.3 % of images correctly, with 30.0 % of its relevance" in page
+    assert page.count("and its heatmap by run-isnet") == 3
 
 
 def test_faults(
@@ -90,8 +107,11 @@ def test_faults(
     before = (tested / "metrics.json").read_bytes()
     for words, message in (
         (["test", str(tmp_path)], "train first (faster-isnet fit --out"),
-        (["test", str(run), "--masks", "x"], "--masks says something of other images"),
-        (["test", str(run), "--samples", "0"], "samples must be"),
+        (
+            ["test", str(run), "--masks", "x"],
+            "--masks is for images from elsewhere; name them with --source",
+        ),
+        (["test", str(run), "--samples", "0"], "resamples must be"),
         (["test", str(run), "--source", "nowhere.csv"], "there is no table 'nowhere.csv'"),
         (["compare", str(tested), str(tmp_path)], "faster-isnet test RUN"),
         (["compare", str(tested), str(run)], "2 runs are called 'two epochs'"),
@@ -139,7 +159,7 @@ def test_thresholds_of_several_labels_come_from_validation_images_and_go_along(
     assert main([*elsewhere, *FEW]) == 2
     assert "test the run on its own data first" in capsys.readouterr().err
     assert main(["test", str(run), *FEW]) == 0
-    thresholds = TestedRun.load(run / "test").sets["test"]["thresholds"]
+    thresholds = SavedEvaluation.load(run / "test").sets["test"].thresholds
     assert set(thresholds) == {"any", *CLASSES}
     assert main([*elsewhere, *FEW]) == 0
-    assert TestedRun.load(run / "test-labels").sets["labels"]["thresholds"] == thresholds
+    assert SavedEvaluation.load(run / "test-labels").sets["labels"].thresholds == thresholds

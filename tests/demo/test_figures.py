@@ -11,19 +11,20 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from PIL import Image
 
+from faster_isnet.demo.examples import Example
 from faster_isnet.demo.figures import (
     accuracy_bars,
     background_bars,
     example_grid,
     overview_figure,
 )
-from faster_isnet.demo.results import TEST_SETS, Example
+from faster_isnet.demo.metrics import TEST_SETS, ModelScores
 from faster_isnet.plotting.heatmaps import model_colours, percent
 
 CLASS_NAMES = ["zero", "one", "two"]
-METRICS = {
-    "standard": {"biased": 0.991, "unbiased": 0.612, "deceiving": 0.034, "background_share": 0.583},
-    "isnet": {"biased": 0.982, "unbiased": 0.979, "deceiving": 0.975, "background_share": 0.041},
+MODELS = {
+    "standard": ModelScores(0.991, 0.612, 0.034, background_share=0.583),
+    "isnet": ModelScores(0.982, 0.979, 0.975, background_share=0.041),
 }
 
 
@@ -60,25 +61,25 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def test_bars_show_every_score() -> None:
-    accuracies, backgrounds = texts(accuracy_bars(METRICS)), texts(background_bars(METRICS))
-    for score in METRICS.values():
-        assert {percent(score[name]) for name in TEST_SETS} <= set(accuracies)
-        assert percent(score["background_share"]) in backgrounds
+    accuracies, backgrounds = texts(accuracy_bars(MODELS)), texts(background_bars(MODELS))
+    for scores in MODELS.values():
+        assert {percent(getattr(scores, name)) for name in TEST_SETS} <= set(accuracies)
+        assert percent(scores.background_share) in backgrounds
 
 
 def test_lengths_of_bars_are_the_scores() -> None:
-    (axes,) = accuracy_bars(METRICS).axes
+    (axes,) = accuracy_bars(MODELS).axes
     lengths = [bar.get_width() for bar in axes.patches]  # type: ignore[attr-defined]
-    assert lengths == [score[name] for score in METRICS.values() for name in TEST_SETS]
+    assert lengths == [getattr(scores, name) for scores in MODELS.values() for name in TEST_SETS]
 
 
 def test_a_model_has_one_colour_in_all_figures_and_no_two_share_it() -> None:
-    metrics = METRICS | {"rrr": METRICS["isnet"], "gain": METRICS["isnet"]}
-    wanted = model_colours(metrics)
-    assert len(set(wanted.values())) == len(metrics)
-    (axes,) = background_bars(metrics).axes
+    models = MODELS | {"rrr": MODELS["isnet"], "gain": MODELS["isnet"]}
+    wanted = model_colours(models)
+    assert len(set(wanted.values())) == len(models)
+    (axes,) = background_bars(models).axes
     assert [to_hex(bar.get_facecolor()) for bar in axes.patches] == list(wanted.values())
-    (axes,) = accuracy_bars(metrics).axes
+    (axes,) = accuracy_bars(models).axes
     assert [to_hex(bar.get_facecolor()) for bar in axes.patches[::3]] == list(wanted.values())
 
 
@@ -96,10 +97,10 @@ def test_grid_without_examples_says_so() -> None:
 
 
 def test_names_with_dollars_are_not_read_as_formulas() -> None:
-    metrics = {"$\\broken{$": METRICS["isnet"]}
+    models = {"$\\broken{$": MODELS["isnet"]}
     strange = example(caption="$\\x{$", predictions={"standard": 2, "isnet": 0})
     grid = example_grid([strange], ["$\\a{$", "$\\b{$", "$\\c{$"])
-    for figure in (accuracy_bars(metrics), background_bars(metrics), grid):
+    for figure in (accuracy_bars(models), background_bars(models), grid):
         pixels(figure)  # which fails where a formula is broken
         assert any("{$" in text for text in texts(figure))
 
@@ -111,7 +112,7 @@ def test_class_without_a_name_is_an_error() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 6])
 def test_overview_is_1200_wide_on_white_with_at_most_four_examples(count: int) -> None:
-    figure = overview_figure(METRICS, [example()] * count, CLASS_NAMES)
+    figure = overview_figure(MODELS, [example()] * count, CLASS_NAMES)
     picture = pixels(figure)
     assert picture.shape[1] == 1200
     assert (picture[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
@@ -120,12 +121,12 @@ def test_overview_is_1200_wide_on_white_with_at_most_four_examples(count: int) -
 
 def test_bars_keep_their_room_beside_long_names_and_many_models() -> None:
     names = [f"a model with a long name {n}" for n in range(4)]
-    figure = overview_figure(dict.fromkeys(names, METRICS["isnet"]), [], CLASS_NAMES)
+    figure = overview_figure(dict.fromkeys(names, MODELS["isnet"]), [], CLASS_NAMES)
     figure.draw_without_rendering()
     assert figure.axes[0].get_position().width > 0.25
 
 
 def test_nothing_global_is_touched() -> None:
     before = (pyplot.get_fignums(), dict(matplotlib.rcParams))
-    pixels(overview_figure(METRICS, [example()], CLASS_NAMES))
+    pixels(overview_figure(MODELS, [example()], CLASS_NAMES))
     assert (pyplot.get_fignums(), dict(matplotlib.rcParams)) == before

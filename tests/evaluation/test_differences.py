@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from faster_isnet.evaluation import Predictions, auc_difference, differences, scores
+from faster_isnet.evaluation import (
+    Differences,
+    Predictions,
+    Score,
+    Scores,
+    auc_difference,
+    differences,
+    scores,
+)
 
 CLASSES = ["a", "b", "c"]
 
@@ -25,14 +33,10 @@ def predictions(seed: int, n: int = 80, task: str = "multiclass", skill: float =
     return Predictions([str(i) for i in range(n)], labels, probabilities, CLASSES)
 
 
-def leaves(tree: object, path: str = "") -> dict[str, dict]:
-    if not isinstance(tree, dict):
-        return {}
-    if "value" in tree:
-        return {path: tree}
-    return {
-        k: v for key, branch in tree.items() for k, v in leaves(branch, f"{path}/{key}").items()
-    }
+def all_scores(found: Scores | Differences) -> Mapping[str, Score]:
+    parts = {"overall": found.overall, "macro": found.macro}
+    parts |= {f"class {name}": each.scores for name, each in found.classes.items()}
+    return {f"{part}/{name}": each for part, s in parts.items() for name, each in s.items()}
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
@@ -40,30 +44,28 @@ class TestBoth:
     def test_values_are_those_of_the_scores_subtracted(self, task):
         first, second = predictions(1, task=task), predictions(2, task=task)
         thresholds = ({"a": 0.3}, {"b": 0.7}) if task == "multilabel" else (None, None)
-        found = leaves(differences(first, second, *thresholds, samples=20))
+        found = all_scores(differences(first, second, *thresholds, resamples=20))
         a, b = (
-            leaves(scores(p, t, samples=20))
+            all_scores(scores(p, t, resamples=20))
             for p, t in zip((first, second), thresholds, strict=True)
         )
         assert found.keys() == a.keys()
         for path, score in found.items():
-            assert score["value"] == pytest.approx(b[path]["value"] - a[path]["value"]), path
-            assert score["low"] <= score["value"] <= score["high"]
+            assert score.value == pytest.approx(b[path].value - a[path].value), path
+            assert score.low <= score.value <= score.high
 
     def test_turned_round_they_change_their_sign(self, task):
         first, second = predictions(1, task=task), predictions(2, task=task)
-        there, back = leaves(differences(first, second)), leaves(differences(second, first))
+        there, back = all_scores(differences(first, second)), all_scores(differences(second, first))
         for path, score in there.items():
-            assert score["value"] == pytest.approx(-back[path]["value"])
-            assert score["low"] == pytest.approx(-back[path]["high"])
+            assert score.value == pytest.approx(-back[path].value)
+            assert score.low == pytest.approx(-back[path].high)
 
     def test_a_classifier_does_not_differ_from_itself(self, task):
         first = predictions(1, task=task)
-        found = differences(first, first)
-        assert json.loads(json.dumps(found)) == found
-        for score in leaves(found).values():
-            assert (score["value"], score["low"], score["high"]) == (0, 0, 0)
-            assert score.get("p", 1) == 1
+        for path, score in all_scores(differences(first, first)).items():
+            p = 1 if path.startswith("class") and path.endswith("auc") else None
+            assert score == Score(0, 0, 0, p=p)
 
 
 def test_areas_are_compared_by_delong():
@@ -71,7 +73,7 @@ def test_areas_are_compared_by_delong():
     expected = auc_difference(
         first.labels == 1, second.probabilities[:, 1], first.probabilities[:, 1]
     )
-    assert differences(first, second)["classes"]["b"]["auc"] == expected._asdict()
+    assert differences(first, second).classes["b"].scores["auc"] == Score(**expected._asdict())
 
 
 def test_pairing_narrows_the_interval():
@@ -80,8 +82,9 @@ def test_pairing_narrows_the_interval():
     noise = np.random.default_rng(5).normal(scale=0.05, size=first.probabilities.shape)
     near = np.abs(first.probabilities + noise)
     second = replace(first, probabilities=near / near.sum(1, keepdims=True))
-    paired, alone = differences(first, second)["accuracy"], scores(first)["accuracy"]
-    assert paired["high"] - paired["low"] < 0.5 * (alone["high"] - alone["low"])
+    paired = differences(first, second).overall["accuracy"]
+    alone = scores(first).overall["accuracy"]
+    assert paired.high - paired.low < 0.5 * (alone.high - alone.low)
 
 
 def test_groups_are_drawn_together():
@@ -89,8 +92,8 @@ def test_groups_are_drawn_together():
     pair = [predictions(seed).take(np.repeat(np.arange(80), 10)) for seed in (1, 2)]
 
     def width(groups: list[str] | None) -> float:
-        found = differences(*(replace(each, groups=groups) for each in pair))["accuracy"]
-        return found["high"] - found["low"]
+        found = differences(*(replace(each, groups=groups) for each in pair)).overall["accuracy"]
+        return found.high - found.low
 
     assert width([str(i // 10) for i in range(800)]) > 2 * width(None)
 
@@ -108,17 +111,17 @@ def test_intervals_cover_as_they_promise():
             right = np.where(rng.random(150) < 0.5, ease, own) < share
             said = np.where(right, labels, 1 - labels)
             both.append(Predictions(names, labels, np.eye(2)[said], ["no", "yes"]))
-        found = differences(*both, samples=400)["accuracy"]
-        hits += found["low"] <= -0.1 <= found["high"]
+        found = differences(*both, resamples=400).overall["accuracy"]
+        hits += found.low <= -0.1 <= found.high
     assert hits / 500 == pytest.approx(0.95, abs=0.03)
 
 
 def test_what_one_of_the_two_lacks_says_so():
     first, second = predictions(1), predictions(2)
     never = replace(second, probabilities=np.tile([0.6, 0.4, 0.0], (80, 1)))
-    found = differences(first, never)["classes"]["c"]["precision"]
-    assert found["value"] is None
-    assert "one of the two has no value" in found["reason"]
+    found = differences(first, never).classes["c"].scores["precision"]
+    assert found.value is None
+    assert "one of the two has no value" in found.reason
 
 
 def test_only_the_same_images_are_compared():
@@ -134,9 +137,6 @@ def test_areas_without_variance_have_no_interval_and_no_p():
         Predictions(names, labels, np.array(rows), ["no", "yes"])
         for rows in (np.eye(2)[labels], np.full((4, 2), 0.5))
     )
-    found = differences(perfect, constant)
-    area = found["classes"]["yes"]["auc"]
-    assert (area["value"], area["low"], area["high"]) == (-0.5, None, None)
-    assert "DeLong's variance is 0" in area["reason"]
-    assert "p" not in area
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    area = differences(perfect, constant).classes["yes"].scores["auc"]
+    assert (area.value, area.low, area.high, area.p) == (-0.5, None, None, None)
+    assert "DeLong's variance is 0" in area.reason

@@ -12,18 +12,18 @@ from faster_isnet.evaluation.intervals import percentiles, resample
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=20), st.integers(0, 100))
 def test_groups_are_drawn_whole_and_as_many_as_there_are(groups: list[str], seed: int) -> None:
-    drawn = resample(len(groups), groups, samples=20, seed=seed)
+    drawn = resample(len(groups), groups, resamples=20, seed=seed)
     assert drawn.shape == (20, len(groups))
     by_group = {name: drawn[:, [g == name for g in groups]] for name in set(groups)}
     assert all((counts == counts[:, :1]).all() for counts in by_group.values())
     assert (sum(counts[:, 0] for counts in by_group.values()) == len(by_group)).all()
-    assert np.array_equal(drawn, resample(len(groups), groups, samples=20, seed=seed))
+    assert np.array_equal(drawn, resample(len(groups), groups, resamples=20, seed=seed))
 
 
 def test_single_images_are_drawn_as_a_bootstrap_does() -> None:
     """Their mean's spread is the standard error."""
     values = np.random.default_rng(0).normal(size=200)
-    means = resample(200, samples=4000) @ values / 200
+    means = resample(200, resamples=4000) @ values / 200
     assert means.mean() == pytest.approx(values.mean(), abs=5e-3)
     assert means.std() == pytest.approx(values.std() / 200**0.5, rel=0.05)
 

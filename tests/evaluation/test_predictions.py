@@ -79,7 +79,7 @@ def test_predict_is_the_models_probabilities(several: bool) -> None:
         ({"probabilities": np.zeros((3, 2))}, r"must be \[3, 3\], .* got \[3, 2\]"),
         ({"labels": np.array([0, 1, 3])}, "from 0 to 2"),
         ({"labels": np.array([[0, 1, 2]] * 3)}, "from 0 to 1"),
-        ({"labels": np.zeros((3, 2), int)}, r"for several labels, got \[3, 2\]"),
+        ({"labels": np.zeros((3, 2), int)}, r"if multi-label, got \[3, 2\]"),
         ({"groups": ["a"]}, "1 groups for 3 images"),
         ({"names": []}, "no images"),
     ],

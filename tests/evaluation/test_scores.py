@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from faster_isnet.evaluation.predictions import Predictions
-from faster_isnet.evaluation.scores import choose_thresholds, scores
+from faster_isnet.evaluation import Predictions, Score, Scores, scores
 
 
 def predictions(
@@ -29,23 +28,29 @@ def predictions(
     return Predictions(names, labels, probabilities, [f"class {c}" for c in range(classes)])
 
 
-def values(tree: dict) -> dict:
-    return {name: leaf["value"] for name, leaf in tree.items() if isinstance(leaf, dict)}
+def values(by_name: Mapping[str, Score]) -> dict[str, float | None]:
+    return {name: score.value for name, score in by_name.items()}
+
+
+def all_scores(found: Scores) -> list[Score]:
+    by_class = [score for each in found.classes.values() for score in each.scores.values()]
+    return [*found.overall.values(), *found.macro.values(), *by_class]
 
 
 @given(st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)
 def test_one_label_is_scored_as_scikit_learn_does(seed: int) -> None:
     p = predictions(seed)
-    found = scores(p, samples=2)
+    found = scores(p, resamples=2)
     y, said = p.labels, p.probabilities.argmax(1)
-    assert found["accuracy"]["value"] == pytest.approx(metrics.accuracy_score(y, said))
+    assert found.overall["accuracy"].value == pytest.approx(metrics.accuracy_score(y, said))
     balanced = metrics.balanced_accuracy_score(y, said)
-    assert found["balanced accuracy"]["value"] == pytest.approx(balanced)
-    assert found["confusion"] == metrics.confusion_matrix(y, said).tolist()
+    assert found.overall["balanced_accuracy"].value == pytest.approx(balanced)
+    (table,) = found.confusion.tables
+    assert np.array_equal(table, metrics.confusion_matrix(y, said))
     expected = metrics.precision_recall_fscore_support(y, said, zero_division=np.nan)
     for c, name in enumerate(p.class_names):
-        of_class = values(found["classes"][name])
+        of_class = values(found.classes[name].scores)
         for rate, each in zip(("precision", "recall", "f1"), expected, strict=False):
             if not np.isnan(each[c]):
                 assert of_class[rate] == pytest.approx(each[c])
@@ -54,39 +59,32 @@ def test_one_label_is_scored_as_scikit_learn_does(seed: int) -> None:
         specificity = metrics.recall_score(y != c, said != c)
         assert of_class["specificity"] == pytest.approx(specificity)
     macro = metrics.roc_auc_score(y, p.probabilities, multi_class="ovr")
-    assert found["macro"]["auc"]["value"] == pytest.approx(macro)
+    assert found.macro["auc"].value == pytest.approx(macro)
 
 
 def test_several_labels_are_scored_as_scikit_learn_does() -> None:
     p = predictions(task="multilabel")
     thresholds = {"class 0": 0.3, "class 2": 0.7}
     said = p.probabilities >= [0.3, 0.5, 0.7]
-    found = scores(p, thresholds, samples=2)
-    assert found["accuracy"]["value"] == pytest.approx(np.mean(said == p.labels))
-    assert found["confusion"] == metrics.multilabel_confusion_matrix(p.labels, said).tolist()
-    assert found["macro"]["f1"]["value"] == pytest.approx(
+    found = scores(p, thresholds, resamples=2)
+    assert found.overall["accuracy"].value == pytest.approx(np.mean(said == p.labels))
+    assert found.confusion.multilabel
+    expected = metrics.multilabel_confusion_matrix(p.labels, said)
+    assert np.array_equal(found.confusion.tables, expected)
+    assert found.macro["f1"].value == pytest.approx(
         metrics.f1_score(p.labels, said, average="macro")
     )
     each = [metrics.balanced_accuracy_score(p.labels[:, c], said[:, c]) for c in range(3)]
-    assert found["balanced accuracy"]["value"] == pytest.approx(np.mean(each))
+    assert found.overall["balanced_accuracy"].value == pytest.approx(np.mean(each))
 
 
-def leaves(tree: object) -> list[dict]:
-    if not isinstance(tree, dict):
-        return []
-    if "value" in tree:
-        return [tree]
-    return [leaf for branch in tree.values() for leaf in leaves(branch)]
-
-
-def test_every_score_lies_in_its_interval_and_json_takes_it() -> None:
+def test_every_score_lies_in_its_interval() -> None:
     for task in ("multiclass", "multilabel"):
-        found = scores(predictions(task=task))
-        assert json.loads(json.dumps(found, allow_nan=False)) == found
-        assert len(leaves(found)) == 2 + 5 + 15
-        for leaf in leaves(found):
-            assert 0 <= leaf["low"] <= leaf["value"] <= leaf["high"] <= 1
-            assert leaf["low"] < leaf["high"] or leaf["value"] in (0, 1)
+        found = all_scores(scores(predictions(task=task)))
+        assert len(found) == 2 + 5 + 15
+        for score in found:
+            assert 0 <= score.low <= score.value <= score.high <= 1
+            assert score.low < score.high or score.value in (0, 1)
 
 
 def test_a_seed_repeats_and_the_order_of_images_does_not_matter() -> None:
@@ -97,7 +95,7 @@ def test_a_seed_repeats_and_the_order_of_images_does_not_matter() -> None:
     turned = Predictions(
         [p.names[i] for i in order], p.labels[order], p.probabilities[order], p.class_names
     )
-    before, after = (values(scores(x)["classes"]["class 1"]) for x in (p, turned))
+    before, after = (values(scores(x).classes["class 1"].scores) for x in (p, turned))
     assert before == pytest.approx(after)
 
 
@@ -106,12 +104,12 @@ def test_what_is_not_defined_says_why() -> None:
     lacking = Predictions(
         p.names, np.minimum(p.labels, 1), np.tile([0.9, 0.1, 0.0], (60, 1)), p.class_names
     )
-    found = scores(lacking)["classes"]
-    assert found["class 2"]["recall"]["value"] is None
-    assert "no image has the class" in found["class 2"]["recall"]["reason"]
-    assert "two images with the class" in found["class 2"]["auc"]["reason"]
-    assert found["class 1"]["precision"]["value"] is None
-    assert found["class 1"]["recall"] == {"value": 0, "low": 0, "high": 0}
+    found = {name: each.scores for name, each in scores(lacking).classes.items()}
+    assert found["class 2"]["recall"].value is None
+    assert "no image has the class" in found["class 2"]["recall"].reason
+    assert "two images with the class" in found["class 2"]["auc"].reason
+    assert found["class 1"]["precision"].value is None
+    assert found["class 1"]["recall"] == Score(0, 0, 0)
 
 
 def test_groups_widen_intervals() -> None:
@@ -124,9 +122,9 @@ def test_groups_widen_intervals() -> None:
         [str(i) for _ in range(5) for i in range(40)],
     )
     alone = Predictions(many.names, many.labels, many.probabilities, p.class_names)
-    (grouped, single, few) = (scores(x)["accuracy"] for x in (many, alone, p))
-    assert grouped["value"] == single["value"] == few["value"]
-    width = {k: s["high"] - s["low"] for k, s in zip("gsf", (grouped, single, few), strict=True)}
+    (grouped, single, few) = (scores(x).overall["accuracy"] for x in (many, alone, p))
+    assert grouped.value == single.value == few.value
+    width = {k: s.high - s.low for k, s in zip("gsf", (grouped, single, few), strict=True)}
     assert width["g"] == pytest.approx(width["f"], rel=0.15)
     assert width["g"] > 1.8 * width["s"]
 
@@ -146,46 +144,18 @@ def test_intervals_cover_as_they_promise(clustered: bool) -> None:
         groups = np.repeat([str(i) for i in range(60)], size).tolist()
         names = [str(i) for i in range(60 * size)]
         p = Predictions(names, labels, probabilities, ["no", "yes"], groups)
-        found = scores(p, samples=400)["accuracy"]
-        hits += found["low"] <= 0.8 <= found["high"]
-        apart = scores(Predictions(names, labels, probabilities, ["no", "yes"]), samples=400)
-        ignoring += apart["accuracy"]["low"] <= 0.8 <= apart["accuracy"]["high"]
+        found = scores(p, resamples=400).overall["accuracy"]
+        hits += found.low <= 0.8 <= found.high
+        ungrouped = Predictions(names, labels, probabilities, ["no", "yes"])
+        apart = scores(ungrouped, resamples=400).overall["accuracy"]
+        ignoring += apart.low <= 0.8 <= apart.high
     assert abs(hits / 600 - 0.95) < 0.03
     assert (ignoring / 600 < 0.75) == clustered
 
 
-def test_thresholds_come_from_validation() -> None:
-    rng = np.random.default_rng(0)
-    labels = (rng.random((400, 1)) < 0.3).astype(int)
-    probabilities = np.clip(0.2 * labels + 0.2 + 0.05 * rng.normal(size=(400, 1)), 0, 1)
-    p = Predictions([str(i) for i in range(400)], labels, probabilities, ["ill"])
-    (threshold,) = choose_thresholds(p).values()
-    assert threshold == pytest.approx(0.3, abs=0.05)
-    judged = [
-        scores(p, t, samples=2)["balanced accuracy"]["value"] for t in ({"ill": threshold}, None)
-    ]
-    assert judged[0] > 0.95
-    assert judged[1] < 0.6
-    for wrong in (0.1, 0.2, 0.25, 0.35, 0.6):
-        other = scores(p, {"ill": wrong}, samples=2)["balanced accuracy"]["value"]
-        assert other <= judged[0]
-
-
-@pytest.mark.parametrize(
-    ("task", "thresholds", "message"),
-    [
-        ("multiclass", {"class 0": 0.5}, "thresholds are for several labels"),
-        ("multilabel", {"class 7": 0.5}, r"thresholds name \['class 7'\]"),
-        ("multilabel", {"class 1": 1.5}, r"thresholds\['class 1'\] must be"),
-    ],
-)
-def test_bad_thresholds(task: str, thresholds: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        scores(predictions(task=task), thresholds)
-
-
-def test_a_class_without_images_has_no_threshold() -> None:
-    p = predictions(task="multilabel")
-    none = Predictions(p.names, np.zeros_like(p.labels), p.probabilities, p.class_names)
-    with pytest.raises(ValueError, match="no threshold can be chosen for 'class 0': 0 of 60"):
-        choose_thresholds(none)
+def test_the_old_name_of_resamples_works_and_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="samples is called resamples now"):
+        old = scores(predictions(), samples=7)
+    assert old == scores(predictions(), resamples=7)
+    with pytest.raises(TypeError, match="samples is called resamples now; give one"):
+        scores(predictions(), resamples=7, samples=7)

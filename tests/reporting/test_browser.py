@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from faster_isnet.evaluation.evaluation_files import TestedRun
+from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 from faster_isnet.reporting import write_report
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -22,9 +22,9 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def browser(
-    tested: list[TestedRun], compared: dict, tmp_path_factory: pytest.TempPathFactory
+    evaluations: list[SavedEvaluation], compared: dict, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator:
-    path = write_report(tmp_path_factory.mktemp("page") / "report.html", tested, compared)
+    path = write_report(tmp_path_factory.mktemp("page") / "report.html", evaluations, compared)
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):

@@ -1,4 +1,4 @@
-"""Run ``faster-isnet compare``: put tested classifiers side by side."""
+"""Run ``faster-isnet compare``: put evaluations of classifiers side by side."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from faster_isnet.commands.arguments import CommandParser, command_parser
 from faster_isnet.commands.testing import FOLDER, REPORT
 from faster_isnet.common.files import write_atomically
-from faster_isnet.evaluation import differences
-from faster_isnet.evaluation.evaluation_files import METRICS, TestedRun
-from faster_isnet.reporting import check_runs, text_table, write_report
+from faster_isnet.evaluation import Differences, differences
+from faster_isnet.evaluation.json_format import differences_to_json
+from faster_isnet.evaluation.saved_evaluation import METRICS, SavedEvaluation
+from faster_isnet.reporting import check_comparable, text_table, write_report
 
 COMPARISON = "differences.json"
 
@@ -20,18 +21,23 @@ COMPARISON = "differences.json"
 def run(arguments: Sequence[str]) -> None:
     """Run the command, of which ``arguments`` are the name and what follows it."""
     options = parser().parse_args(list(arguments[1:]))
-    runs = [_load(path) for path in options.runs]
-    check_runs(runs)
-    resampling = {name: options[name] for name in ("samples", "level", "seed")}
+    evaluations = [_load(path) for path in options.runs]
+    check_comparable(evaluations)
+    resampling = {name: options[name] for name in ("resamples", "level", "seed")}
+    first, *others = evaluations
     found = {
-        data: {other.name: _difference(runs[0], other, data, resampling) for other in others}
-        for data in runs[0].sets
-        if (others := [other for other in runs[1:] if data in other.sets])
+        data: {other.name: _difference(first, other, data, resampling) for other in compared}
+        for data in first.sets
+        if (compared := [other for other in others if data in other.sets])
     }
-    text = json.dumps(found, indent=2, allow_nan=False) + "\n"
+    content = {
+        data: {name: differences_to_json(each) for name, each in by_name.items()}
+        for data, by_name in found.items()
+    }
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     write_atomically(options.out / COMPARISON, text.encode())
-    write_report(options.out / REPORT, runs, found)
-    print(text_table(runs))
+    write_report(options.out / REPORT, evaluations, found)
+    print(text_table(evaluations))
     print(f"\nThe report: {(options.out / REPORT).resolve()}")
 
 
@@ -45,23 +51,30 @@ def parser() -> CommandParser:
     add = parser.add_argument
     add("runs", nargs="+", type=Path, help="folders of faster-isnet fit, tested; or of their tests")
     add("--out", type=Path, default=Path("comparison"), help="folder of the report")
-    parser.add_parameters(differences, only=("samples", "level", "seed"), group=False)
+    add(
+        "--resamples",
+        "--samples",  # its name in 0.1
+        type=int,
+        default=1000,
+        help="number of resamples of groups of images for an interval",
+    )
+    parser.add_parameters(differences, only=("level", "seed"), group=False)
     return parser
 
 
-def _load(path: Path) -> TestedRun:
-    return TestedRun.load(path if (path / METRICS).is_file() else path / FOLDER)
+def _load(path: Path) -> SavedEvaluation:
+    return SavedEvaluation.load(path if (path / METRICS).is_file() else path / FOLDER)
 
 
 def _difference(
-    first: TestedRun, other: TestedRun, data: str, resampling: dict[str, Any]
-) -> dict[str, Any]:
+    first: SavedEvaluation, other: SavedEvaluation, data: str, resampling: dict[str, Any]
+) -> Differences:
     try:
         return differences(
             first.predictions(data),
             other.predictions(data),
-            first.sets[data]["thresholds"],
-            other.sets[data]["thresholds"],
+            first.sets[data].thresholds,
+            other.sets[data].thresholds,
             **resampling,
         )
     except ValueError as error:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, parameters
-from faster_isnet.demo import DemoSettings, run_demo
+from faster_isnet.demo import DemoMetrics, DemoSettings, run_demo
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -36,10 +36,10 @@ def parser() -> CommandParser:
     return parser
 
 
-def _table(metrics: dict[str, dict[str, float]]) -> str:
+def _table(metrics: DemoMetrics) -> str:
     columns = ("biased", "unbiased", "deceiving", "background_share")
     lines = [f"{'':10}" + "".join(f"{name:>18}" for name in columns)]
-    for model in ("standard", "isnet"):
-        cells = (f"{metrics[model][name]:>17.1%} " for name in columns)
+    for model, scores in metrics.models.items():
+        cells = (f"{getattr(scores, name):>17.1%} " for name in columns)
         lines.append(f"{model:10}" + "".join(cells).rstrip())
     return "\n".join(lines)

@@ -1,23 +1,21 @@
-"""Run ``faster-isnet test``: score a trained classifier on images that it has not seen."""
+"""Run ``faster-isnet test``: evaluate a trained classifier on unseen images."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from faster_isnet.commands.arguments import CommandParser, command_parser
+from faster_isnet.commands.arguments import CommandParser, command_parser, parameters
 from faster_isnet.commands.model_bundle import ModelBundle
 from faster_isnet.commands.training import CHECKPOINTS, CONFIG, best_checkpoint
 from faster_isnet.data import ImageData, ImageSet
-from faster_isnet.evaluation.evaluation_files import METRICS, TestedRun, save_test
-from faster_isnet.evaluation.evaluator import Judge, TestSettings
+from faster_isnet.evaluation.evaluator import EvaluationSettings, Evaluator
+from faster_isnet.evaluation.saved_evaluation import METRICS, SavedEvaluation, save_evaluation
 from faster_isnet.reporting import text_table, write_report
 
 FOLDER = "test"
@@ -33,22 +31,22 @@ def run(arguments: Sequence[str]) -> None:
     bundle = ModelBundle.from_checkpoint(checkpoint)
     data = _external_data(options, bundle, folder) if options.source else _own_data(options, folder)
     sets = _test_sets(data, options.source)
-    settings = TestSettings(**{each.name: options[each.name] for each in fields(TestSettings)})
-    judge = Judge(bundle.network, list(bundle.class_names), settings)
-    thresholds = _thresholds(judge, data, folder) if bundle.task == "multilabel" else None
-    judgements = {name: judge(dataset, thresholds) for name, dataset in sets.items()}
+    settings = EvaluationSettings(**parameters(EvaluationSettings, options))
+    evaluator = Evaluator(bundle.network, list(bundle.class_names), settings)
+    thresholds = _thresholds(evaluator, data, folder) if bundle.task == "multilabel" else None
+    evaluations = {name: evaluator(dataset, thresholds) for name, dataset in sets.items()}
     out = options.out or folder / (f"{FOLDER}-{options.source.stem}" if options.source else FOLDER)
-    save_test(
+    save_evaluation(
         out,
-        judgements,
-        judge,
+        evaluations,
+        evaluator,
         name=options.name or folder.resolve().name,
         checkpoint=checkpoint,
         seconds=time.perf_counter() - started,
     )
-    tested = TestedRun.load(out)
-    write_report(out / REPORT, [tested])
-    print(text_table([tested]))
+    saved = SavedEvaluation.load(out)
+    write_report(out / REPORT, [saved])
+    print(text_table([saved]))
     print(f"\nThe report: {(out / REPORT).resolve()}")
 
 
@@ -71,7 +69,14 @@ def parser() -> CommandParser:
     add("--out", type=Path, help="folder (default: RUN/test, or RUN/test-SOURCE)")
     add("--name", type=str, help="what to call the run in tables (default: its folder's name)")
     parser.add_parameters(ImageData, only=("skip_unreadable",), group=False)
-    parser.add_parameters(TestSettings)
+    parser.add_parameters(EvaluationSettings, skip=("resamples",))
+    add(
+        "--resamples",
+        "--samples",  # its name in 0.1
+        type=int,
+        default=EvaluationSettings.resamples,
+        help="number of resamples of groups of images for an interval",
+    )
     return parser
 
 
@@ -85,7 +90,7 @@ def _own_data(options: Namespace, folder: Path) -> ImageData:
     """Return the data that the run was trained with."""
     for name in ("root", "masks", "fields"):
         if options[name] is not None:
-            raise ValueError(f"--{name} says something of other images: name them, --source")
+            raise ValueError(f"--{name} is for images from elsewhere; name them with --source")
     config = _data_config(folder)
     if not config:
         raise FileNotFoundError(
@@ -116,7 +121,7 @@ def _external_data(options: Namespace, bundle: ModelBundle, folder: Path) -> Ima
 
 
 def _data_config(folder: Path) -> dict[str, Any]:
-    """Return what a run's configuration says of its data; nothing if there is none."""
+    """Read the data part of a run's configuration; it is empty if there is no configuration."""
     path = folder / CONFIG
     return dict(yaml.safe_load(path.read_text())["data"]) if path.is_file() else {}
 
@@ -130,15 +135,15 @@ def _test_sets(data: ImageData, source: Path | None) -> dict[str, ImageSet]:
     return sets
 
 
-def _thresholds(judge: Judge, data: ImageData, folder: Path) -> dict[str, float]:
-    """Choose them on the run's validation images, or take those of its earlier test."""
+def _thresholds(evaluator: Evaluator, data: ImageData, folder: Path) -> dict[str, float]:
+    """Choose thresholds on the run's validation images, or load those of its earlier test."""
     if "val" in data.datasets:
-        return judge.thresholds(data.datasets["val"])
+        return evaluator.thresholds(data.datasets["val"])
     earlier = folder / FOLDER / METRICS
     if not earlier.is_file():
         raise FileNotFoundError(
             f"there is no {earlier}, whose thresholds to take; test the run on its own data first, "
             f"where its validation images are: faster-isnet test {folder}"
         )
-    sets = json.loads(earlier.read_text())["sets"]
-    return dict(next(iter(sets.values()))["thresholds"])
+    first = next(iter(SavedEvaluation.load(folder / FOLDER).sets.values()))
+    return dict(first.thresholds or {})

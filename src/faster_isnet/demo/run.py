@@ -1,4 +1,4 @@
-"""The main job: an ordinary classifier and an ISNet on digits with a planted background bias."""
+"""Train a standard classifier and an ISNet on digits with a planted background bias."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torchvision
@@ -21,8 +20,9 @@ from faster_isnet.common.environment import machine
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import progress_bar
 from faster_isnet.data import SOURCES, BiasedDigitsData
+from faster_isnet.demo.examples import Example
+from faster_isnet.demo.metrics import DemoMetrics, ModelScores
 from faster_isnet.demo.report import write_overview, write_report
-from faster_isnet.demo.results import Example
 from faster_isnet.evaluation import PREDICTION, accuracy, mean_background_share
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.methods.isnet.cuts import AUTO
@@ -38,7 +38,7 @@ EXAMPLE_CLASSES = (0, 3, 6)
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """What a run of the demo is made of.
+    """Configure how the demo trains and evaluates its classifiers.
 
     Parameters
     ----------
@@ -114,8 +114,8 @@ class DemoSettings:
         check_range("last_heatmap_weight", self.last_heatmap_weight, 0, 1, open_low=True)
 
 
-def run_demo(settings: DemoSettings, out: Path) -> dict[str, Any]:
-    """Train both classifiers, judge them, and write what came of it.
+def run_demo(settings: DemoSettings, out: Path) -> DemoMetrics:
+    """Train and evaluate both classifiers, and write the results.
 
     Parameters
     ----------
@@ -127,8 +127,8 @@ def run_demo(settings: DemoSettings, out: Path) -> dict[str, Any]:
 
     Returns
     -------
-    dict
-        The content of ``metrics.json``.
+    DemoMetrics
+        What was found, the content of ``metrics.json``.
     """
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
@@ -148,13 +148,17 @@ def run_demo(settings: DemoSettings, out: Path) -> dict[str, Any]:
         begun = time.perf_counter()
         models[name] = train(settings, data, (first, last), epochs, out / name)
         seconds[f"training {name}"] = time.perf_counter() - begun
-    log.info("Judging both on the three test sets")
-    metrics: dict[str, Any] = {name: judge(model, data) for name, model in models.items()}
-    metrics["settings"] = {**asdict(settings), **machine()}
+    log.info("Evaluating both on the three test sets")
+    scores = {name: evaluate(model, data) for name, model in models.items()}
     seconds["total"] = time.perf_counter() - started
-    metrics["seconds"] = {name: round(value, 1) for name, value in seconds.items()}
+    metrics = DemoMetrics(
+        scores,
+        {**asdict(settings), **machine()},
+        {name: round(value, 1) for name, value in seconds.items()},
+    )
     examples = choose_examples(models, data)
-    write_atomically(out / "metrics.json", (json.dumps(metrics, indent=2) + "\n").encode())
+    text = json.dumps(metrics.to_json(), indent=2) + "\n"
+    write_atomically(out / "metrics.json", text.encode())
     write_report(out / "report.html", metrics, examples, class_names=data.class_names)
     write_overview(out / "overview.png", metrics, examples[:4], data.class_names)
     return metrics
@@ -230,27 +234,26 @@ def layers_to_supervise(model: nn.Module, backbone: str) -> Sequence[str] | bool
     return isinstance(model, published)
 
 
-def judge(model: nn.Module, data: BiasedDigitsData) -> dict[str, float]:
-    """Return the accuracy on each test set, and the share of relevance in the background.
+def evaluate(model: nn.Module, data: BiasedDigitsData) -> ModelScores:
+    """Measure the accuracy on each test set, and the share of relevance in the background.
 
     The share is the mean over the three test sets, of heatmaps of the predicted class's log-odds.
     """
     loaders = data.test_dataloader()
-    scores = {name: accuracy(model, loader) for name, loader in loaders.items()}
+    scores = {name: round(accuracy(model, loader), 6) for name, loader in loaders.items()}
     shares = [mean_background_share(_explainer(model), loader) for loader in loaders.values()]
-    scores["background_share"] = sum(shares) / len(shares)
-    return {name: round(score, 6) for name, score in scores.items()}
+    return ModelScores(**scores, background_share=round(sum(shares) / len(shares), 6))
 
 
 def choose_examples(models: Mapping[str, nn.Module], data: BiasedDigitsData) -> list[Example]:
-    """Return test images of different classes, as the models see them."""
+    """Return test images of different classes, with the models' heatmaps and predictions."""
     examples = []
     for bias, caption in (("deceiving", "wrong mark"), ("biased", "true mark")):
         dataset = data.test_sets[bias]
         for label in EXAMPLE_CLASSES:
             index = int((dataset.labels == label).nonzero()[0])
             image, _, mask = dataset[index]
-            said = {
+            explanations = {
                 name: _explainer(model)(image[None], PREDICTION) for name, model in models.items()
             }
             examples.append(
@@ -259,8 +262,11 @@ def choose_examples(models: Mapping[str, nn.Module], data: BiasedDigitsData) -> 
                     mask,
                     label,
                     f"{bias}: {caption}",
-                    {name: explanation.heatmap[0, 0] for name, explanation in said.items()},
-                    {name: int(explanation.logits.argmax()) for name, explanation in said.items()},
+                    {name: explanation.heatmap[0, 0] for name, explanation in explanations.items()},
+                    {
+                        name: int(explanation.logits.argmax())
+                        for name, explanation in explanations.items()
+                    },
                 )
             )
     return examples

@@ -1,4 +1,4 @@
-"""How often a model is right."""
+"""Measure the accuracy of a model on batches."""
 
 from __future__ import annotations
 

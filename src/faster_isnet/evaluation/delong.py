@@ -1,4 +1,4 @@
-"""The variance of areas under ROC curves, and of their differences, without resampling."""
+"""Compute intervals and tests of areas under ROC curves by DeLong's method, without resampling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class AUCs(NamedTuple):
-    """Areas under the ROC curves of several scores of the same images, and their covariance."""
+    """Hold areas under the ROC curves of several scores of the same images, with covariances."""
 
     areas: Floats
     """``[K]``, each in [0, 1]."""
@@ -24,7 +24,7 @@ class AUCs(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The difference of two areas on the same images, its interval, and the test that it is 0."""
+    """Hold the difference of two areas on the same images, with its interval and p-value."""
 
     value: float
     low: float
@@ -95,7 +95,7 @@ def auc_interval(positive: npt.ArrayLike, scores: npt.ArrayLike, level: float = 
         ``[3]``: the area and the lower and upper end. The interval is DeLong's on the scale of
         the logit, where it stays in [0, 1] and covers better for areas near 1 (Qin and Hotilovac,
         Statistical Methods in Medical Research 17, 2008). For an area of 0 or 1 DeLong's variance
-        is 0 and says nothing; the interval is then that of the rarer class's images, had they
+        is 0 and uninformative; the interval is then that of the rarer class's images, had they
         been trials of which all came out alike (Clopper and Pearson, 1934).
 
     Raises
@@ -134,7 +134,7 @@ def auc_difference(
     -------
     Difference
         First minus second. If both rank the images alike it is 0 with a p of 1. Where each area
-        is 0, 1 or of equal scores alone, DeLong's variance is 0 and says nothing: the interval and
+        is 0, 1 or of equal scores alone, DeLong's variance is 0 and uninformative: the interval and
         p of a difference are then NaN.
 
     Raises

@@ -1,27 +1,35 @@
-"""How two classifiers differ on the same images."""
+"""Compare two classifiers on the same images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
-
-from faster_isnet.evaluation.delong import auc_difference
-from faster_isnet.evaluation.intervals import Floats, Score, no_score, original_and_resamples, score
-from faster_isnet.evaluation.measures import Thresholds, measure
+from faster_isnet.common.renaming import renamed_arguments
+from faster_isnet.evaluation.classification import Outcomes, mean_over_classes
+from faster_isnet.evaluation.intervals import Floats, Score, original_and_resamples, score
+from faster_isnet.evaluation.measures import (
+    MEASURES,
+    ClassMeasure,
+    Measure,
+    OverallMeasure,
+    of_type,
+)
 from faster_isnet.evaluation.predictions import Predictions, check_same_images
+from faster_isnet.evaluation.results import ClassScores, Differences
+from faster_isnet.evaluation.thresholds import Thresholds
 
 
+@renamed_arguments(samples="resamples")
 def differences(
     first: Predictions,
     second: Predictions,
     first_thresholds: Thresholds = None,
     second_thresholds: Thresholds = None,
-    samples: int = 1000,
+    resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> dict[str, Any]:
+    measures: Sequence[Measure] = MEASURES,
+) -> Differences:
     """Compare two classifiers' predictions of the same images.
 
     Parameters
@@ -29,16 +37,21 @@ def differences(
     first, second
         In the same order.
     first_thresholds, second_thresholds
-        For several labels, see :func:`~faster_isnet.evaluation.scores`.
-    samples, level, seed
-        Of the intervals, see :func:`~faster_isnet.evaluation.scores`.
+        For multi-label predictions, see :func:`~faster_isnet.evaluation.scores`.
+    resamples
+        Number of resamples of groups of images, see :func:`~faster_isnet.evaluation.scores`.
+    level
+        Of the intervals, in (0, 1).
+    seed
+        Of the resampling.
+    measures
+        Those of all predictions and of classes are compared.
 
     Returns
     -------
-    dict
-        As :func:`~faster_isnet.evaluation.scores` returns, second minus first, without the
-        ``groups`` and the ``confusion``. Intervals are of resampled groups, drawn for both at
-        once; those of a class's ``auc`` are DeLong's, with the two-sided ``p`` of no difference.
+    Differences
+        Second minus first. Both are measured on the same resamples of groups; the intervals of a
+        class's AUC are DeLong's, with the two-sided ``p`` of no difference.
 
     Raises
     ------
@@ -47,46 +60,35 @@ def differences(
         :func:`~faster_isnet.evaluation.scores` does.
     """
     check_same_images(first, second)
-    weights = original_and_resamples(len(first.names), first.groups, samples, seed)
-    a = measure(first, first_thresholds, weights)
-    b = measure(second, second_thresholds, weights)
-    has = first.has_class
-    return {
-        "images": len(first.names),
-        **_scored(a.overall, b.overall, level),
-        "macro": _scored(a.macro, b.macro, level),
-        "classes": {
-            name: {
-                "images": int(has[:, c].sum()),
-                **_scored(_of_class(a.by_class, c), _of_class(b.by_class, c), level),
-                "auc": _auc(first, second, c, level),
-            }
-            for c, name in enumerate(first.class_names)
+    weights = original_and_resamples(len(first.names), first.groups, resamples, seed)
+    one = Outcomes.of(first, first_thresholds, weights)
+    two = Outcomes.of(second, second_thresholds, weights)
+    by_class = [(m, m.function(one), m.function(two)) for m in of_type(measures, ClassMeasure)]
+
+    def scored(measure: Measure, a: Floats, b: Floats) -> Score:
+        return score(b - a, level, "one of the two has no value", measure.interval)
+
+    def of_class(c: int) -> ClassScores:
+        has = first.has_class[:, c]
+        pair = first.probabilities[:, c], second.probabilities[:, c]
+        return ClassScores(
+            int(has.sum()),
+            {
+                m.name: m.class_difference(has, *pair, level)
+                if m.class_difference
+                else scored(m, a[:, c], b[:, c])
+                for m, a, b in by_class
+            },
+        )
+
+    return Differences(
+        images=len(first.names),
+        overall={
+            m.name: scored(m, m.function(one), m.function(two))
+            for m in of_type(measures, OverallMeasure)
         },
-    }
-
-
-def _of_class(values: Mapping[str, Floats], c: int) -> dict[str, Floats]:
-    return {name: each[:, c] for name, each in values.items()}
-
-
-def _scored(
-    first: Mapping[str, Floats], second: Mapping[str, Floats], level: float
-) -> dict[str, Score]:
-    return {
-        name: score(second[name] - first[name], level, "one of the two has no value")
-        for name in first
-    }
-
-
-def _auc(first: Predictions, second: Predictions, c: int, level: float) -> Score:
-    has = first.has_class[:, c]
-    if min(has.sum(), np.logical_not(has).sum()) < 2:
-        return no_score("needs two images with the class and two without")
-    found = auc_difference(has, second.probabilities[:, c], first.probabilities[:, c], level)
-    if np.isnan(found.p):
-        return {
-            **no_score("DeLong's variance is 0: no image is between others"),
-            "value": found.value,
-        }
-    return found._asdict()
+        macro={
+            m.name: scored(m, mean_over_classes(a), mean_over_classes(b)) for m, a, b in by_class
+        },
+        classes={name: of_class(c) for c, name in enumerate(first.class_names)},
+    )

@@ -1,60 +1,69 @@
-"""Testing a trained classifier: its scores, where it looks, and what the background does to it."""
+"""Evaluate a trained classifier: scores, attention, and sensitivity to the background."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, fields
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from faster_isnet.common.checks import NO_MASK, check_range
+from faster_isnet.common.renaming import renamed_arguments
 from faster_isnet.data.backgrounds import BACKGROUNDS, ReplacedBackground
 from faster_isnet.data.dataset import Item
 from faster_isnet.data.module import ImageSet
-from faster_isnet.evaluation import (
+from faster_isnet.evaluation.attention import (
     PREDICTION,
-    Predictions,
     attention_scores,
-    choose_thresholds,
-    decisions,
     measure_attention,
     positions,
-    predict,
-    scores,
-    sensitivity,
     worst,
 )
-from faster_isnet.evaluation.measures import Thresholds
+from faster_isnet.evaluation.measures import (
+    BACKGROUND_SHARE,
+    MEASURES,
+    Measure,
+    SensitivityMeasure,
+    check_measures,
+    of_type,
+)
+from faster_isnet.evaluation.predictions import Predictions, predict
+from faster_isnet.evaluation.results import DrawnPicture, Results, Sensitivity
+from faster_isnet.evaluation.scores import scores
+from faster_isnet.evaluation.sensitivity import sensitivity
+from faster_isnet.evaluation.thresholds import Thresholds, choose_thresholds, decisions
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.plotting.heatmaps import explanation_figure, png
 
 
 @dataclass(frozen=True)
-class TestSettings:
-    """How a classifier is tested.
+class EvaluationSettings:
+    """Configure how a classifier is evaluated.
 
     Parameters
     ----------
     composite
         Of the heatmaps, see :class:`~faster_isnet.Explainer`.
-    samples
-        How often groups of images are drawn for an interval, see
+    resamples
+        Number of resamples of groups of images for an interval, see
         :func:`~faster_isnet.evaluation.scores`.
     level
         Of the intervals, in (0, 1).
     seed
-        Of the drawing, and of the backgrounds that are drawn.
+        Of the resampling, and of the backgrounds that are random.
     examples
-        How many images of each class are shown with their heatmaps: the first ones, so that they
-        are the same for every classifier.
+        Number of images of each class that are shown with their heatmaps: the first ones, so that
+        they are the same for every classifier.
     worst
-        How many of the images with the most relevance in the background are shown.
+        Number of images shown that have the most relevance in the background.
     batch_size
         Images at a time.
     accelerator
@@ -66,10 +75,8 @@ class TestSettings:
         If a number is out of range.
     """
 
-    __test__ = False  # for pytest, which takes the name for its own
-
     composite: str = "flex"
-    samples: int = 1000
+    resamples: int = 1000
     level: float = 0.95
     seed: int = 0
     examples: int = 2
@@ -78,76 +85,42 @@ class TestSettings:
     accelerator: str = "auto"
 
     def __post_init__(self) -> None:
-        """Check the numbers before a network is asked anything."""
-        for name, least in {"samples": 1, "examples": 0, "worst": 0, "batch_size": 1}.items():
+        """Check the numbers before a network is run."""
+        for name, least in {"resamples": 1, "examples": 0, "worst": 0, "batch_size": 1}.items():
             check_range(name, getattr(self, name), least)
         check_range("level", self.level, 0, 1, open_low=True)
         check_range("seed", self.seed, 0)
 
     @property
     def resampling(self) -> dict[str, Any]:
-        """What functions that make intervals take."""
-        return {"samples": self.samples, "level": self.level, "seed": self.seed}
+        """Return the arguments of functions that make intervals."""
+        return {"resamples": self.resamples, "level": self.level, "seed": self.seed}
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """An image beside its heatmap, and what was said of it.
-
-    Attributes
-    ----------
-    kind
-        ``"example"``, or ``"worst"`` for one of those with the most relevance in the background.
-    image
-        Its name.
-    label, predicted
-        Names of its classes.
-    right
-        Whether these are the same.
-    background_share
-        ``None`` if it has no mask.
-    png
-        The picture.
-    """
-
-    kind: str
-    image: str
-    label: str
-    predicted: str
-    right: bool
-    background_share: float | None
-    png: bytes
-
-    def row(self) -> dict[str, Any]:
-        """Return what is said of it, ready for JSON."""
-        return {each.name: getattr(self, each.name) for each in fields(self) if each.name != "png"}
-
-
-@dataclass(frozen=True, eq=False)
-class Judgement:
-    """What was found on one data set.
+class Evaluation:
+    """Hold what was found on one data set.
 
     Attributes
     ----------
     predictions
         Of all images.
-    metrics
-        Ready for JSON: the ``thresholds`` for several labels, the ``scores``, ``attention`` and
-        ``sensitivity``; the last two ``None`` where fewer than two images have a mask.
+    results
+        What was measured.
     attention
         Of each image with a mask, see :func:`~faster_isnet.evaluation.measure_attention`.
     pictures
-        To look at.
+        Of examples, and of the images with the most relevance in the background.
     """
 
     predictions: Predictions
-    metrics: dict[str, Any]
+    results: Results
     attention: pd.DataFrame
-    pictures: list[Picture]
+    pictures: list[DrawnPicture]
 
 
-class Judge:
-    """Judges one classifier on any number of data sets.
+class Evaluator:
+    """Evaluate one classifier on any number of data sets.
 
     Parameters
     ----------
@@ -158,30 +131,43 @@ class Judge:
         K names.
     settings
         How; ``None`` for the defaults.
+    measures
+        What is measured, see :mod:`faster_isnet.evaluation.measures`.
+
+    Raises
+    ------
+    ValueError
+        If two measures have one name, or the share of relevance in the background is missing.
     """
 
     def __init__(
-        self, network: nn.Module, class_names: list[str], settings: TestSettings | None = None
+        self,
+        network: nn.Module,
+        class_names: list[str],
+        settings: EvaluationSettings | None = None,
+        measures: Sequence[Measure] = MEASURES,
     ) -> None:
-        self.settings = TestSettings() if settings is None else settings
+        check_measures(measures)
+        self.settings = EvaluationSettings() if settings is None else settings
         self.class_names = class_names
+        self.measures = tuple(measures)
         self._fabric = lightning.Fabric(accelerator=self.settings.accelerator, devices=1)
         self._network = self._fabric.to_device(network.eval())
         self._explainer = Explainer(self._network, self.settings.composite, input_rule="zb")
 
     def thresholds(self, validation: ImageSet) -> dict[str, float]:
-        """Choose for several labels from where on an image has one, on validation images."""
+        """Choose per-class decision thresholds on the validation set, if multi-label."""
         return choose_thresholds(self._predict(validation))
 
-    def __call__(self, dataset: ImageSet, thresholds: Thresholds = None) -> Judgement:
-        """Judge the classifier on a data set.
+    def __call__(self, dataset: ImageSet, thresholds: Thresholds = None) -> Evaluation:
+        """Evaluate the classifier on a data set.
 
         Parameters
         ----------
         dataset
-            Images that it has not seen, without augmentation, whose names differ.
+            Images that are not in the training set, without augmentation, whose names differ.
         thresholds
-            For several labels, see :func:`~faster_isnet.evaluation.scores`.
+            If multi-label, see :func:`~faster_isnet.evaluation.scores`.
 
         Raises
         ------
@@ -189,26 +175,27 @@ class Judge:
             As :func:`~faster_isnet.evaluation.scores` and
             :func:`~faster_isnet.evaluation.attention_scores` do.
         """
-        resampling = self.settings.resampling
+        options = self._options
         predictions = self._predict(dataset)
         target = PREDICTION if predictions.task == "multiclass" else "highest-logit"
         attention = measure_attention(
-            self._explainer, self._loader(dataset), predictions.names, target
+            self._explainer, self._loader(dataset), predictions.names, target, self.measures
         )
-        metrics: dict[str, Any] = {
-            "thresholds": None if thresholds is None else dict(thresholds),
-            "scores": scores(predictions, thresholds, **resampling),
-            "attention": None,
-            "sensitivity": None,
-        }
-        if len(attention) >= 2:
-            metrics["attention"] = attention_scores(attention, predictions, **resampling)
-            masked = positions(attention, predictions)
-            metrics["sensitivity"] = self._sensitivity(
-                Subset(dataset, masked), predictions.take(masked), thresholds
-            )
+        has_masks = len(attention) >= 2
+        results = Results(
+            thresholds=None if thresholds is None else dict(thresholds),
+            scores=scores(predictions, thresholds, **options),
+            attention=attention_scores(attention, predictions, **options) if has_masks else None,
+            sensitivity=self._sensitivity(dataset, predictions, attention, thresholds)
+            if has_masks
+            else None,
+        )
         pictures = self._pictures(dataset, predictions, thresholds, attention, target)
-        return Judgement(predictions, metrics, attention, pictures)
+        return Evaluation(predictions, results, attention, pictures)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {**self.settings.resampling, "measures": self.measures}
 
     def _loader(self, dataset: Dataset[Item]) -> DataLoader[Item]:
         loader = DataLoader(dataset, self.settings.batch_size)
@@ -220,19 +207,25 @@ class Judge:
         return predict(self._network, self._loader(dataset), self.class_names, names, groups)
 
     def _sensitivity(
-        self, dataset: Dataset[Item], before: Predictions, thresholds: Thresholds
-    ) -> dict[str, Any]:
-        """Say what other backgrounds do to the predictions of images that all have a mask."""
+        self,
+        dataset: ImageSet,
+        predictions: Predictions,
+        attention: pd.DataFrame,
+        thresholds: Thresholds,
+    ) -> Sensitivity:
+        """Measure how other backgrounds change the predictions of the images with a mask."""
+        masked = positions(attention, predictions)
+        images, before = Subset(dataset, masked), predictions.take(masked)
         labels, names, groups = list(before.labels), before.names, before.groups
-        resampling = self.settings.resampling
         backgrounds = {}
         for kind in BACKGROUNDS:
-            replaced = ReplacedBackground(dataset, kind, labels, self.settings.seed)
+            replaced = ReplacedBackground(images, kind, labels, self.settings.seed)
             loader = self._loader(replaced)
             after = predict(self._network, loader, self.class_names, names, groups)
-            backgrounds[kind] = sensitivity(before, after, thresholds, **resampling)
-        untouched = sensitivity(before, before, thresholds, **resampling)["accuracy"]
-        return {"images": len(names), "accuracy": untouched, "backgrounds": backgrounds}
+            backgrounds[kind] = sensitivity(before, after, thresholds, **self._options)
+        untouched = sensitivity(before, before, thresholds, **self._options)
+        states = [m.name for m in of_type(self.measures, SensitivityMeasure) if not m.compares]
+        return Sensitivity(len(names), {name: untouched[name] for name in states}, backgrounds)
 
     def _pictures(
         self,
@@ -241,28 +234,28 @@ class Judge:
         thresholds: Thresholds,
         attention: pd.DataFrame,
         target: str,
-    ) -> list[Picture]:
-        """Show examples of each class, and where most relevance is in the background."""
+    ) -> list[DrawnPicture]:
+        """Draw examples of each class, and the images with the most relevance in the background."""
         names = list(predictions.names)
-        shares = dict(zip(attention["name"], attention["background share"], strict=True))
-        has, said = predictions.has_class, decisions(predictions, thresholds)
+        shares = dict(zip(attention["name"], attention[BACKGROUND_SHARE], strict=True))
+        has, decided = predictions.has_class, decisions(predictions, thresholds)
         shown = [("example", i) for i in _first_of_each_class(has, self.settings.examples)]
         most = worst(attention, self.settings.worst)
         shown += [("worst", i) for i in positions(most, predictions)]
         return [
-            Picture(
-                kind,
-                names[i],
-                self._called(has[i]),
-                self._called(said[i]),
-                bool((has[i] == said[i]).all()),
-                shares.get(names[i]),
-                self._draw(dataset[i], Path(names[i]).name, self._called(said[i]), target),
+            DrawnPicture(
+                kind=kind,
+                image=names[i],
+                label=self._named(has[i]),
+                predicted=self._named(decided[i]),
+                right=bool((has[i] == decided[i]).all()),
+                background_share=shares.get(names[i]),
+                png=self._draw(dataset[i], Path(names[i]).name, self._named(decided[i]), target),
             )
             for kind, i in shown
         ]
 
-    def _called(self, classes: Iterable[bool]) -> str:
+    def _named(self, classes: Iterable[bool]) -> str:
         pairs = zip(self.class_names, classes, strict=True)
         return ", ".join(name for name, applies in pairs if applies) or "none"
 
@@ -276,7 +269,21 @@ class Judge:
         return png(figure, dpi=100)  # a page holds dozens
 
 
-def _first_of_each_class(has_class: np.ndarray[Any, np.dtype[np.bool_]], count: int) -> list[int]:
+def _first_of_each_class(has_class: npt.NDArray[np.bool_], count: int) -> list[int]:
     """Return the positions of the first images of each class, none twice."""
     found = [int(i) for column in has_class.T for i in np.flatnonzero(column)[:count]]
     return list(dict.fromkeys(found))
+
+
+def __getattr__(name: str) -> Any:
+    """Return a class by the name that it had before 0.2, with a warning."""
+    renamed: dict[str, type] = {"Judge": Evaluator, "TestSettings": EvaluationSettings}
+    if name not in renamed:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = renamed[name]
+    warnings.warn(
+        f"{name} is called {new.__name__} now; the old name will go",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return renamed_arguments(samples="resamples")(new) if new is EvaluationSettings else new

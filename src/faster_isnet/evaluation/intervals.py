@@ -1,9 +1,9 @@
-"""Scores with intervals, by resampling groups of images."""
+"""Compute scores with intervals by resampling groups of images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -11,54 +11,80 @@ import numpy.typing as npt
 from faster_isnet.common.checks import check_range
 
 Floats = npt.NDArray[np.float64]
-Score = dict[str, Any]
-"""``value``, ``low``, ``high``; where there is none they are ``None``, and ``reason`` says why."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Hold a value with its confidence interval.
+
+    Attributes
+    ----------
+    value
+        ``None`` where the value is not defined, such as the recall of a class without images.
+    low, high
+        Ends of the interval; ``None`` where there is none.
+    reason
+        Why the value or the interval is missing.
+    p
+        Of a difference that has been tested: the two-sided p-value of "the difference is 0".
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    reason: str | None = None
+    p: float | None = None
 
 
 def resample(
-    images: int, groups: Sequence[str] | None = None, samples: int = 1000, seed: int = 0
+    images: int, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
 ) -> Floats:
-    """Draw groups of images with replacement, as many as there are, again and again.
+    """Draw groups of images with replacement, each time as many groups as there are.
 
-    Images of one patient are alike: who draws images instead of patients finds intervals that are
+    Images of one patient are alike: resampling images instead of patients gives intervals that are
     too narrow (Field and Welsh, Journal of the Royal Statistical Society B 69, 2007).
 
     Parameters
     ----------
     images
-        How many images.
+        Number of images.
     groups
-        The group of each; by default each image is on its own.
-    samples
-        How often to draw, ≥ 1.
+        The group of each image; by default each image is a group of its own.
+    resamples
+        Number of resamples, ≥ 1.
     seed
-        Of the drawing.
+        Of the random numbers.
 
     Returns
     -------
     array
-        ``[samples, images]``: how often each image has been drawn.
+        ``[resamples, images]``: how often each image was drawn.
+
+    Raises
+    ------
+    ValueError
+        If ``resamples`` is less than 1.
 
     Examples
     --------
-    >>> resample(4, ["a", "a", "b", "b"], samples=2)[:, ::2].sum(1)
+    >>> resample(4, ["a", "a", "b", "b"], resamples=2)[:, ::2].sum(1)
     array([2., 2.])
     """
-    check_range("samples", samples, 1)
+    check_range("resamples", resamples, 1)
     each = range(images) if groups is None else groups
     names, group_of = np.unique(np.asarray(each), return_inverse=True)
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=samples)
+    drawn = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
     return drawn[:, group_of].astype(np.float64)
 
 
 def percentiles(values: npt.ArrayLike, level: float = 0.95) -> tuple[float, float] | None:
-    """Return the interval that holds the middle of resampled values.
+    """Return the percentile interval of resampled values.
 
     Parameters
     ----------
     values
-        ``[samples]``; NaN where a resample has no such value (it lacks a class).
+        ``[resamples]``; NaN where a resample has no such value (it lacks a class).
     level
         In (0, 1).
 
@@ -67,6 +93,11 @@ def percentiles(values: npt.ArrayLike, level: float = 0.95) -> tuple[float, floa
     tuple or None
         The (1 − level)/2 quantiles from below and above; ``None`` if more than one resample in
         twenty has no value.
+
+    Raises
+    ------
+    ValueError
+        If ``level`` is out of range.
     """
     check_range("level", level, 0, 1, open_low=True)
     found = np.asarray(values, dtype=np.float64)
@@ -77,13 +108,13 @@ def percentiles(values: npt.ArrayLike, level: float = 0.95) -> tuple[float, floa
 
 
 def original_and_resamples(
-    images: int, groups: Sequence[str] | None = None, samples: int = 1000, seed: int = 0
+    images: int, groups: Sequence[str] | None = None, resamples: int = 1000, seed: int = 0
 ) -> Floats:
-    """Return how often each image counts, first as they are, then in each resample.
+    """Return the weights of the images in the original sample and in each resample.
 
-    ``[1 + samples, images]``; the first row is of ones, the others are those of :func:`resample`.
+    ``[1 + resamples, images]``; the first row is of ones, the others are those of :func:`resample`.
     """
-    return np.concatenate([np.ones((1, images)), resample(images, groups, samples, seed)])
+    return np.concatenate([np.ones((1, images)), resample(images, groups, resamples, seed)])
 
 
 def ratio(part: Floats, whole: Floats) -> Floats:
@@ -91,47 +122,52 @@ def ratio(part: Floats, whole: Floats) -> Floats:
     return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole > 0)
 
 
-def score(values: Floats, level: float, lacking: str) -> Score:
-    """Return the first of the values, with the interval of the others.
+def score(values: Floats, level: float, missing: str, interval: bool = True) -> Score:
+    """Return the first of the values, with the percentile interval of the others.
 
     Parameters
     ----------
     values
-        ``[1 + samples]``, as :func:`original_and_resamples` has them; NaN where there is none.
+        ``[1 + resamples]``, in the order of :func:`original_and_resamples`; NaN where undefined.
     level
         Of the interval, in (0, 1).
-    lacking
-        The reason, if the first is NaN.
+    missing
+        The reason to give if the first value is NaN.
+    interval
+        Whether to compute an interval.
     """
     if np.isnan(values[0]):
-        return no_score(lacking)
-    interval = percentiles(values[1:], level)
-    if interval is None:
-        return {**no_score("too few images for an interval"), "value": float(values[0])}
-    return {"value": float(values[0]), "low": interval[0], "high": interval[1]}
+        return Score(None, reason=missing)
+    value = float(values[0])
+    if not interval:
+        return Score(value)
+    ends = percentiles(values[1:], level)
+    if ends is None:
+        return Score(value, reason="too few images for an interval")
+    return Score(value, *ends)
 
 
-def no_score(reason: str) -> Score:
-    """Return the score of what has none."""
-    return {"value": None, "low": None, "high": None, "reason": reason}
-
-
-def mean_score(values: npt.ArrayLike, weights: Floats, level: float) -> Score:
-    """Return the mean of a value of each image, with its interval.
+def mean_score(
+    values: npt.ArrayLike, weights: Floats, level: float, interval: bool = True
+) -> Score:
+    """Return the mean of one value per image, with its interval.
 
     Parameters
     ----------
     values
         ``[N]``.
     weights
-        ``[1 + samples, N]`` of :func:`original_and_resamples`; 0 for images that do not count.
+        ``[1 + resamples, N]`` of :func:`original_and_resamples`; 0 for images to leave out.
     level
         Of the interval, in (0, 1).
+    interval
+        Whether to compute an interval.
 
     Examples
     --------
-    >>> mean_score([0.0, 1.0], np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]]), 0.9)["value"]
+    >>> mean_score([0.0, 1.0], np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]]), 0.9).value
     0.5
     """
     each = np.asarray(values, dtype=np.float64)
-    return score(ratio(weights @ each, weights.sum(1)), level, "there are no such images")
+    means = ratio(weights @ each, weights.sum(1))
+    return score(means, level, "there are no such images", interval)

@@ -1,4 +1,4 @@
-"""What a model says of the images of a data set."""
+"""Predict the images of a data set, and save and load the predictions."""
 
 from __future__ import annotations
 
@@ -20,26 +20,33 @@ _COLUMNS = ("name", "group", "task", "label")
 
 @dataclass(frozen=True, eq=False)  # eq=False: comparing arrays gives no single truth value
 class Predictions:
-    """The labels and probabilities of N images and C classes.
+    """Hold the labels and the predicted probabilities of N images and C classes.
 
     Parameters
     ----------
     names
         N names of images.
     labels
-        ``[N]`` indices of classes, or for several labels ``[N, C]`` of zeros and ones.
+        ``[N]`` indices of classes, or if multi-label ``[N, C]`` of zeros and ones.
     probabilities
         ``[N, C]`` in [0, 1].
     class_names
         C names.
     groups
-        N names of what belongs together, such as patients; by default each image is on its own.
+        N names of groups of images that belong together, such as patients; by default each image is
+        a group of its own.
 
     Raises
     ------
     ValueError
-        If lengths do not fit, there are no images, a label is no class, or a probability is not
-        in [0, 1] (NaN included).
+        If lengths do not fit, there are no images, a label is not the index of a class, or a
+        probability is not in [0, 1] (NaN included).
+
+    Examples
+    --------
+    >>> labels, probabilities = np.array([0, 1]), np.array([[0.9, 0.1], [0.4, 0.6]])
+    >>> Predictions(["a.png", "b.png"], labels, probabilities, ["cat", "dog"]).task
+    'multiclass'
     """
 
     names: Sequence[str]
@@ -49,10 +56,10 @@ class Predictions:
     groups: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        """Check that all of it fits together."""
+        """Check lengths, labels and probabilities."""
         n, classes = len(self.names), len(self.class_names)
         if n == 0:
-            raise ValueError("there are no images to judge")
+            raise ValueError("there are no images to evaluate")
         if self.probabilities.shape != (n, classes):
             raise ValueError(
                 f"probabilities must be {[n, classes]}, images by classes, got "
@@ -62,7 +69,7 @@ class Predictions:
             raise ValueError("probabilities must lie in [0, 1]; look at the model's logits")
         if self.labels.shape not in ((n,), (n, classes)):
             raise ValueError(
-                f"labels must be {[n]}, or {[n, classes]} for several labels, got "
+                f"labels must be {[n]}, or {[n, classes]} if multi-label, got "
                 f"{list(self.labels.shape)}"
             )
         largest = 1 if self.task == "multilabel" else classes - 1
@@ -78,13 +85,13 @@ class Predictions:
 
     @property
     def has_class(self) -> npt.NDArray[np.bool_]:
-        """``[N, C]``, which classes each image has."""
+        """``[N, C]`` of booleans: which classes each image has."""
         if self.task == "multilabel":
             return self.labels.astype(bool)
         return np.equal(self.labels[:, None], np.arange(len(self.class_names)))
 
     def take(self, positions: Sequence[int]) -> Predictions:
-        """Return those of some images, by their positions."""
+        """Select images by their positions."""
         chosen = list(positions)
         return Predictions(
             [self.names[i] for i in chosen],
@@ -115,11 +122,11 @@ class Predictions:
             table = pd.read_csv(path, dtype=dict.fromkeys(_COLUMNS, str), keep_default_na=False)
             of_classes = [str(c) for c in table.columns if c not in _COLUMNS]
             labels = np.array([[int(x) for x in cell.split()] for cell in table["label"]])
-            several = check_choice("task", table["task"].iloc[0], TASKS) == "multilabel"
+            multilabel = check_choice("task", table["task"].iloc[0], TASKS) == "multilabel"
             groups = None if (table["group"] == "").all() else list(table["group"])
             return cls(
                 list(table["name"]),
-                labels if several else labels[:, 0],
+                labels if multilabel else labels[:, 0],
                 table[of_classes].to_numpy(np.float64),
                 [c.removeprefix("probability of ") for c in of_classes],
                 groups,
@@ -154,7 +161,7 @@ def predict(
     names: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
 ) -> Predictions:
-    """Ask a model about all images of a loader.
+    """Predict all images of a loader.
 
     Parameters
     ----------
@@ -162,7 +169,7 @@ def predict(
         Maps images ``[B, ...]`` to logits ``[B, C]``; call its ``eval()`` first.
     batches
         ``(images, labels, ...)`` in the order of ``names``, with labels ``[B]``, or ``[B, C]`` of
-        zeros and ones for several labels.
+        zeros and ones if multi-label.
     class_names
         C names.
     names, groups
@@ -177,7 +184,7 @@ def predict(
         raise ValueError("the model is in training mode; call its eval() first")
     pairs = [(model(images).cpu().double(), labels.cpu()) for images, labels, *_ in batches]
     if not pairs:
-        raise ValueError("there are no images to judge")
+        raise ValueError("there are no images to evaluate")
     logits, labels = (torch.cat(each) for each in zip(*pairs, strict=True))
     probabilities = logits.sigmoid() if labels.dim() == 2 else logits.softmax(1)
     names = [str(number) for number in range(len(labels))] if names is None else list(names)

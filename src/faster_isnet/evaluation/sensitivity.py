@@ -1,25 +1,28 @@
-"""What the background does to predictions."""
+"""Measure how predictions change when images are changed."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-import numpy as np
+from faster_isnet.common.renaming import renamed_arguments
+from faster_isnet.evaluation.changes import Change
+from faster_isnet.evaluation.intervals import Score, mean_score, original_and_resamples
+from faster_isnet.evaluation.measures import MEASURES, Measure, SensitivityMeasure, of_type
+from faster_isnet.evaluation.predictions import Predictions
+from faster_isnet.evaluation.thresholds import Thresholds
 
-from faster_isnet.evaluation.intervals import mean_score, original_and_resamples
-from faster_isnet.evaluation.measures import Thresholds, decisions
-from faster_isnet.evaluation.predictions import Predictions, check_same_images
 
-
+@renamed_arguments(samples="resamples")
 def sensitivity(
     before: Predictions,
     after: Predictions,
     thresholds: Thresholds = None,
-    samples: int = 1000,
+    resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
-) -> dict[str, Any]:
-    """Compare predictions of images before and after something was done to them.
+    measures: Sequence[Measure] = MEASURES,
+) -> dict[str, Score]:
+    """Compare predictions of images before and after the images were changed.
 
     Parameters
     ----------
@@ -27,37 +30,37 @@ def sensitivity(
         Of the same images, such as with another background
         (:class:`~faster_isnet.data.backgrounds.ReplacedBackground`).
     thresholds
-        For several labels, see :func:`~faster_isnet.evaluation.scores`.
-    samples, level, seed
+        For multi-label predictions, see :func:`~faster_isnet.evaluation.scores`.
+    resamples, level, seed
         Of the intervals, which are of resampled groups; see
         :func:`~faster_isnet.evaluation.scores`.
+    measures
+        Those of sensitivity are computed.
 
     Returns
     -------
     dict
-        A :data:`~faster_isnet.evaluation.intervals.Score` each: ``changed``, the share of images
-        whose predicted class is another (with several labels, of labels); ``probability change``,
-        the mean of ½ Σ|Δp| over classes, the largest change of any set of classes' probability
-        (with several labels, the mean of |Δp|); ``accuracy``, after.
+        A :class:`~faster_isnet.evaluation.intervals.Score` for each measure of sensitivity, by its
+        name.
 
     Raises
     ------
     ValueError
         If they are not of the same images and classes, or as
         :func:`~faster_isnet.evaluation.scores` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels, probabilities = np.array([0, 1]), np.array([[0.9, 0.1], [0.4, 0.6]])
+    >>> before = Predictions(["a", "b"], labels, probabilities, ["no", "yes"])
+    >>> after = Predictions(["a", "b"], labels, probabilities[[0, 0]], ["no", "yes"])
+    >>> sensitivity(before, after)["changed"].value
+    0.5
     """
-    check_same_images(before, after)
-    old, new = decisions(before, thresholds), decisions(after, thresholds)
-    moved = np.abs(after.probabilities - before.probabilities)
-    if before.task == "multiclass":
-        changed, moved = (old != new).any(1), moved.sum(1) / 2
-        right = (new & after.has_class).any(1)
-    else:
-        changed, moved = (old != new).mean(1), moved.mean(1)
-        right = (new == after.has_class).mean(1)
-    weights = original_and_resamples(len(before.names), before.groups, samples, seed)
+    change = Change.of(before, after, thresholds)
+    weights = original_and_resamples(len(before.names), before.groups, resamples, seed)
     return {
-        "changed": mean_score(changed, weights, level),
-        "probability change": mean_score(moved, weights, level),
-        "accuracy": mean_score(right, weights, level),
+        measure.name: mean_score(measure.function(change), weights, level, measure.interval)
+        for measure in of_type(measures, SensitivityMeasure)
     }

@@ -1,5 +1,5 @@
-"""Draw images, masks and heatmaps with matplotlib.
+"""Draw images, masks, heatmaps, curves and bars with matplotlib.
 
-Pages and tables are in :mod:`faster_isnet.reporting`; nothing here knows where a heatmap comes
-from.
+Pages and tables are in :mod:`faster_isnet.reporting`; functions here take plain arrays and tensors,
+and do not depend on how these were made.
 """

@@ -1,6 +1,10 @@
-"""Pages and tables of what was found."""
+"""Write pages and tables of evaluations.
 
-from faster_isnet.reporting.run_report import check_runs, write_report
-from faster_isnet.reporting.tables import text_table
+What they show is measured in :mod:`faster_isnet.evaluation`, and drawn by
+:mod:`faster_isnet.plotting`.
+"""
 
-__all__ = ["check_runs", "text_table", "write_report"]
+from faster_isnet.reporting.evaluation_page import check_comparable, write_report
+from faster_isnet.reporting.result_tables import text_table
+
+__all__ = ["check_comparable", "text_table", "write_report"]

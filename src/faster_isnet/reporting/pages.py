@@ -1,4 +1,4 @@
-"""Pages that carry all they need: their templates, and pictures as text."""
+"""Make pages that hold all they need: templates, and pictures as text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from faster_isnet.plotting.heatmaps import percent, png
 
 
 def environment(*packages: str) -> Environment:
-    """Return the templates of ``packages`` and of this one; all values in them are escaped."""
+    """Load the templates of ``packages`` and of this one; all values in them are escaped."""
     made = Environment(
         loader=ChoiceLoader(
             [PackageLoader(each) for each in (*packages, "faster_isnet.reporting")]
@@ -27,11 +27,11 @@ def environment(*packages: str) -> Environment:
 
 
 def script_hash(script: str) -> str:
-    """Return what a content security policy calls this script, the only one it lets run."""
+    """Return the hash by which a content security policy allows this script, and no other."""
     return "sha256-" + base64.b64encode(sha256(script.encode()).digest()).decode()
 
 
 def data_uri(picture: Figure | bytes) -> str:
-    """Return a figure, or a PNG, as an address that holds it all."""
+    """Return a figure, or a PNG, as a ``data:`` URI that holds it all."""
     content = png(picture) if isinstance(picture, Figure) else picture
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")

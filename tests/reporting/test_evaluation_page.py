@@ -1,4 +1,4 @@
-"""The page of tested runs, as text; test_browser.py opens it."""
+"""The page of evaluations, as text; test_browser.py opens it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from faster_isnet.evaluation.evaluation_files import TestedRun
-from faster_isnet.reporting.run_report import headline, render_report, write_report
+from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
+from faster_isnet.reporting.evaluation_page import headline, render_report, write_report
 from html_page import Page
 
 
 @pytest.fixture(scope="module")
-def html(tested: list[TestedRun], compared: dict) -> str:
-    return render_report(tested, compared)
+def html(evaluations: list[SavedEvaluation], compared: dict) -> str:
+    return render_report(evaluations, compared)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,9 @@ def test_the_page_carries_all_it_needs_and_may_load_nothing(html: str, page: Pag
     )
 
 
-def test_names_are_text_and_nothing_else(html: str, tested: list[TestedRun]):
+def test_names_are_text_and_nothing_else(html: str, evaluations: list[SavedEvaluation]):
     assert html.count("<script") == 1
-    assert tested[1].name not in html
+    assert evaluations[1].name not in html
 
 
 def test_it_can_be_read_without_seeing(page: Page):
@@ -54,11 +54,15 @@ def test_it_can_be_read_without_seeing(page: Page):
     assert all(section["aria-labelledby"] in ids for section in page.all("section"))
 
 
-def test_every_set_run_and_class_is_there(page: Page, tested: list[TestedRun]):
-    for text in ("Images: test", "Images: elsewhere", "Points that each has more than foreground"):
+def test_every_set_classifier_and_class_is_there(page: Page, evaluations: list[SavedEvaluation]):
+    for text in (
+        "Images: test",
+        "Images: elsewhere",
+        "Difference to foreground on the same images",
+    ):
         assert text in page.text
     assert "Fewer than two of these images have a mask" in page.text
-    assert page.text.count(tested[1].name) > 10
+    assert page.text.count(evaluations[1].name) > 10
     of_class = [
         a["data-class"] for tag, a in page.elements if tag == "figure" and "data-class" in a
     ]
@@ -67,29 +71,30 @@ def test_every_set_run_and_class_is_there(page: Page, tested: list[TestedRun]):
     assert len(page.all("img")) == (3 + 2 + 2 + 6 + 2) + (3 + 2 + 6)
 
 
-def test_one_run_alone_is_not_compared(tested: list[TestedRun]):
-    page = Page(render_report(tested[:1]))
-    assert "Points that" not in page.text
-    assert "p of AUC" not in page.text
+def test_one_evaluation_alone_is_not_compared(evaluations: list[SavedEvaluation]):
+    page = Page(render_report(evaluations[:1]))
+    assert "Difference to" not in page.text
+    assert "p (AUC" not in page.text
 
 
-def test_the_headline(tested: list[TestedRun]):
-    assert headline(tested[:1]) == (
-        "foreground is right on 100.0 % with 0.0 % of its relevance in the background."
+def test_the_headline(evaluations: list[SavedEvaluation]):
+    assert headline(evaluations[:1]) == (
+        "foreground classifies 100.0 % of images correctly, with 0.0 % of its relevance in the "
+        "background."
     )
 
 
-def test_what_cannot_stand_side_by_side(tested: list[TestedRun], tmp_path: Path):
+def test_what_cannot_stand_side_by_side(evaluations: list[SavedEvaluation], tmp_path: Path):
     path = tmp_path / "report.html"
     path.write_text("older")
-    other = replace(tested[1], metrics={**tested[1].metrics, "class_names": ["a", "b", "c"]})
-    for runs, message in (
-        ([], "no runs"),
-        ([tested[0]] * 2, r"2 runs are called 'foreground'; .* --name"),
-        ([tested[0], other], "compare runs of the same classes"),
+    other = replace(evaluations[1], class_names=["a", "b", "c"])
+    for several, message in (
+        ([], "no evaluations"),
+        ([evaluations[0]] * 2, r"2 runs are called 'foreground'; .* --name"),
+        ([evaluations[0], other], "compare runs of the same classes"),
     ):
         with pytest.raises(ValueError, match=message):
-            write_report(path, runs)
+            write_report(path, several)
     assert path.read_text() == "older"
-    write_report(path, tested[:1])
+    write_report(path, evaluations[:1])
     assert path.read_text().startswith("<!DOCTYPE html>")
