@@ -73,7 +73,7 @@ def _settle(model: nn.Module, images: Tensor) -> None:
     With those that they start with, the values of a deep network shrink from layer to layer.
     """
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
         model.train()(images)

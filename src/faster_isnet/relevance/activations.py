@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -13,23 +13,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faster_isnet.relevance.functions import (
-    Detour,
     Overwrite,
+    RelevanceNode,
     RelevancePass,
     ReLU,
-    ScaledReLU,
     StabilisedShare,
     stabilised_share,
 )
-from faster_isnet.relevance.normalisations import scale_rule, scaled
-from faster_isnet.relevance.ways import Entrance, Way
 
 TorchFunction = Callable[..., Any]
 
 
 def spellings(names: Iterable[str]) -> tuple[TorchFunction, ...]:
-    """Every way to call the functions of these names: functional, method, in place."""
-    spaces = (F, torch, torch.Tensor, torch._C._nn)
+    """Return the functions of these names: functional ones and methods."""
+    spaces = (F, torch, torch.Tensor)
     found = (getattr(space, n, None) for n in names for space in spaces)
     return tuple(dict.fromkeys(f for f in found if f is not None))
 
@@ -132,56 +129,36 @@ class ReLURule:
     """G_z = G_a · a / (a + ε) for ReLU in every spelling (method §1)."""
 
     epsilon: float
-    joins_ways: ClassVar[bool] = True
+    fuses: ClassVar[bool] = True
 
     def __call__(
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
-        """Compute ReLU, through the engine's own."""
+        """Compute ReLU, by one node for it and for the deferred rule of its input, if any."""
         z: Tensor = args[0] if args else kwargs["input"]
         inplace = writes_to_input(func, args, kwargs)
-        way = relevance_pass.ways.join(z, overwrites=inplace)
-        if way is None:
+        deferred = relevance_pass.deferred.fuse(z, overwrites=inplace)
+        if deferred is None:
 
             def share(g: Tensor, a: Tensor) -> tuple[Tensor]:
                 return (self._share(relevance_pass, g, a),)
 
             return ReLU.apply(relevance_pass, share, inplace, z)  # type: ignore[no-any-return]
-        if relevance_pass.entrances and way.rule is scale_rule:
-            return self._with_entrance(relevance_pass, inplace, z, way)
-        onward = way.rule  # and not the way itself, which would keep the operands alive
+        before = deferred.rule  # not ``deferred`` itself, which would keep the operands alive
 
         def rule(g: Tensor, a: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
-            return None, *onward(self._share(relevance_pass, g, a), *operands)
+            return None, *before(self._share(relevance_pass, g, a), *operands)
 
-        return ReLU.apply(relevance_pass, rule, inplace, z, *way.operands)  # type: ignore[no-any-return]
-
-    def _with_entrance(
-        self, relevance_pass: RelevancePass, inplace: bool, z: Tensor, way: Way
-    ) -> Tensor:
-        """Compute ReLU of what was scaled by channel: the share may be taken before or after."""
-
-        def rule(
-            g: Tensor | None, by_entrance: Tensor | None, a: Tensor, *factors: Tensor
-        ) -> Tensor:
-            if g is not None:
-                g = scaled(g, factors)
-            arriving = [one for one in (g, by_entrance) if one is not None]
-            return self._share(relevance_pass, reduce(torch.add, arriving), a)
-
-        a, operand = ScaledReLU.apply(relevance_pass, rule, inplace, z, *way.operands)
-        relevance_pass.latest_entrance = Entrance(operand, way.operands[1:])
-        return a  # type: ignore[no-any-return]
+        return ReLU.apply(relevance_pass, rule, inplace, z, *deferred.operands)  # type: ignore[no-any-return]
 
     def _share(self, relevance_pass: RelevancePass, g: Tensor, a: Tensor) -> Tensor:
         if self.epsilon < torch.finfo(a.dtype).tiny:  # a + ε is a: the gradient
             return torch.ops.aten.threshold_backward.default(g, a, 0)  # type: ignore[no-any-return]
         if relevance_pass.batched:
             return g * (a / (a + self.epsilon))
-        zero, one = relevance_pass.constants(a)
         if not torch.is_grad_enabled():
-            return stabilised_share(g, a, self.epsilon, one)
-        return StabilisedShare.apply(g, a, self.epsilon, zero, one)  # type: ignore[no-any-return]
+            return stabilised_share(g, a, self.epsilon)
+        return StabilisedShare.apply(g, a, self.epsilon)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -197,7 +174,7 @@ class ActivationRule:
     def __call__(
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
-        """Compute the activation and give its relevance the detour."""
+        """Compute the activation, with a node for its relevance."""
         phi, z, rest, kwargs, inplace = out_of_place(func, args, kwargs)
         if not z.requires_grad:
             return func(*args, **kwargs)  # type: ignore[no-any-return]
@@ -207,30 +184,30 @@ class ActivationRule:
 
         source = z.clone() if inplace else z
         y = phi(source, *rest, **kwargs)
-        if phi.__name__ == "tanh":  # the only one that keeps its output, which Detour touches
+        if phi.__name__ == "tanh":  # it saves its output, which RelevanceNode marks as changed
             y = y.clone()
-        return write_back(z, Detour.apply(relevance_pass, rule, y, source), inplace)
+        return write_back(z, RelevanceNode.apply(relevance_pass, rule, y, source), inplace)
 
 
 @dataclass(frozen=True)
 class GateRule:
     """No relevance for a gate: what it multiplies receives all of it.
 
-    The product's ordinary gradient gives the features x ⊙ gate ⊙ G; the way through the gate
-    ends here (the "signal-take-all" rule; Arras et al., 2019, and method §1).
+    The product's gradient gives the features x ⊙ gate ⊙ G; relevance of the gate ends here (the
+    "signal-take-all" rule; Arras et al., 2019, and method §1).
     """
 
     def __call__(
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
-        """Compute the gate and end its relevance."""
+        """Compute the gate, with a node that sends its relevance nowhere."""
         gate, z, rest, kwargs, inplace = out_of_place(func, args, kwargs)
         if not z.requires_grad:
             return func(*args, **kwargs)  # type: ignore[no-any-return]
         source = z.clone() if inplace else z
-        # The gates keep their output for their gradient, and Detour marks what it gets as changed.
+        # Gates save their output, which RelevanceNode marks as changed.
         y = gate(source, *rest, **kwargs).clone()
-        return write_back(z, Detour.apply(relevance_pass, _nowhere, y), inplace)
+        return write_back(z, RelevanceNode.apply(relevance_pass, _nowhere, y), inplace)
 
 
 def _nowhere(g: Tensor) -> tuple[()]:

@@ -1,8 +1,8 @@
-"""What the outputs of a layer are summed from, and the way back to it.
+"""What the outputs of a layer are summed from.
 
 A rule needs up to three sums of a layer: of all contributions, of the positive and of the negative
-ones. Each is a tensor through which relevance finds its way back into the layer's inputs; the sums
-of the signed ones also have values, which the rule divides by.
+ones. Each is a tensor whose history sends relevance back to the layer's inputs; the sums of the
+signed ones also have values, which the rule divides by.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faster_isnet.relevance.functions import Detour, RelevancePass, Route
-from faster_isnet.relevance.linear_layers import split_relevance
+from faster_isnet.common.torch_private import is_view
+from faster_isnet.relevance.concatenations import split_relevance
+from faster_isnet.relevance.deferred_rules import BackwardRule
+from faster_isnet.relevance.functions import RelevanceEdge, RelevanceNode, RelevancePass
+from faster_isnet.relevance.linear_layers import adjoint_rule
 from faster_isnet.relevance.linear_maps import LinearCall
-from faster_isnet.relevance.ways import Rule
 
 
 class Contributions(ABC):
@@ -128,7 +130,7 @@ class Concatenated(Contributions):
         def rule(g: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
             return torch.split(g, sizes, 1)
 
-        self.all = Route.apply(relevance_pass, rule, like, *(piece.all for piece in pieces))
+        self.all = RelevanceEdge.apply(relevance_pass, rule, like, *(piece.all for piece in pieces))
 
     def _positive(self) -> Tensor:
         return self._joined([piece.positive for piece in self._pieces])
@@ -158,7 +160,7 @@ class Summed(Contributions):
     ) -> None:
         self.channels = output.shape[1] if output.dim() > 1 else 1
         self._addends = addends
-        self.all = Route.apply(relevance_pass, _to_addends, output, *addends)
+        self.all = RelevanceEdge.apply(relevance_pass, _to_addends, output, *addends)
 
     def _positive(self) -> Tensor:
         x, y = self._addends
@@ -193,7 +195,9 @@ class Mapped(Contributions):
         self.channels = output.shape[1]
         self._relevance_pass, self._call, self._output = relevance_pass, call, output
         self._nonnegative = nonnegative
-        self.all = Route.apply(relevance_pass, _adjoint(call), output, call.input, call.weight)
+        self.all = RelevanceEdge.apply(
+            relevance_pass, _adjoint(call), output, call.input, call.weight
+        )
 
     def _positive(self) -> Tensor:
         x, w = self._call.input, self._call.weight
@@ -209,7 +213,7 @@ class Mapped(Contributions):
 
     def _apply(self, x: Tensor, weight: Tensor) -> Tensor:
         y = self._call.map.forward(x, weight)
-        return Detour.apply(self._relevance_pass, _adjoint(self._call), y, x, weight)  # type: ignore[no-any-return]
+        return RelevanceNode.apply(self._relevance_pass, _adjoint(self._call), y, x, weight)  # type: ignore[no-any-return]
 
     def _rest(self, weight: Tensor) -> Tensor:
         """Return what the positive contributions leave of the output: no convolution needed."""
@@ -218,33 +222,20 @@ class Mapped(Contributions):
             rest = rest - self._call.map.per_output(self._call.bias)
         # Rounding must not make a positive number of a sum of negative ones.
         rest = rest.clamp(max=0)
-        return Detour.apply(  # type: ignore[no-any-return]
+        return RelevanceNode.apply(  # type: ignore[no-any-return]
             self._relevance_pass, _adjoint(self._call), rest, self._call.input, weight
         )
 
 
-def _adjoint(call: LinearCall) -> Rule:
-    adjoint = call.map.adjoint
+def _adjoint(call: LinearCall) -> BackwardRule:
+    rule = adjoint_rule(call.map)
 
-    def rule(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
+    def copying_rule(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor | None, ...]:
         # What the adjoint keeps of a slice, a concatenation's, would keep the whole.
-        return adjoint(g.clone() if g._is_view() else g, weight, x), None
+        return rule(g.clone() if is_view(g) else g, x, weight)
 
-    return rule
+    return copying_rule
 
 
 def _to_addends(g: Tensor, *addends: Tensor) -> tuple[Any, ...]:
     return tuple(g.sum_to_size(addend.shape) for addend in addends)
-
-
-class Way(Contributions):
-    """Contributions of which nothing is known but the way back to them all."""
-
-    def __init__(self, route: Tensor) -> None:
-        self.channels, self.all = route.shape[1], route
-
-    def _positive(self) -> Tensor:
-        raise NotImplementedError
-
-    def _negative(self) -> Tensor:
-        raise NotImplementedError

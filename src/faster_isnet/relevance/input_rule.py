@@ -9,16 +9,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function
-from torch.utils._pytree import tree_leaves, tree_map
 
 from faster_isnet.relevance.activations import RELUS, out_of_place, spellings, stabilise
-from faster_isnet.relevance.functions import Detour, RelevancePass, ReLU
-from faster_isnet.relevance.linear_layers import Adjoints
+from faster_isnet.relevance.arguments import leaves, tensors_in, with_leaves
+from faster_isnet.relevance.deferred_rules import BackwardRule
+from faster_isnet.relevance.functions import RelevanceNode, RelevancePass, ReLU
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, LinearCall
 from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS
-from faster_isnet.relevance.notes import Notes
-from faster_isnet.relevance.ways import Rule
+from faster_isnet.relevance.tensor_metadata import TensorMetadata
 
 # What may stand between the image and the first layer: each output is an affine function of the
 # image, so the corners of the box of pixel values are sent through the same function.
@@ -31,15 +29,8 @@ AFFINE = frozenset(
             *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute"),
             *("transpose", "movedim", "expand", "expand_as", "repeat", "narrow", "select"),
             *("index_select", "chunk", "split", "unbind", "cat", "concat", "concatenate", "stack"),
-            *(
-                "flip",
-                "pad",
-                "interpolate",
-                "avg_pool1d",
-                "avg_pool2d",
-                "avg_pool3d",
-                "adaptive_avg_pool2d",
-            ),
+            *("flip", "pad", "interpolate", "adaptive_avg_pool2d"),
+            *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
             *("pixel_unshuffle", "unfold", "add_", "sub_", "mul_", "div_", "__iadd__", "__isub__"),
             *("__imul__", "__itruediv__"),
         )
@@ -116,7 +107,7 @@ class InputRule:
     name
         Of the rule, one of :data:`INPUT_RULES`.
     image_gradient
-        Whether an ordinary backward shall reach the image, too. It costs a convolution.
+        Whether a standard backward shall reach the image, too. It costs a convolution.
 
     Attributes
     ----------
@@ -136,38 +127,43 @@ class InputRule:
     ) -> None:
         self._relevance_pass, self._epsilon = relevance_pass, epsilon
         self._rule, self._image_gradient = INPUT_RULES[name], image_gradient
-        self._boxes = Notes[_Box]()
+        self._boxes = TensorMetadata[_Box]()
         self._boxes.put(image, _Box(image, low, high))
-        self._first_layers = Notes[_FirstLayer]()
+        self._first_layers = TensorMetadata[_FirstLayer]()
+        self._rectified = TensorMetadata[bool]()
         self.layers_found = 0
 
-    def claim(
+    def handler(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[], Any] | None:
-        """Return what computes a call in its place, if it is this rule's: if it reads pixels."""
+        """Return what computes a call in its place, if it reads pixels or what was made of them."""
         # Most functions read nothing of the image, and this is asked of all of them.
         if func in AFFINE:
             reads = _listed(args, kwargs) if func in _OF_LISTS else (*args, *kwargs.values())
             if self._boxes.ids.isdisjoint(map(id, reads)) or not any(map(self._boxes.get, reads)):
                 return None
             return partial(self._preprocess, func, args, kwargs)
-        subject = args[0] if args else kwargs.get("input")
-        if func in LINEAR_CALLS and (box := self._boxes.get(subject)):
+        read = args[0] if args else kwargs.get("input")
+        if func in LINEAR_CALLS and (box := self._boxes.get(read)):
             return partial(self._linear, func, args, kwargs, box)
-        if layer := self._first_layers.get(subject):
+        if layer := self._first_layers.get(read):
             if func in BATCH_NORM_CALLS and layer.scale is None:
                 return partial(self._batch_norm, func, args, kwargs, layer)
             if func in RELUS:
                 return partial(self._relu, func, args, kwargs, layer)
         return None
 
-    def claims(self, tensor: Any) -> bool:
-        """Whether what reads ``tensor`` is this rule's: pixels, or what a layer made of them."""
+    def handles(self, tensor: Any) -> bool:
+        """Return whether the readers of ``tensor``, pixels or a first layer's output, are handled."""
         return self._boxes.get(tensor) is not None or self._first_layers.get(tensor) is not None
+
+    def rectified(self, tensor: Any) -> bool:
+        """Return whether ``tensor`` is what the ReLU of a first layer returned."""
+        return self._rectified.get(tensor) is not None
 
     def _preprocess(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Send the corners of the box through the function that the pixels go through."""
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        tensors = tensors_in(args, kwargs)
         boxes = {id(t): box for t in tensors if (box := self._boxes.get(t))}
         depends_otherwise = any(t.grad_fn is not None for t in tensors if id(t) not in boxes)
         if depends_otherwise:
@@ -175,8 +171,8 @@ class InputRule:
         # Before the function runs, since it may work in place.
         corners = [_corner(func, args, kwargs, boxes, name) for name in ("low", "high")]
         output = func(*args, **kwargs)
-        for pixels, low, high in zip(*map(tree_leaves, (output, *corners)), strict=True):
-            # A negative factor turns the box round.
+        for pixels, low, high in zip(*(leaves([t]) for t in (output, *corners)), strict=True):
+            # A negative factor swaps the corners.
             box = _Box(pixels, torch.minimum(low, high), torch.maximum(low, high))
             self._boxes.put(pixels, box)
         return output
@@ -192,7 +188,7 @@ class InputRule:
         bias_bounds = (box.low.mean().detach(), box.high.mean().detach())
         box = _Box(call.input, low.input, high.input)
         shift = None if call.bias is None else call.bias.detach()
-        return self._detour(output, _FirstLayer(call, box, bias_bounds, shift))
+        return self._finish(output, _FirstLayer(call, box, bias_bounds, shift))
 
     def _batch_norm(
         self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer
@@ -203,11 +199,11 @@ class InputRule:
         shift = scale * ((0 if layer.call.bias is None else layer.call.bias.detach()) - mean)
         shift = shift if call.bias is None else shift + call.bias.detach()
         layer = replace(layer, scale=scale, shift=shift, output=call.input)
-        return self._detour(y, layer)
+        return self._finish(y, layer)
 
     def _relu(self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer) -> Tensor:
         _, z, _, _, inplace = out_of_place(func, args, kwargs)
-        share = self._rule(layer, self._epsilon, self._relevance_pass)
+        share = self._rule(layer, self._epsilon)
 
         def rule(
             g: Tensor, a: Tensor, x: Tensor, low: Tensor, high: Tensor, weight: Tensor, *z: Tensor
@@ -216,12 +212,13 @@ class InputRule:
             layer_output = z[0] if z else a
             return None, *share(g, x, low, high, weight, layer_output, a), *(None for _ in z)
 
-        return ReLU.apply(  # type: ignore[no-any-return]
-            self._relevance_pass, rule, inplace, z, *layer.operands()
-        )
+        a: Tensor = ReLU.apply(self._relevance_pass, rule, inplace, z, *layer.operands())
+        self._rectified.put(a, True)
+        return a
 
-    def _detour(self, output: Tensor, layer: _FirstLayer) -> Tensor:
-        share = self._rule(layer, self._epsilon, self._relevance_pass)
+    def _finish(self, output: Tensor, layer: _FirstLayer) -> Tensor:
+        """Give a first layer's output a node for its relevance, and remember whose it is."""
+        share = self._rule(layer, self._epsilon)
 
         def rule(
             g: Tensor, x: Tensor, low: Tensor, high: Tensor, weight: Tensor, *z: Tensor
@@ -231,43 +228,12 @@ class InputRule:
             layer_output = z[0] if z else layer.call.map.forward(x, weight, layer.call.bias)
             return *share(g, x, low, high, weight, layer_output, None), *(None for _ in z)
 
-        output = Detour.apply(self._relevance_pass, rule, output, *layer.operands())
+        output = RelevanceNode.apply(self._relevance_pass, rule, output, *layer.operands())
         self._first_layers.put(output, layer)
         return output
 
 
-class PerContribution(Function):
-    """Relevance for each unit of contribution: R / (d + ε·sign d), with R = G ⊙ a, d = z + offset.
-
-    ``PerContribution.apply(G, a, z, offset, epsilon)``; ``offset`` is broadcast over the samples.
-    In a first layer these maps are the largest of all: their gradients are made in half of the
-    steps of torch's own.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, g: Tensor, a: Tensor, z: Tensor, offset: Tensor, epsilon: float
-    ) -> Tensor:
-        """Return the quotient."""
-        ctx.epsilon = epsilon
-        denominator = stabilise(z + offset, epsilon)
-        share = (g * a).to(denominator.dtype).div_(denominator)  # in float32 under autocast, too
-        ctx.save_for_backward(g, a, z, offset, denominator, share)
-        return share
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients, v a/d, v G/d and twice −v R/d²."""
-        g, a, z, offset, denominator, share = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            denominator = stabilise(z + offset, ctx.epsilon)
-            share = g * a / denominator
-        v = v / denominator
-        of_z = (v * share).neg_()
-        return v * a, v * g, of_z, of_z.sum_to_size(offset.shape), None
-
-
-def _zb_rule(layer: _FirstLayer, epsilon: float, relevance_pass: RelevancePass) -> Rule:
+def _zb_rule(layer: _FirstLayer, epsilon: float) -> BackwardRule:
     """Give zB for a layer and the batch norm fused with it, biases and statistics constant.
 
     With R = output ⊙ G at the layer's output z, its batch norm's, or its ReLU's, ``activation``:
@@ -295,30 +261,26 @@ def _zb_rule(layer: _FirstLayer, epsilon: float, relevance_pass: RelevancePass) 
         if shift is not None:
             up, down = shift.clamp(min=0), shift.clamp(max=0)
             offset = offset + linear.per_output(shift - bias_low * up - bias_high * down)
-        if relevance_pass.batched:
-            s = g * output / stabilise(z + offset, epsilon)
-            to_low, to_high = linear.adjoints(s, (of_low, of_high), x)
-        else:
-            s = PerContribution.apply(g, output, z, offset, epsilon)
-            to_low, to_high = Adjoints.apply(linear, x, s, of_low, of_high)
-        return (to_low + to_high).neg_(), to_low, to_high, None
+        s = g * output / stabilise(z + offset, epsilon)
+        to_low, to_high = linear.adjoint(s, of_low, x), linear.adjoint(s, of_high, x)
+        return -(to_low + to_high), to_low, to_high, None
 
     return rule
 
 
-def _w_squared_rule(layer: _FirstLayer, epsilon: float, _: RelevancePass) -> Rule:
+def _w_squared_rule(layer: _FirstLayer, epsilon: float) -> BackwardRule:
     """Give w²: R_i = Σ_k w²_ik / Σ_i w²_ik R_k, whatever the pixels are (Montavon et al., 2017)."""
     return _by_weight_alone(layer, epsilon, torch.square)
 
 
-def _flat_rule(layer: _FirstLayer, epsilon: float, _: RelevancePass) -> Rule:
+def _flat_rule(layer: _FirstLayer, epsilon: float) -> BackwardRule:
     """Give flat: R_i = Σ_k R_k / fan-in_k, the same for all pixels (Lapuschkin et al., 2019)."""
     return _by_weight_alone(layer, epsilon, torch.ones_like)
 
 
 def _by_weight_alone(
     layer: _FirstLayer, epsilon: float, share_of: Callable[[Tensor], Tensor]
-) -> Rule:
+) -> BackwardRule:
     """Give a rule that shares relevance by a function of the weights, normalised.
 
     What a pixel gets is told as G of the box's corners: (high − low) ⊙ G, as both go through what
@@ -347,7 +309,7 @@ def _by_weight_alone(
     return rule
 
 
-INPUT_RULES: dict[str, Callable[[_FirstLayer, float, RelevancePass], Rule]] = {
+INPUT_RULES: dict[str, Callable[[_FirstLayer, float], BackwardRule]] = {
     "zb": _zb_rule,
     "w2": _w_squared_rule,
     "flat": _flat_rule,
@@ -376,5 +338,5 @@ def _corner(
     def swap(value: Any) -> Any:
         return getattr(boxes[id(value)], corner) if id(value) in boxes else value
 
-    args, kwargs = tree_map(swap, (args, kwargs))
+    args, kwargs = with_leaves((args, kwargs), swap)
     return func(*args, **kwargs)

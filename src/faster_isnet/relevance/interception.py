@@ -1,4 +1,4 @@
-"""What stands between a model and torch while the model is explained."""
+"""The mode that stands between a model and torch while the model is explained."""
 
 from __future__ import annotations
 
@@ -6,20 +6,30 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch._C._autograd import _get_sequence_nr
 from torch.overrides import TorchFunctionMode
 
 from faster_isnet.relevance.composites import Handler
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.input_rule import InputRule
 
-# They look at a tensor and not at its values: no relevance passes through them.
+# They read properties of a tensor and not its values: no relevance passes through them.
 _PROPERTIES: Sequence[Any] = (Tensor.shape, Tensor.ndim, Tensor.dtype, Tensor.device)
-LOOKS = frozenset([Tensor.dim, Tensor.size, Tensor.numel, *(p.__get__ for p in _PROPERTIES)])
+PROPERTIES = frozenset([Tensor.dim, Tensor.size, Tensor.numel, *(p.__get__ for p in _PROPERTIES)])
 
 
-class _Rules(TorchFunctionMode):
-    """Gives functions their rules."""
+class InterceptionMode(TorchFunctionMode):
+    """Calls handlers in the place of functions, in this thread only.
+
+    Parameters
+    ----------
+    handlers
+        What takes the place of which function.
+    relevance_pass
+        The flag that the functions of this forward pass share.
+    input_rule
+        The rule of what reads the image, if that has one of its own. It is asked first; the
+        functions that its handlers call have the rules that they have elsewhere.
+    """
 
     def __init__(
         self,
@@ -30,9 +40,8 @@ class _Rules(TorchFunctionMode):
         super().__init__()
         self._handlers, self._relevance_pass = handlers, relevance_pass
         self._input_rule = input_rule
-        joining = (f for f, handler in handlers.items() if getattr(handler, "joins_ways", False))
-        self._lets_ways_wait = frozenset(joining)
-        self._nodes: int | None = None
+        # These flush what they do not fuse.
+        self._fusing = frozenset(f for f, h in handlers.items() if getattr(h, "fuses", False))
 
     def __torch_function__(
         self,
@@ -43,54 +52,26 @@ class _Rules(TorchFunctionMode):
     ) -> Any:
         """Call ``func``, or what takes its place."""
         kwargs = kwargs or {}
-        if func in LOOKS:
+        if func in PROPERTIES:
             return func(*args, **kwargs)
-        relevance_pass = self._relevance_pass
-        ways = relevance_pass.ways
-        if ways.waiting:
-            self._notice_unseen()
-        claimed = None
         if self._input_rule is not None:
-            claimed = self._input_rule.claim(func, args, kwargs)
-        if claimed is not None:
-            with _Rules(self._handlers, relevance_pass):
-                result = claimed()
-        else:
-            if ways.waiting and func not in self._lets_ways_wait:
-                relevance_pass.settle((args, kwargs))
-            handler = self._handlers.get(func)
-            if handler is None:
-                result = func(*args, **kwargs)
-            else:
-                result = handler(relevance_pass, func, args, kwargs)
-        if ways.waiting:
-            self._nodes = _get_sequence_nr()
-        return result
-
-    def _notice_unseen(self) -> None:
-        """Notice that the model has called what no mode sees: a ``torch.autograd.Function``.
-
-        The graph has got nodes since the last call, then.
-        """
-        if self._nodes != _get_sequence_nr():
-            self._relevance_pass.ways.were_read_unseen()
+            handled = self._input_rule.handler(func, args, kwargs)
+            if handled is not None:
+                with InterceptionMode(self._handlers, self._relevance_pass):
+                    return handled()
+        if func not in self._fusing:
+            self._relevance_pass.flush((args, kwargs))
+        handler = self._handlers.get(func)
+        if handler is None:
+            return func(*args, **kwargs)
+        return handler(self._relevance_pass, func, args, kwargs)
 
 
-class Interception(_Rules):
-    """Gives the functions that a model calls their rules, in this thread only.
+class Interception(InterceptionMode):
+    """Gives the functions that a model calls their rules.
 
     Interception, not surgery: the model keeps its modules, has no hooks of the engine, and is
-    the model it was once the block ends.
-
-    Parameters
-    ----------
-    handlers
-        What takes the place of which function.
-    relevance_pass
-        The flag that the functions of this forward pass share.
-    input_rule
-        The rule of what reads the image, if that has one of its own. It is asked first; the
-        functions that it calls have the rules that they have elsewhere.
+    the model it was once the block ends. The parameters are those of :class:`InterceptionMode`.
 
     Examples
     --------
@@ -108,5 +89,4 @@ class Interception(_Rules):
     def __exit__(self, *exception: Any) -> None:
         """Leave what the model has returned ready for a relevance pass."""
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        self._notice_unseen()
-        self._relevance_pass.finish()
+        self._relevance_pass.reset()

@@ -19,16 +19,13 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class LinearMap(Protocol):
-    """A map x ↦ W x + b, and the ways back."""
+    """A map x ↦ W x + b, and its adjoint."""
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return W x + b."""
 
     def adjoint(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         """Return Wᵀ g, of the shape of the map's input ``x``."""
-
-    def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
-        """Return Wᵀ g for several weights of few input channels, as those of an image are."""
 
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
@@ -38,9 +35,6 @@ class LinearMap(Protocol):
         The gradient of W is bilinear in ``g`` and ``x``: what is laid side by side as samples of
         both is summed.
         """
-
-    def scale_inputs(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """Return the weight of the map whose inputs are multiplied by ``scale`` ``[C_in]``."""
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Return the weight of the map whose outputs are multiplied by ``scale`` ``[C_out]``."""
@@ -85,47 +79,6 @@ class Convolution:
         missing = tuple(n - m for n, m in zip(size, shortest, strict=True))
         return self._convolve(g, weight, None, True, missing)
 
-    def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
-        """Return the adjoints, of one convolution that makes all their channels if it can be."""
-        if self.groups > 1:
-            return tuple(self.adjoint(g, weight, x) for weight in weights)
-        weight = torch.cat(weights, 0 if self.transposed else 1)
-        plain = not self.transposed and self.dilation == (1, 1)
-        if plain and self.stride[0] == self.stride[1] > 1:
-            together = self._adjoint_by_phases(g, weight, x)
-        else:
-            together = self.adjoint(g, weight, x)
-        return together.chunk(len(weights), 1)
-
-    def _adjoint_by_phases(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
-        """Return the adjoint of a strided convolution of two dimensions by an ordinary one of g.
-
-        All pixels whose positions leave the same remainders when divided by the stride s are read
-        by the same weights. An ordinary convolution makes the s² kinds of them as channels, which
-        fill the vectors of a processor where the few channels of an image do not.
-        """
-        c_out, c_in, *kernel = weight.shape
-        stride, padding, size = self.stride[0], self.padding, x.shape[2:]
-        # Output i reads pixel o by tap t = o + p − s i. With o + p = s q + r and t = s j + r it is
-        # i = q − j: r is the kind of the pixel, q its place among those, j a tap of that kind.
-        taps = [-(-k // stride) for k in kernel]
-        first = [p // stride for p in padding]
-        last = [(n - 1 + p) // stride for n, p in zip(size, padding, strict=True)]
-        spans = zip(taps, first, last, g.shape[2:], strict=True)
-        (above, below), (left, right) = ((t - 1 - a, b + 1 - n) for t, a, b, n in spans)
-        rows, columns = (t * stride - k for t, k in zip(taps, kernel, strict=True))
-        kinds = F.pad(weight.to(g.dtype), (0, columns, 0, rows))
-        kinds = kinds.reshape(c_out, c_in, taps[0], stride, taps[1], stride)
-        kinds = kinds.permute(1, 3, 5, 0, 2, 4).flip(4, 5).reshape(-1, c_out, *taps)
-        padded = F.pad(g, (left, right, above, below))
-        # Not F.conv2d, which computes in half precision under autocast.
-        by_kind = torch.convolution(
-            *(padded, kinds, None, (1, 1), (0, 0), (1, 1)), *(False, (0, 0), 1)
-        )
-        back = F.pixel_shuffle(by_kind, stride)
-        top, start = (p - a * stride for p, a in zip(padding, first, strict=True))
-        return back[..., top : top + size[0], start : start + size[1]]
-
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
     ) -> Gradients:
@@ -135,32 +88,18 @@ class Convolution:
             *(self.transposed, self.output_padding, self.groups, needs),
         )
 
-    def scale_inputs(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """Multiply the kernels that read each input channel."""
-        scaled = self._scale_rows if self.transposed else self._scale_columns
-        return scaled(weight, scale)
-
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Multiply each output channel's kernels."""
-        scaled = self._scale_columns if self.transposed else self._scale_rows
-        return scaled(weight, scale)
+        ones = (1,) * len(self.stride)
+        if not self.transposed:
+            return weight * scale.reshape(-1, 1, *ones)
+        # The weight is [C_in, C_out / groups, ...], its rows ordered by group.
+        by_group = weight.reshape(self.groups, -1, *weight.shape[1:])
+        return (by_group * scale.reshape(self.groups, 1, -1, *ones)).reshape(weight.shape)
 
     def per_output(self, values: Tensor) -> Tensor:
         """Shape ``values`` to ``[C_out, 1, ...]``."""
         return values.reshape(-1, *(1,) * len(self.stride))
-
-    @staticmethod
-    def _scale_rows(weight: Tensor, scale: Tensor) -> Tensor:
-        return weight * scale.reshape(-1, *(1,) * (weight.dim() - 1))
-
-    def _scale_columns(self, weight: Tensor, scale: Tensor) -> Tensor:
-        if self.groups == 1:
-            return weight * scale.reshape(-1, *(1,) * (weight.dim() - 2))
-        # The weight is [C_out, C_in / groups, ...], or [C_in, C_out / groups, ...] if transposed,
-        # its rows ordered by group.
-        by_group = weight.reshape(self.groups, -1, *weight.shape[1:])
-        each = scale.reshape(self.groups, 1, -1, *(1,) * (weight.dim() - 2))
-        return (by_group * each).reshape(weight.shape)
 
     def _convolve(
         self,
@@ -188,10 +127,6 @@ class Dense:
         """Return what ``g`` ``[..., out]`` sends to each element of ``x``."""
         return g @ weight.to(g.dtype)
 
-    def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
-        """Return the adjoints, of one matrix product."""
-        return self.adjoint(g, torch.cat(weights, 1), x).chunk(len(weights), -1)
-
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
     ) -> Gradients:
@@ -202,10 +137,6 @@ class Dense:
             rows.t() @ x.reshape(-1, x.shape[-1]) if needs[1] else None,
             rows.sum(0) if needs[2] else None,
         )
-
-    def scale_inputs(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """Multiply each input's column of weights."""
-        return weight * scale
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Multiply each output's row of weights."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import reduce
 from typing import Any, ClassVar
 
 import torch
@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from faster_isnet.relevance.functions import Detour, RelevancePass
-from faster_isnet.relevance.ways import Rule, Way
+from faster_isnet.relevance.deferred_rules import BackwardRule
+from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
@@ -191,56 +191,41 @@ BATCH_NORM_CALLS: dict[Callable[..., Tensor], Callable[..., BatchNormCall]] = {
 
 @dataclass(frozen=True)
 class BatchNormRule:
-    """Relevance of batch norm: scaled by γ/σ, σ being the batch's or the running one.
+    """Relevance of batch norm: scaled by γ/σ, σ being the batch's or the running one."""
 
-    Behind a linear layer or another batch norm, it multiplies the scales of that one's rule.
-    """
-
-    joins_ways: ClassVar[bool] = True
+    fuses: ClassVar[bool] = True
 
     def __call__(self, relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
-        """Compute batch norm; what a linear layer has computed is scaled by its weights."""
+        """Compute batch norm, and defer its rule, one with the deferred rule of its input."""
         call = BATCH_NORM_CALLS[func](*args, **kwargs)
-        if not relevance_pass.differentiable:
-            relevance_pass.settle((call.input,))
-            if not call.training:
-                return _scaled_by_running(relevance_pass, call, func(*args, **kwargs))
+        if not (call.training or relevance_pass.differentiable):  # relevance is the gradient
+            relevance_pass.flush((call.input,))
+            return func(*args, **kwargs)  # type: ignore[no-any-return]
         y, _, rstd = call.normalise()
         if not y.requires_grad:
             return y
         factors = (rstd,) if call.weight is None else (rstd, call.weight)
-        unseen = None
         if call.training:
-            node = y.grad_fn  # and not y, which would be kept for as long as its way waits
-            unseen = partial(_hold_statistics, relevance_pass, node, call.input_position, factors)
-        way = relevance_pass.ways.join(call.input) or Way(scale_rule, (call.input,))
-        return relevance_pass.ways.leave(y, way.rule, *way.operands, *factors, unseen=unseen)
+            _hold_statistics(relevance_pass, y.grad_fn, call.input_position, factors)
+        fused = relevance_pass.deferred.fuse(call.input)
+        if fused is None:
+            return relevance_pass.defer(y, scale_rule, call.input, *factors)
+        before, n = fused.rule, len(fused.operands)
 
+        def rule(g: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
+            nothing = (None,) * (len(operands) - n)
+            return *before(scaled(g, operands[n:]), *operands[:n]), *nothing
 
-def _scaled_by_running(relevance_pass: RelevancePass, call: BatchNormCall, y: Tensor) -> Tensor:
-    """Leave a way back for a ReLU that reads what an evaluated batch norm has computed.
-
-    PyTorch's own gradient scales as well, but sums up what γ and β would need, in three times the
-    time.
-    """
-    if call.running_var is None or not call.input.requires_grad:
-        return y
-    scale = relevance_pass.running_scales.note(call.running_var, call.eps, call.weight, y.dim())
-
-    def rule(g: Tensor, x: Tensor) -> tuple[Tensor]:
-        # In place: G is what the ReLU has made of its own G, and nobody else has it.
-        return (g.mul_(scale()),)
-
-    return relevance_pass.ways.leave(y, rule, call.input, optional=True)
+        return relevance_pass.defer(y, rule, *fused.operands, *factors)
 
 
 def _hold_statistics(
     relevance_pass: RelevancePass, node: Any, input_position: int, factors: tuple[Tensor, ...]
 ) -> None:
-    """Let relevance that comes by the gradient's own way not pass through the batch's statistics.
+    """Keep relevance that reaches batch norm's own node out of the batch's statistics.
 
-    It does where a ``torch.autograd.Function`` of the model reads the output: its way back is not
-    on the history that the function goes on from. ``node`` is batch norm's in the graph.
+    It does so where a ``torch.autograd.Function`` of the model reads the output: the deferred rule
+    is not in the graph that such a function continues.
     """
 
     def hook(
@@ -274,7 +259,7 @@ def layer_norm(
         rstd = torch.native_layer_norm(x.detach(), normalized_shape, None, None, eps)[2]
         return _scale(g, rstd, *weight)
 
-    return _detour(relevance_pass, rule, y, input, weight)
+    return _with_rule(relevance_pass, rule, y, input, weight)
 
 
 def group_norm(
@@ -290,7 +275,7 @@ def group_norm(
     y = F.group_norm(input, num_groups, weight, bias, eps)
     if not y.requires_grad:
         return y
-    return _detour(relevance_pass, _group_rule(num_groups, eps), y, input, weight)
+    return _with_rule(relevance_pass, _group_rule(num_groups, eps), y, input, weight)
 
 
 def instance_norm(
@@ -311,13 +296,13 @@ def instance_norm(
     )
     if not y.requires_grad:
         return y
-    # F.instance_norm returns a view of what it works on; an in-place Detour wants its own tensor.
+    # F.instance_norm returns a view, which a node that marks it as changed refuses.
     y = y.clone()
     if use_input_stats:
-        return _detour(relevance_pass, _group_rule(input.shape[1], eps), y, input, weight)
+        return _with_rule(relevance_pass, _group_rule(input.shape[1], eps), y, input, weight)
     assert running_var is not None  # or F.instance_norm would have raised
     rstd = (running_var + eps).rsqrt().detach()
-    return _detour(relevance_pass, scale_rule, y, input, rstd, weight)
+    return _with_rule(relevance_pass, scale_rule, y, input, rstd, weight)
 
 
 def rms_norm(
@@ -338,14 +323,14 @@ def rms_norm(
         rms = (x.detach().square().mean(dims, keepdim=True) + floor).sqrt()
         return _scale(g, 1 / rms, *weight)
 
-    return _detour(relevance_pass, rule, y.clone(), input, weight)
+    return _with_rule(relevance_pass, rule, y.clone(), input, weight)
 
 
-def _detour(
-    relevance_pass: RelevancePass, rule: Rule, output: Tensor, *operands: Tensor | None
+def _with_rule(
+    relevance_pass: RelevancePass, rule: BackwardRule, output: Tensor, *operands: Tensor | None
 ) -> Tensor:
     given = (o for o in operands if o is not None)
-    return Detour.apply(relevance_pass, rule, output, *given)  # type: ignore[no-any-return]
+    return RelevanceNode.apply(relevance_pass, rule, output, *given)  # type: ignore[no-any-return]
 
 
 def _scale(g: Tensor, rstd: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
@@ -353,7 +338,7 @@ def _scale(g: Tensor, rstd: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...
     return g * scale.to(g.dtype), *(None for _ in weight)
 
 
-def _group_rule(num_groups: int, eps: float) -> Rule:
+def _group_rule(num_groups: int, eps: float) -> BackwardRule:
     def rule(g: Tensor, x: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
         groups = x.detach().reshape(x.shape[0], num_groups, -1)
         rstd = torch.native_layer_norm(groups, groups.shape[2:], None, None, eps)[2].squeeze(-1)
