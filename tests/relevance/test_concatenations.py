@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
-from faster_isnet.relevance.concatenations import ConcatenationRule, split_relevance
+from faster_isnet.relevance import flex
+from faster_isnet.relevance.concatenations import ConcatenationRule
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.interception import Interception
+from faster_isnet.relevance.linear_maps import Convolution
 
 
 def tensors(shapes: list[tuple[int, ...]]) -> list[Tensor]:
@@ -38,23 +41,27 @@ def test_concatenation(arguments: dict[str, int]) -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_piece_keeps_no_more_than_its_part_of_the_relevance(layout: torch.memory_format) -> None:
+def test_a_layer_keeps_no_more_than_its_part_of_the_relevance(
+    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
     kept = []
-    x, y = (t.to(memory_format=layout) for t in tensors([(2, 3, 4, 4), (2, 5, 4, 4)]))
 
-    def rule(g: Tensor, x: Tensor) -> tuple[Tensor]:
+    def adjoint(_: object, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         kept.append(g)
-        return (g,)
+        return torch.zeros_like(x)
 
-    relevance_pass, joined = RelevancePass(), torch.cat([x, y], 1)
-    relevance_pass.deferred.defer(x, rule, x)
-    deferred = [relevance_pass.deferred.fuse(piece) for piece in (x, y)]
-    joined = split_relevance(relevance_pass, joined, [x, y], 1, deferred)
+    monkeypatch.setattr(Convolution, "adjoint", adjoint)
+    x, y = (t.to(memory_format=layout) for t in tensors([(2, 3, 4, 4), (2, 5, 4, 4)]))
+    relevance_pass, weight = RelevancePass(), torch.rand(3, 3, 1, 1, dtype=torch.float64)
+    with Interception(flex(0.1).table, relevance_pass):
+        joined = torch.cat([F.conv2d(x, weight), y], 1)
+    g = torch.rand_like(joined)
     with relevance_pass.running():
-        torch.autograd.grad(joined, [x, y], torch.rand_like(joined), create_graph=True)
-    (g,) = kept
-    assert g.untyped_storage().nbytes() == g.nbytes
-    assert g.is_contiguous(memory_format=layout)
+        torch.autograd.grad(joined, [x, y], g, create_graph=True)
+    (part,) = kept
+    assert torch.equal(part, g[:, :3])
+    assert part.untyped_storage().nbytes() == part.nbytes
+    assert part.is_contiguous(memory_format=layout)
 
 
 def dense_block(x: Tensor, y: Tensor, between: Callable[[list[Tensor], Tensor], object]) -> Tensor:
@@ -103,7 +110,7 @@ def test_a_dense_block_costs_two_slices_a_layer() -> None:
 
     def counted(*arguments: Any) -> Tensor:
         joined = ConcatenationRule()(*arguments)
-        sizes.append(len(joined.grad_fn.parts))
+        sizes.append(len(joined.grad_fn.sizes))
         return joined
 
     with Interception({torch.cat: counted}, relevance_pass):

@@ -18,7 +18,6 @@ from faster_isnet.relevance.functions import (
     RelevancePass,
     ReLU,
     StabilisedShare,
-    stabilised_share,
 )
 
 TorchFunction = Callable[..., Any]
@@ -44,6 +43,8 @@ ACTIVATIONS = _with_inplace(
 )
 # φ(0) ≠ 0: these weigh features and are no features themselves.
 GATES = _with_inplace("sigmoid", "hardsigmoid", "softmax")
+# These save their output for their gradient.
+SAVE_OUTPUT = frozenset(["tanh", "sigmoid", "softmax"])
 
 
 @cache
@@ -53,22 +54,6 @@ def _inplace_position(func: TorchFunction) -> int | None:
         return None
     parameters = list(inspect.signature(func).parameters)
     return parameters.index("inplace") if "inplace" in parameters else None
-
-
-def writes_to_input(func: TorchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call of an activation would write into its input.
-
-    Examples
-    --------
-    >>> x = torch.ones(2)
-    >>> calls = (torch.relu_, (x,)), (F.relu, (x, True)), (F.relu, (x,))
-    >>> [writes_to_input(func, args, {}) for func, args in calls]
-    [True, True, False]
-    """
-    if kwargs.get("inplace") or _is_inplace_name(func.__name__):
-        return True
-    position = _inplace_position(func)
-    return position is not None and len(args) > position and bool(args[position])
 
 
 def _is_inplace_name(name: str) -> bool:
@@ -85,13 +70,20 @@ def out_of_place(
     tuple
         ``(function, z, rest, kwargs, inplace)``: ``function(z, *rest, **kwargs)`` computes the
         same without writing into ``z``; ``inplace`` says whether the call would have.
+
+    Examples
+    --------
+    >>> x = torch.ones(2)
+    >>> calls = (torch.relu_, (x,)), (F.relu, (x, True)), (F.relu, (x,))
+    >>> [out_of_place(func, args, {})[-1] for func, args in calls]
+    [True, True, False]
     """
-    inplace = writes_to_input(func, args, kwargs)
+    name, position = func.__name__, _inplace_position(func)
+    inplace = bool(kwargs.get("inplace")) or _is_inplace_name(name)
     kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
-    position = _inplace_position(func)
     if position is not None and len(args) > position:
+        inplace = inplace or bool(args[position])
         args = (*args[:position], *args[position + 1 :])
-    name = func.__name__
     if _is_inplace_name(name):
         space = next(s for s in (torch, F, torch.Tensor) if hasattr(s, name[:-1]))
         func = getattr(space, name[:-1])
@@ -135,29 +127,22 @@ class ReLURule:
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
         """Compute ReLU, by one node for it and for the deferred rule of its input, if any."""
-        z: Tensor = args[0] if args else kwargs["input"]
-        inplace = writes_to_input(func, args, kwargs)
+        _, z, _, _, inplace = out_of_place(func, args, kwargs)
         deferred = relevance_pass.deferred.fuse(z, overwrites=inplace)
-        if deferred is None:
-
-            def share(g: Tensor, a: Tensor) -> tuple[Tensor]:
-                return (self._share(relevance_pass, g, a),)
-
-            return ReLU.apply(relevance_pass, share, inplace, z)  # type: ignore[no-any-return]
-        before = deferred.rule  # not ``deferred`` itself, which would keep the operands alive
+        # Not ``deferred`` itself, which would keep the operands alive.
+        before, operands = (None, ()) if deferred is None else (deferred.rule, deferred.operands)
 
         def rule(g: Tensor, a: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
-            return None, *before(self._share(relevance_pass, g, a), *operands)
+            share = self._share(relevance_pass, g, a)
+            return (share,) if before is None else (None, *before(share, *operands))
 
-        return ReLU.apply(relevance_pass, rule, inplace, z, *deferred.operands)  # type: ignore[no-any-return]
+        return ReLU.apply(relevance_pass, rule, inplace, z, *operands)  # type: ignore[no-any-return]
 
     def _share(self, relevance_pass: RelevancePass, g: Tensor, a: Tensor) -> Tensor:
         if self.epsilon < torch.finfo(a.dtype).tiny:  # a + ε is a: the gradient
             return torch.ops.aten.threshold_backward.default(g, a, 0)  # type: ignore[no-any-return]
         if relevance_pass.batched:
             return g * (a / (a + self.epsilon))
-        if not torch.is_grad_enabled():
-            return stabilised_share(g, a, self.epsilon)
         return StabilisedShare.apply(g, a, self.epsilon)  # type: ignore[no-any-return]
 
 
@@ -175,18 +160,11 @@ class ActivationRule:
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
         """Compute the activation, with a node for its relevance."""
-        phi, z, rest, kwargs, inplace = out_of_place(func, args, kwargs)
-        if not z.requires_grad:
-            return func(*args, **kwargs)  # type: ignore[no-any-return]
 
-        def rule(g: Tensor, z: Tensor) -> tuple[Tensor]:
-            return (g * (phi(z, *rest, **kwargs) / stabilise(z, self.epsilon)),)
+        def share(phi: TorchFunction, z: Tensor) -> Tensor:
+            return phi(z) / stabilise(z, self.epsilon)  # type: ignore[no-any-return]
 
-        source = z.clone() if inplace else z
-        y = phi(source, *rest, **kwargs)
-        if phi.__name__ == "tanh":  # it saves its output, which RelevanceNode marks as changed
-            y = y.clone()
-        return write_back(z, RelevanceNode.apply(relevance_pass, rule, y, source), inplace)
+        return _with_node(relevance_pass, func, args, kwargs, share)
 
 
 @dataclass(frozen=True)
@@ -201,24 +179,37 @@ class GateRule:
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
         """Compute the gate, with a node that sends its relevance nowhere."""
-        gate, z, rest, kwargs, inplace = out_of_place(func, args, kwargs)
-        if not z.requires_grad:
-            return func(*args, **kwargs)  # type: ignore[no-any-return]
-        source = z.clone() if inplace else z
-        # Gates save their output, which RelevanceNode marks as changed.
-        y = gate(source, *rest, **kwargs).clone()
-        return write_back(z, RelevanceNode.apply(relevance_pass, _nowhere, y), inplace)
+        return _with_node(relevance_pass, func, args, kwargs, None)
 
 
-def _nowhere(g: Tensor) -> tuple[()]:
-    return ()
+def _with_node(
+    relevance_pass: RelevancePass,
+    func: TorchFunction,
+    args: Any,
+    kwargs: Any,
+    share: Callable[[TorchFunction, Tensor], Tensor] | None,
+) -> Tensor:
+    """Compute φ(z), with a node that multiplies G by ``share(φ, z)``; None for no relevance."""
+    phi, z, rest, kwargs, inplace = out_of_place(func, args, kwargs)
+    if not z.requires_grad:
+        return func(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def rule(g: Tensor, z: Tensor) -> tuple[Tensor | None]:
+        return (None if share is None else g * share(lambda z: phi(z, *rest, **kwargs), z),)
+
+    source = z.clone() if inplace else z
+    y = phi(source, *rest, **kwargs)
+    if phi.__name__ in SAVE_OUTPUT:  # which the node marks as changed
+        y = y.clone()
+    return write_back(z, RelevanceNode.apply(relevance_pass, rule, y, source), inplace)
 
 
 @dataclass(frozen=True)
 class ClampRule:
-    """ReLU where a clamp is one, the activation's rule where 0 stays 0, a gradient elsewhere."""
+    """ReLU where a clamp is one, an activation where 0 stays 0, a gradient elsewhere."""
 
-    epsilon: float
+    activation: Callable[..., Tensor]
+    relu: Callable[..., Tensor]
 
     def __call__(
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
@@ -228,11 +219,10 @@ class ClampRule:
         if any(isinstance(bound, Tensor) for bound in (low, high)):
             return func(*args, **kwargs)  # type: ignore[no-any-return]
         if low == 0 and high is None:
-            inplace = func.__name__.endswith("_")
             z = args[0] if args else kwargs["input"]
-            return ReLURule(self.epsilon)(relevance_pass, F.relu, (z, inplace), {})
+            return self.relu(relevance_pass, F.relu, (z, _is_inplace_name(func.__name__)), {})
         if (low is None or low <= 0) and (high is None or high >= 0):
-            return ActivationRule(self.epsilon)(relevance_pass, func, args, kwargs)
+            return self.activation(relevance_pass, func, args, kwargs)
         return func(*args, **kwargs)  # type: ignore[no-any-return]
 
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from faster_isnet.checks import check_choice, check_range
 from faster_isnet.relevance.activations import (
@@ -32,41 +32,16 @@ from faster_isnet.relevance.concatenations import CONCATENATIONS, ConcatenationR
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.hidden import running_module
 from faster_isnet.relevance.input_rule import InputRule
+from faster_isnet.relevance.interception import ForwardPass, Handler
 from faster_isnet.relevance.layer_rules import Layer, LayerRules
 from faster_isnet.relevance.linear_layers import linear_layer
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS
 from faster_isnet.relevance.normalisations import HANDLERS
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
 
-Handler = Callable[..., Any]
-"""``handler(relevance_pass, function, args, kwargs)`` computes what the function would."""
-
-LAYER_TYPES = (
-    "convolution",
-    "dense",
-    "normalisation",
-    "sum",
-    "average_pool",
-    "max_pool",
-)
+LAYER_TYPES = ("convolution", "dense", "normalisation", "sum", "average_pool", "max_pool")
 """The types of layers that rules are for. A batch norm behind a convolution or dense layer is one
 with it; ``"normalisation"`` is a batch norm elsewhere."""
-
-
-class Forward(Protocol):
-    """What a composite does in one forward pass of a model."""
-
-    def handlers(self) -> Mapping[TorchFunction, Handler]:
-        """Return what takes the place of each function that the model calls."""
-
-    def quantity_handlers(self) -> Mapping[TorchFunction, Handler]:
-        """Return what takes the place of functions of the logits, which are no layers."""
-
-    def has_metadata(self, tensor: Tensor) -> bool:
-        """Return whether it knows something of a tensor that it would not know of a copy."""
-
-    def start(self, logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return logits to read in a relevance pass, and what their relevance is if G is one."""
 
 
 class Composite(ABC):
@@ -96,7 +71,7 @@ class Composite(ABC):
         relevance_pass: RelevancePass,
         running: Callable[[], str],
         input_rule: InputRule | None,
-    ) -> Forward:
+    ) -> ForwardPass:
         """Return what the composite does in one forward pass.
 
         Parameters
@@ -136,28 +111,11 @@ class FunctionComposite(Composite):
         relevance_pass: RelevancePass,
         running: Callable[[], str],
         input_rule: InputRule | None,
-    ) -> Forward:
-        """Return itself, without what only makes relevance fast to differentiate if it is not."""
+    ) -> ForwardPass:
+        """Return the table, without what only makes relevance fast to differentiate."""
         if relevance_pass.differentiable:
-            return self
-        table = {func: rule for func, rule in self.table.items() if rule is not linear_layer}
-        return FunctionComposite(self.name, table)
-
-    def handlers(self) -> Mapping[TorchFunction, Handler]:
-        """Return the table."""
-        return self.table
-
-    def quantity_handlers(self) -> Mapping[TorchFunction, Handler]:
-        """Return nothing: the quantity passes relevance by its gradient."""
-        return {}
-
-    def has_metadata(self, tensor: Tensor) -> bool:
-        """Return False: every call of a function is treated alike."""
-        return False
-
-    def start(self, logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return the logits: their relevance is they themselves."""
-        return logits, logits
+            return ForwardPass(self.table)
+        return ForwardPass({f: rule for f, rule in self.table.items() if rule is not linear_layer})
 
 
 @dataclass(frozen=True)
@@ -248,7 +206,7 @@ class LayerComposite(Composite):
         relevance_pass: RelevancePass,
         running: Callable[[], str],
         input_rule: InputRule | None,
-    ) -> Forward:
+    ) -> ForwardPass:
         """Return the engine of the rules, for one forward pass."""
         return LayerRules(relevance_pass, self.rules, running, input_rule, self.epsilon)
 
@@ -273,7 +231,7 @@ def flex(epsilon: float) -> FunctionComposite:
     rules |= dict.fromkeys(ACTIVATIONS, ActivationRule(epsilon))
     rules |= dict.fromkeys(GATES, GateRule())
     rules |= dict.fromkeys(RELUS, ReLURule(epsilon))
-    rules |= dict.fromkeys(CLAMPS, ClampRule(epsilon))
+    rules |= dict.fromkeys(CLAMPS, ClampRule(ActivationRule(epsilon), ReLURule(epsilon)))
     return FunctionComposite("flex", rules | _linear_functions())
 
 

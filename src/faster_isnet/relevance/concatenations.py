@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from operator import is_
-from typing import Any, ClassVar
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +13,6 @@ from torch.autograd.function import Function
 
 from faster_isnet.common.torch_private import versions
 from faster_isnet.relevance.activations import spellings
-from faster_isnet.relevance.deferred_rules import BackwardRule, DeferredRule
 from faster_isnet.relevance.functions import RelevancePass
 
 CONCATENATIONS = spellings(["cat", "concat", "concatenate"])
@@ -30,45 +28,23 @@ class ConcatenationRule:
     one for each layer of the block.
     """
 
-    fuses: ClassVar[bool] = True
-
     def __call__(self, relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
         """Concatenate."""
         tensors, dim = concatenated(*args, **kwargs)
         pieces = continuing(relevance_pass, tensors, dim)
-        # torch.cat leaves out pieces of one dimension that are empty.
-        if len({piece.dim() for piece in pieces}) == 1:
-            deferred = [relevance_pass.deferred.fuse(piece) for piece in pieces]
-            y = split_relevance(relevance_pass, torch.cat(pieces, dim), pieces, dim, deferred)
-        else:
-            relevance_pass.flush(pieces)
-            y = torch.cat(pieces, dim)
-        relevance_pass.last_concatenation = Concatenation.of(tensors, dim, y)
+        y = split_relevance(relevance_pass, torch.cat(pieces, dim), pieces, dim)
+        written = versions((*tensors, y))
+        relevance_pass.last_concatenation = Concatenation(tuple(tensors), dim, y, written)
         return y
 
 
-@dataclass(frozen=True)
-class Concatenation:
-    """What was concatenated, along which dimension, and what came of it."""
+class Concatenation(NamedTuple):
+    """What was concatenated, along which dimension, what came of it, and the versions of all."""
 
     tensors: tuple[Tensor, ...]
     dim: int
     output: Tensor
     written: list[int]
-
-    @classmethod
-    def of(cls, tensors: Sequence[Tensor], dim: int, output: Tensor) -> Concatenation:
-        """Return it, with the versions that the tensors have now."""
-        return cls(tuple(tensors), dim, output, versions((*tensors, output)))
-
-    def continued(self, tensors: Sequence[Tensor], dim: int) -> tuple[Tensor, ...] | None:
-        """Return the pieces of a concatenation that begins as this one did, if it does."""
-        old = len(self.tensors)
-        same = dim == self.dim and len(tensors) > old
-        same = same and all(map(is_, self.tensors, tensors))
-        if not same or self.written != versions((*self.tensors, self.output)):
-            return None
-        return self.output, *tensors[old:]
 
 
 def concatenated(
@@ -83,50 +59,30 @@ def continuing(
 ) -> tuple[Tensor, ...]:
     """Return the pieces to concatenate: the last concatenation, if ``tensors`` begin as it did."""
     last = relevance_pass.last_concatenation
-    pieces = last.continued(tensors, dim) if isinstance(last, Concatenation) else None
-    return pieces or tuple(tensors)
+    if isinstance(last, Concatenation) and dim == last.dim and len(tensors) > len(last.tensors):
+        unchanged = last.written == versions((*last.tensors, last.output))
+        if unchanged and all(map(is_, last.tensors, tensors)):
+            return last.output, *tensors[len(last.tensors) :]
+    return tuple(tensors)
 
 
 def split_relevance(
-    relevance_pass: RelevancePass,
-    y: Tensor,
-    pieces: Sequence[Tensor],
-    dim: int,
-    deferred: Sequence[DeferredRule | None] | None = None,
+    relevance_pass: RelevancePass, y: Tensor, pieces: Sequence[Tensor], dim: int
 ) -> Tensor:
-    """Make ``y``, the pieces concatenated, split its relevance by one function.
-
-    ``deferred`` are the rules of the pieces that relevance shall go on by.
-    """
-    if not y.requires_grad:
+    """Make ``y``, the pieces concatenated, split its relevance by one function."""
+    # torch.cat leaves out pieces of one dimension that are empty.
+    if not y.requires_grad or len({piece.dim() for piece in pieces}) > 1:
         return y
-    parts, unfused, operands = list[_Part](), list[Tensor](), list[Tensor]()
-    for piece, fused in zip(pieces, deferred or (None,) * len(pieces), strict=True):
-        if fused is None:
-            parts.append(_Part(piece.shape[dim], None, 0))
-            unfused.append(piece)
-        else:
-            parts.append(_Part(piece.shape[dim], fused.rule, len(fused.operands)))
-            operands += fused.operands
-    return SplitRelevance.apply(relevance_pass, dim, parts, len(unfused), y, *unfused, *operands)  # type: ignore[no-any-return]
-
-
-@dataclass(slots=True)
-class _Part:
-    """The size of a piece of a concatenation, and the rule that was fused, if one was."""
-
-    size: int
-    rule: BackwardRule | None
-    operands: int
+    sizes = [piece.shape[dim] for piece in pieces]
+    return SplitRelevance.apply(relevance_pass, dim, sizes, y, *pieces)  # type: ignore[no-any-return]
 
 
 class SplitRelevance(Function):
     """A concatenation whose relevance is split by one function.
 
-    ``SplitRelevance.apply(relevance_pass, dim, parts, unfused, y, *pieces, *operands)`` returns
-    ``y``. It is a :class:`~faster_isnet.relevance.functions.RelevanceNode` to the pieces of those
-    parts that have no rule, ``unfused`` in number, which it does not keep, since they may be
-    written to, and to the operands of the rules of the others.
+    ``SplitRelevance.apply(relevance_pass, dim, sizes, y, *pieces)`` returns ``y``. It is a
+    :class:`~faster_isnet.relevance.functions.RelevanceNode` to the pieces, which it does not keep,
+    since they may be written to.
     """
 
     @staticmethod
@@ -134,14 +90,12 @@ class SplitRelevance(Function):
         ctx: Any,
         relevance_pass: RelevancePass,
         dim: int,
-        parts: list[_Part],
-        unfused: int,
+        sizes: list[int],
         y: Tensor,
-        *pieces_and_operands: Tensor,
+        *pieces: Tensor,
     ) -> Tensor:
         """Return ``y`` itself, with this node put on top of its history."""
-        ctx.relevance_pass, ctx.dim, ctx.parts = relevance_pass, dim, parts
-        ctx.save_for_backward(*pieces_and_operands[unfused:])
+        ctx.relevance_pass, ctx.dim, ctx.sizes = relevance_pass, dim, sizes
         ctx.set_materialize_grads(False)
         ctx.mark_dirty(y)
         return y
@@ -150,13 +104,5 @@ class SplitRelevance(Function):
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         """Send the gradient to the output's history, or relevance to the pieces."""
         if grad is None or not ctx.relevance_pass.active:
-            return None, None, None, None, grad, *(None,) * (len(ctx.needs_input_grad) - 5)
-        to_pieces, to_operands, operands = [], [], iter(ctx.saved_tensors)
-        sizes = [part.size for part in ctx.parts]
-        for part, g in zip(ctx.parts, grad.split_with_sizes(sizes, ctx.dim), strict=True):
-            if part.rule is None:
-                to_pieces.append(g)
-            else:
-                # A copy: what the rule keeps of a slice would keep the whole.
-                to_operands += part.rule(g.clone(), *islice(operands, part.operands))
-        return None, None, None, None, None, *to_pieces, *to_operands
+            return None, None, None, grad, *(None,) * len(ctx.sizes)
+        return None, None, None, None, *grad.split_with_sizes(ctx.sizes, ctx.dim)

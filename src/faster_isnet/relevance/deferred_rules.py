@@ -43,11 +43,12 @@ class DeferredRule:
     output: ref[Tensor]
     written: list[int]
 
-    def holds_for(self, tensor: Tensor | None) -> bool:
-        """Return whether it is the rule of ``tensor``, and nothing was written to since."""
-        if tensor is None or self.output() is not tensor:
-            return False
-        return self.written == versions((tensor, *self.operands))
+    def unchanged_output(self) -> Tensor | None:
+        """Return the output, if it still exists and nothing was written to since."""
+        output = self.output()
+        if output is None or self.written != versions((output, *self.operands)):
+            return None
+        return output
 
 
 class DeferredRules:
@@ -71,25 +72,23 @@ class DeferredRules:
 
         It stays for other readers of the tensor, unless the function ``overwrites`` that.
         """
-        deferred = self._by_id.get(id(tensor))
-        if deferred is None:
+        deferred = self._by_id.pop(id(tensor), None)
+        if deferred is None or deferred.unchanged_output() is not tensor:
             return None
-        holds = deferred.holds_for(tensor)
-        if overwrites or not holds:
-            del self._by_id[id(tensor)]
-        return deferred if holds else None
+        if not overwrites:
+            self._by_id[id(tensor)] = deferred
+        return deferred
 
     def flush(self, arguments: Iterable[Any]) -> Iterator[tuple[Tensor, DeferredRule]]:
         """Remove the rules of the tensors among a function's arguments; yield tensors and rules."""
         for argument in leaves(arguments):
-            deferred = self._by_id.pop(id(argument), None)
-            if deferred is not None and deferred.holds_for(argument):
+            if deferred := self.fuse(argument, overwrites=True):
                 yield argument, deferred
 
     def reset(self) -> Iterator[tuple[Tensor, DeferredRule]]:
         """Remove all rules; yield the tensors that still exist, and their rules."""
         removed, self._by_id = self._by_id, {}
         for deferred in removed.values():
-            output = deferred.output()
-            if output is not None and deferred.holds_for(output):
+            output = deferred.unchanged_output()
+            if output is not None:
                 yield output, deferred

@@ -193,28 +193,19 @@ class ReLU(Function):
         return None, None, None, gated, *(None,) * len(operands)
 
 
-def stabilised_share(g: Tensor, a: Tensor, epsilon: float) -> Tensor:
-    """Return ``G · a / (a + ε)`` for a ≥ 0, without a gradient: what ReLU leaves of relevance.
-
-    As G − G / (1 + a/ε), which takes two passes over the map and is exactly 0 where a is. ε must
-    be a normal number of the dtype.
-    """
-    stabilised = torch.rsub(a, 1, alpha=-1 / epsilon)  # 1 + a/ε
-    return torch.addcdiv(g, g, stabilised, value=-1, out=stabilised)
-
-
 class StabilisedShare(Function):
-    """:func:`stabilised_share`, with a gradient that takes half of the steps of torch's own.
+    """``G · a / (a + ε)`` for a ≥ 0, what ReLU leaves of relevance, in half of torch's own steps.
 
-    ``StabilisedShare.apply(g, a, epsilon)``.
+    ``StabilisedShare.apply(G, a, epsilon)``; ε must be a normal number of the dtype.
     """
 
     @staticmethod
     def forward(ctx: Any, g: Tensor, a: Tensor, epsilon: float) -> Tensor:
-        """Return the share."""
+        """Return G − G / (1 + a/ε), which takes two passes over the map and is 0 where a is."""
         ctx.epsilon = epsilon
         ctx.save_for_backward(g, a)
-        return stabilised_share(g, a, epsilon)
+        stabilised = torch.rsub(a, 1, alpha=-1 / epsilon)  # 1 + a/ε
+        return torch.addcdiv(g, g, stabilised, value=-1, out=stabilised)
 
     @staticmethod
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:

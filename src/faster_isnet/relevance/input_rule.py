@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -36,7 +36,6 @@ AFFINE = frozenset(
         )
     )
 )
-_OF_LISTS = frozenset(spellings(("cat", "concat", "concatenate", "stack")))
 
 
 @dataclass(frozen=True)
@@ -137,12 +136,9 @@ class InputRule:
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[], Any] | None:
         """Return what computes a call in its place, if it reads pixels or what was made of them."""
-        # Most functions read nothing of the image, and this is asked of all of them.
         if func in AFFINE:
-            reads = _listed(args, kwargs) if func in _OF_LISTS else (*args, *kwargs.values())
-            if self._boxes.ids.isdisjoint(map(id, reads)) or not any(map(self._boxes.get, reads)):
-                return None
-            return partial(self._preprocess, func, args, kwargs)
+            reads_pixels = any(map(self._boxes.get, leaves((args, kwargs))))
+            return partial(self._preprocess, func, args, kwargs) if reads_pixels else None
         read = args[0] if args else kwargs.get("input")
         if func in LINEAR_CALLS and (box := self._boxes.get(read)):
             return partial(self._linear, func, args, kwargs, box)
@@ -154,7 +150,7 @@ class InputRule:
         return None
 
     def handles(self, tensor: Any) -> bool:
-        """Return whether the readers of ``tensor``, pixels or a first layer's output, are handled."""
+        """Return whether ``tensor`` is pixels or a first layer's output."""
         return self._boxes.get(tensor) is not None or self._first_layers.get(tensor) is not None
 
     def rectified(self, tensor: Any) -> bool:
@@ -203,14 +199,10 @@ class InputRule:
 
     def _relu(self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer) -> Tensor:
         _, z, _, _, inplace = out_of_place(func, args, kwargs)
-        share = self._rule(layer, self._epsilon)
+        share = _backward_rule(self._rule, layer, self._epsilon)
 
-        def rule(
-            g: Tensor, a: Tensor, x: Tensor, low: Tensor, high: Tensor, weight: Tensor, *z: Tensor
-        ) -> tuple[Tensor | None, ...]:
-            # Where a layer's output is not a, its ReLU is off and has no relevance.
-            layer_output = z[0] if z else a
-            return None, *share(g, x, low, high, weight, layer_output, a), *(None for _ in z)
+        def rule(g: Tensor, a: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
+            return None, *share(g, a, *operands)
 
         a: Tensor = ReLU.apply(self._relevance_pass, rule, inplace, z, *layer.operands())
         self._rectified.put(a, True)
@@ -218,109 +210,100 @@ class InputRule:
 
     def _finish(self, output: Tensor, layer: _FirstLayer) -> Tensor:
         """Give a first layer's output a node for its relevance, and remember whose it is."""
-        share = self._rule(layer, self._epsilon)
+        share = _backward_rule(self._rule, layer, self._epsilon)
 
-        def rule(
-            g: Tensor, x: Tensor, low: Tensor, high: Tensor, weight: Tensor, *z: Tensor
-        ) -> tuple[Tensor | None, ...]:
-            # The output of a layer that nothing follows is computed again rather than copied:
-            # what reads it may work in place.
-            layer_output = z[0] if z else layer.call.map.forward(x, weight, layer.call.bias)
-            return *share(g, x, low, high, weight, layer_output, None), *(None for _ in z)
+        def rule(g: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
+            return share(g, None, *operands)
 
         output = RelevanceNode.apply(self._relevance_pass, rule, output, *layer.operands())
         self._first_layers.put(output, layer)
         return output
 
 
-def _zb_rule(layer: _FirstLayer, epsilon: float) -> BackwardRule:
-    """Give zB for a layer and the batch norm fused with it, biases and statistics constant.
+def _backward_rule(share: _Share, layer: _FirstLayer, epsilon: float) -> BackwardRule:
+    """Return ``rule(G, activation, *layer.operands())``; the activation is a ReLU's, or None."""
+    call = layer.call
 
-    With R = output ⊙ G at the layer's output z, its batch norm's, or its ReLU's, ``activation``:
+    def rule(
+        g: Tensor,
+        activation: Tensor | None,
+        x: Tensor,
+        low: Tensor,
+        high: Tensor,
+        weight: Tensor,
+        *output: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        if output:
+            (z,) = output
+        elif activation is not None:
+            z = activation  # where they differ the ReLU is off and has no relevance
+        else:  # computed again rather than copied: what reads it may work in place
+            z = call.map.forward(x, weight, call.bias)
+        weight, z = layer.fused(weight, z)
+        relevance = g * (layer.shifted(z) if activation is None else activation)
+        box = share(layer, epsilon, relevance, z, weight, _Box(x, low, high))
+        return box.pixels, box.low, box.high, None, *(None for _ in output)
+
+    return rule
+
+
+_Share = Callable[[_FirstLayer, float, Tensor, Tensor, Tensor, _Box], _Box]
+"""``share(layer, ε, R, z, weight, box)`` returns the G of the pixels and of the corners, where R is
+the relevance of the layer's output and z its sum of contributions; z and weight have the batch
+norm in them."""
+
+
+def _zb(
+    layer: _FirstLayer, epsilon: float, relevance: Tensor, z: Tensor, weight: Tensor, box: _Box
+) -> _Box:
+    """Share by zB, biases and statistics constant.
+
     R_i = Σ_k (x_i w_ik − l_i w⁺_ik − h_i w⁻_ik) / (z_k + ε·sign z_k) R_k, split into the G of x, l
     and h.
     """
-    linear, shift = layer.call.map, layer.shift
-    bias_low, bias_high = layer.bias_bounds
-
-    def rule(
-        g: Tensor,
-        x: Tensor,
-        low: Tensor,
-        high: Tensor,
-        weight: Tensor,
-        z: Tensor,
-        activation: Tensor | None,
-    ) -> tuple[Tensor | None, ...]:
-        weight, z = layer.fused(weight, z)
-        output = layer.shifted(z) if activation is None else activation
-        of_low, of_high = -weight.clamp(min=0), -weight.clamp(max=0)
-        # The box is the same for all samples.
-        low, high = low[:1].detach(), high[:1].detach()
-        offset = linear.forward(low, of_low) + linear.forward(high, of_high)
-        if shift is not None:
-            up, down = shift.clamp(min=0), shift.clamp(max=0)
-            offset = offset + linear.per_output(shift - bias_low * up - bias_high * down)
-        s = g * output / stabilise(z + offset, epsilon)
-        to_low, to_high = linear.adjoint(s, of_low, x), linear.adjoint(s, of_high, x)
-        return -(to_low + to_high), to_low, to_high, None
-
-    return rule
-
-
-def _w_squared_rule(layer: _FirstLayer, epsilon: float) -> BackwardRule:
-    """Give w²: R_i = Σ_k w²_ik / Σ_i w²_ik R_k, whatever the pixels are (Montavon et al., 2017)."""
-    return _by_weight_alone(layer, epsilon, torch.square)
-
-
-def _flat_rule(layer: _FirstLayer, epsilon: float) -> BackwardRule:
-    """Give flat: R_i = Σ_k R_k / fan-in_k, the same for all pixels (Lapuschkin et al., 2019)."""
-    return _by_weight_alone(layer, epsilon, torch.ones_like)
+    linear = layer.call.map
+    of_low, of_high = -weight.clamp(min=0), -weight.clamp(max=0)
+    # The box is the same for all samples.
+    low, high = box.low[:1].detach(), box.high[:1].detach()
+    offset = linear.forward(low, of_low) + linear.forward(high, of_high)
+    if layer.shift is not None:
+        bias_low, bias_high = layer.bias_bounds
+        up, down = layer.shift.clamp(min=0), layer.shift.clamp(max=0)
+        offset = offset + linear.per_output(layer.shift - bias_low * up - bias_high * down)
+    s = relevance / stabilise(z + offset, epsilon)
+    to_low, to_high = (linear.adjoint(s, part, box.pixels) for part in (of_low, of_high))
+    return _Box(-(to_low + to_high), to_low, to_high)
 
 
 def _by_weight_alone(
-    layer: _FirstLayer, epsilon: float, share_of: Callable[[Tensor], Tensor]
-) -> BackwardRule:
-    """Give a rule that shares relevance by a function of the weights, normalised.
+    weigh: Callable[[Tensor], Tensor],
+    layer: _FirstLayer,
+    epsilon: float,
+    relevance: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    box: _Box,
+) -> _Box:
+    """Share by a function of the weights, normalised, whatever the pixels are.
 
-    What a pixel gets is told as G of the box's corners: (high − low) ⊙ G, as both go through what
-    is done to the image before.
+    What a pixel gets is returned as G of the box's corners: (high − low) ⊙ G, as both go through
+    what is done to the image before.
     """
-    linear = layer.call.map
-
-    def rule(
-        g: Tensor,
-        x: Tensor,
-        low: Tensor,
-        high: Tensor,
-        weight: Tensor,
-        z: Tensor,
-        activation: Tensor | None,
-    ) -> tuple[Tensor | None, ...]:
-        weight, z = layer.fused(weight, z)
-        output = layer.shifted(z) if activation is None else activation
-        shares = share_of(weight)
-        fan_in = linear.forward(torch.ones_like(x[:1]), shares)
-        relevance = linear.adjoint(g * output / stabilise(fan_in, epsilon), shares, x)
-        up = relevance / stabilise(high - low, 0)
-        nothing = torch.zeros_like(up)
-        return nothing, -up, up, None
-
-    return rule
+    linear, x, shares = layer.call.map, box.pixels, weigh(weight)
+    fan_in = linear.forward(torch.ones_like(x[:1]), shares)
+    up = linear.adjoint(relevance / stabilise(fan_in, epsilon), shares, x)
+    up = up / stabilise(box.high - box.low, 0)
+    return _Box(torch.zeros_like(up), -up, up)
 
 
-INPUT_RULES: dict[str, Callable[[_FirstLayer, float], BackwardRule]] = {
-    "zb": _zb_rule,
-    "w2": _w_squared_rule,
-    "flat": _flat_rule,
+INPUT_RULES: dict[str, _Share] = {
+    "zb": _zb,
+    # R_i = Σ_k w²_ik / Σ_i w²_ik R_k (Montavon et al., 2017)
+    "w2": partial(_by_weight_alone, torch.square),
+    # R_i = Σ_k R_k / fan-in_k, the same for all pixels (Lapuschkin et al., 2019)
+    "flat": partial(_by_weight_alone, torch.ones_like),
 }
 """The rules for layers that read the image, by name."""
-
-
-def _listed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Any]:
-    """Return the tensors of ``torch.cat`` or ``torch.stack``."""
-    tensors: Sequence[Any] = args[0] if args else kwargs.get("tensors", ())
-    return tensors
 
 
 def _call(function: Callable[..., Any], x: Tensor, args: Any, kwargs: Any) -> Any:

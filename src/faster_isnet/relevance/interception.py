@@ -8,7 +8,6 @@ from typing import Any
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from faster_isnet.relevance.composites import Handler
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.input_rule import InputRule
 
@@ -17,8 +16,44 @@ _PROPERTIES: Sequence[Any] = (Tensor.shape, Tensor.ndim, Tensor.dtype, Tensor.de
 PROPERTIES = frozenset([Tensor.dim, Tensor.size, Tensor.numel, *(p.__get__ for p in _PROPERTIES)])
 
 
-class InterceptionMode(TorchFunctionMode):
-    """Calls handlers in the place of functions, in this thread only.
+Handler = Callable[..., Any]
+"""``handler(relevance_pass, function, args, kwargs)`` computes what the function would."""
+
+
+class ForwardPass:
+    """What a composite does in one forward pass of a model.
+
+    Parameters
+    ----------
+    handlers
+        What takes the place of each function that the model calls.
+    """
+
+    def __init__(self, handlers: Mapping[Callable[..., Any], Handler]) -> None:
+        self._table = handlers
+
+    def handlers(self) -> Mapping[Callable[..., Any], Handler]:
+        """Return what takes the place of each function that the model calls."""
+        return self._table
+
+    def quantity_handlers(self) -> Mapping[Callable[..., Any], Handler]:
+        """Return what takes the place of functions of the logits, which are no layers."""
+        return {}
+
+    def has_metadata(self, tensor: Tensor) -> bool:
+        """Return whether it knows something of a tensor that it would not know of a copy."""
+        return False
+
+    def start(self, logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Return logits to read in a relevance pass, and what their relevance is if G is one."""
+        return logits, logits
+
+
+class Interception(TorchFunctionMode):
+    """Gives the functions that a model calls their rules, in this thread only.
+
+    Interception, not surgery: the model keeps its modules, has no hooks of the engine, and is
+    the model it was once the block ends.
 
     Parameters
     ----------
@@ -29,6 +64,18 @@ class InterceptionMode(TorchFunctionMode):
     input_rule
         The rule of what reads the image, if that has one of its own. It is asked first; the
         functions that its handlers call have the rules that they have elsewhere.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from faster_isnet.relevance.composites import flex
+    >>> relevance_pass, x = RelevancePass(), torch.tensor([-1.0, 2.0], requires_grad=True)
+    >>> with Interception(flex(epsilon=1.0).table, relevance_pass):
+    ...     y = torch.relu(x)
+    >>> with relevance_pass.running():
+    ...     (g,) = torch.autograd.grad(y.sum(), x)
+    >>> g  # a / (a + ε), where the gradient has 1
+    tensor([0.0000, 0.6667])
     """
 
     def __init__(
@@ -40,8 +87,6 @@ class InterceptionMode(TorchFunctionMode):
         super().__init__()
         self._handlers, self._relevance_pass = handlers, relevance_pass
         self._input_rule = input_rule
-        # These flush what they do not fuse.
-        self._fusing = frozenset(f for f, h in handlers.items() if getattr(h, "fuses", False))
 
     def __torch_function__(
         self,
@@ -57,34 +102,14 @@ class InterceptionMode(TorchFunctionMode):
         if self._input_rule is not None:
             handled = self._input_rule.handler(func, args, kwargs)
             if handled is not None:
-                with InterceptionMode(self._handlers, self._relevance_pass):
+                with Interception(self._handlers, self._relevance_pass):
                     return handled()
-        if func not in self._fusing:
-            self._relevance_pass.flush((args, kwargs))
         handler = self._handlers.get(func)
+        if not getattr(handler, "fuses", False):
+            self._relevance_pass.flush((args, kwargs))
         if handler is None:
             return func(*args, **kwargs)
         return handler(self._relevance_pass, func, args, kwargs)
-
-
-class Interception(InterceptionMode):
-    """Gives the functions that a model calls their rules.
-
-    Interception, not surgery: the model keeps its modules, has no hooks of the engine, and is
-    the model it was once the block ends. The parameters are those of :class:`InterceptionMode`.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from faster_isnet.relevance.composites import flex
-    >>> relevance_pass, x = RelevancePass(), torch.tensor([-1.0, 2.0], requires_grad=True)
-    >>> with Interception(flex(epsilon=1.0).table, relevance_pass):
-    ...     y = torch.relu(x)
-    >>> with relevance_pass.running():
-    ...     (g,) = torch.autograd.grad(y.sum(), x)
-    >>> g  # a / (a + ε), where the gradient has 1
-    tensor([0.0000, 0.6667])
-    """
 
     def __exit__(self, *exception: Any) -> None:
         """Leave what the model has returned ready for a relevance pass."""

@@ -14,7 +14,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from faster_isnet.relevance import normalisations
@@ -27,7 +26,6 @@ from faster_isnet.relevance.activations import (
     ClampRule,
     GateRule,
     TorchFunction,
-    clamp_bounds,
     out_of_place,
     spellings,
     write_back,
@@ -40,14 +38,13 @@ from faster_isnet.relevance.concatenations import (
     continuing,
 )
 from faster_isnet.relevance.contributions import (
-    Contributions,
     Elements,
     Mapped,
-    Pooled,
     Summed,
 )
 from faster_isnet.relevance.functions import RelevanceEdge, RelevanceNode, RelevancePass, ReLU
 from faster_isnet.relevance.input_rule import InputRule
+from faster_isnet.relevance.interception import ForwardPass
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, contrast
 from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS, per_channel
 from faster_isnet.relevance.outputs import (
@@ -106,7 +103,7 @@ class Layer:
     depth: int
 
 
-class LayerRules:
+class LayerRules(ForwardPass):
     """What one forward pass of a model needs to know for its layers' rules.
 
     Parameters
@@ -142,14 +139,14 @@ class LayerRules:
     def handlers(self) -> dict[TorchFunction, Callable[..., Any]]:
         """Return what takes the place of each function that the model calls."""
         table: dict[TorchFunction, Callable[..., Any]] = {}
-        table |= dict.fromkeys(ACTIVATIONS, self._activate)
+        table |= dict.fromkeys(ACTIVATIONS, self._activation)
         table |= dict.fromkeys(GATES, self._gate)
         table |= dict.fromkeys(RELUS, self._relu)
-        table |= dict.fromkeys(CLAMPS, self._clamp)
+        table |= dict.fromkeys(CLAMPS, ClampRule(self._activation, self._relu))
         table |= dict.fromkeys(LINEAR_CALLS, self._linear)
         table |= dict.fromkeys(SUMS, self._sum)
-        table |= dict.fromkeys(AVERAGE_POOLS, self._average_pool)
-        table |= dict.fromkeys(MAX_POOLS, self._max_pool)
+        table |= dict.fromkeys(AVERAGE_POOLS, partial(self._pool, "average_pool"))
+        table |= dict.fromkeys(MAX_POOLS, partial(self._pool, "max_pool"))
         table |= dict.fromkeys(CONCATENATIONS, self._concatenate)
         table |= dict.fromkeys(KEEPS_SIGN, self._keep_sign)
         table |= normalisations.HANDLERS
@@ -168,7 +165,7 @@ class LayerRules:
         """Return logits to read in a relevance pass, and what their relevance is if G is one."""
         outputs = self._outputs.get(logits)
         if outputs is None:
-            return logits, logits
+            return super().start(logits, number)
         (output,) = outputs
         assert output.rules is not None
         rule = output.rules[number]
@@ -189,10 +186,11 @@ class LayerRules:
             self._relevance_pass, rule, tensor, value, *operands_of(outputs)
         )
 
-    def _put(self, value: Tensor, *outputs: Output) -> Tensor:
+    def _put(self, value: Tensor, *outputs: Output, nonnegative: bool = False) -> Tensor:
         """Finish a layer's output, and keep what it is made of."""
         value = self._finish(value, value, outputs)
         self._outputs.put(value, outputs)
+        self._nonnegative.put(value, nonnegative)
         return value
 
     def _is_nonnegative(self, *tensors: Tensor) -> bool:
@@ -264,16 +262,6 @@ class LayerRules:
         self._nonnegative.put(a, True)
         return a
 
-    def _clamp(self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
-        low, high = clamp_bounds(*args[1:], **kwargs)
-        if not isinstance(low, Tensor) and low == 0 and high is None:
-            z = args[0] if args else kwargs["input"]
-            return self._relu(flag, F.relu, (z, func.__name__.endswith("_")), {})
-        return ClampRule(self._activation.epsilon)(flag, func, args, kwargs)
-
-    def _activate(self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
-        return self._activation(flag, func, args, kwargs)
-
     def _gate(self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
         gate = GateRule()(flag, func, args, kwargs)
         self._nonnegative.put(gate, True)
@@ -297,18 +285,11 @@ class LayerRules:
         nonnegative = self._is_nonnegative(original, y)
         s = write_back(original, s, inplace)
         summed = Summed(self._relevance_pass, s, (x, y))
-        s = self._put(s, Output(rules, (summed,)))
-        if nonnegative:
-            self._nonnegative.put(s, True)
-        return s
+        return self._put(s, Output(rules, (summed,)), nonnegative=nonnegative)
 
-    def _average_pool(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Any:
-        return self._pool("average_pool", func, args, kwargs)
-
-    def _max_pool(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Any:
-        return self._pool("max_pool", func, args, kwargs)
-
-    def _pool(self, kind: str, func: TorchFunction, args: Any, kwargs: Any) -> Any:
+    def _pool(
+        self, kind: str, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
+    ) -> Any:
         x = args[0] if args else kwargs["input"]
         rules = self._layer(kind, x)
         result = func(*args, **kwargs)
@@ -316,17 +297,13 @@ class LayerRules:
         if rules is None or not pooled.requires_grad or pooled.dim() < 2:
             return result
         nonnegative = self._is_nonnegative(x)
-        contributions: Contributions
-        if kind == "max_pool":  # each output is one element
-            contributions = Elements(pooled, nonnegative)
-        else:
+        pool = None
+        if kind == "average_pool":
             rest = {k: v for k, v in kwargs.items() if k != "input"}
-            again = partial(_first, func, args[1:], rest)
-            contributions = Pooled(again, x, pooled, nonnegative)
+            pool = partial(_first, func, args[1:], rest), x
+        contributions = Elements(pooled, nonnegative, pool)
         # A copy, since an in-place activation may follow.
-        y = self._put(pooled.clone(), Output(rules, (contributions,)))
-        if nonnegative:
-            self._nonnegative.put(y, True)
+        y = self._put(pooled.clone(), Output(rules, (contributions,)), nonnegative=nonnegative)
         return (y, *result[1:]) if isinstance(result, tuple) else y
 
     def _concatenate(
@@ -335,8 +312,7 @@ class LayerRules:
         tensors, dim = concatenated(*args, **kwargs)
         pieces = continuing(flag, tensors, dim)
         y = ConcatenationRule()(flag, func, args, kwargs)
-        if self._is_nonnegative(*tensors):
-            self._nonnegative.put(y, True)
+        self._nonnegative.put(y, self._is_nonnegative(*tensors))
         if dim % y.dim() == 1 and y.requires_grad:
             outputs = [output for piece in pieces for output in self._pieces(piece)]
             if any(output.rules for output in outputs):
@@ -370,11 +346,9 @@ class LayerRules:
 
         edge = RelevanceEdge.apply(self._relevance_pass, rule, z, layer.all)
         shift = output.shift
-        if shift is not None:
-            shift = contrast(shift.expand_as(logits), index)
-        return self._finish(
-            z, z, [Output(output.rules, (Elements(edge, nonnegative=False),), shift=shift)]
-        )
+        shift = None if shift is None else contrast(shift.expand_as(logits), index)
+        differences = Output(output.rules, (Elements(edge, nonnegative=False),), shift=shift)
+        return self._finish(z, z, [differences])
 
 
 def _unchanged(g: Tensor, _: Tensor) -> tuple[Tensor]:

@@ -98,7 +98,8 @@ def adjoint_rule(linear_map: LinearMap) -> BackwardRule:
     adjoint: Callable[..., Tensor] = linear_map.adjoint
 
     def rule(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
-        return adjoint(g, weight, x), None
+        # A copy of a slice: what is kept of a concatenation's would keep the whole.
+        return adjoint(g.clone() if is_view(g) else g, weight, x), None
 
     return rule
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
-
-Setting = int | tuple[int, ...]
-"""Of a convolution: of each dimension, or one for all."""
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
@@ -168,16 +164,16 @@ def convolution_call(
 ) -> LinearCall:
     """Read the arguments of ``torch.conv1d``, ``conv2d``, ``conv3d``."""
     n = weight.dim() - 2
+    strides, dilations = _each(stride, n), _each(dilation, n)
     if padding == "valid":
         padding = 0
     elif padding == "same":
-        spans = zip(_each(dilation, n), weight.shape[2:], strict=True)
-        totals = [d * (k - 1) for d, k in spans]
-        padding = tuple(total // 2 for total in totals)
+        totals = [d * (k - 1) for d, k in zip(dilations, weight.shape[2:], strict=True)]
+        padding = [total // 2 for total in totals]
         if any(total % 2 for total in totals):  # an even kernel: one more on the right
             pads = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
             input, padding = F.pad(input, pads), 0  # noqa: A001
-    convolution = _convolution(n, *map(_hashable, (stride, padding, dilation)), 0, groups, False)
+    convolution = Convolution(strides, _each(padding, n), dilations, (0,) * n, groups, False)
     return LinearCall(convolution, input, weight, bias)
 
 
@@ -192,26 +188,12 @@ def transposed_convolution_call(
     dilation: Any = 1,
 ) -> LinearCall:
     """Read the arguments of ``torch.conv_transpose1d``, ``conv_transpose2d``, ``…3d``."""
-    settings = map(_hashable, (stride, padding, dilation, output_padding))
-    convolution = _convolution(weight.dim() - 2, *settings, groups, True)
-    return LinearCall(convolution, input, weight, bias)
-
-
-@lru_cache(maxsize=1024)
-def _convolution(
-    n: int,
-    stride: Setting,
-    padding: Setting,
-    dilation: Setting,
-    output_padding: Setting,
-    groups: int,
-    transposed: bool,
-) -> Convolution:
-    """Return the convolution of ``n`` dimensions; networks have many alike."""
+    n = weight.dim() - 2
     strides, paddings, dilations, output_paddings = (
         _each(setting, n) for setting in (stride, padding, dilation, output_padding)
     )
-    return Convolution(strides, paddings, dilations, output_paddings, groups, transposed)
+    convolution = Convolution(strides, paddings, dilations, output_paddings, groups, True)
+    return LinearCall(convolution, input, weight, bias)
 
 
 def dense_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> LinearCall:  # noqa: A002
@@ -249,10 +231,7 @@ def contrast(logits: Tensor, index: Tensor) -> Tensor:
     return logits.gather(1, index) - logits.gather(1, others)
 
 
-def _each(setting: Setting, n: int) -> tuple[int, ...]:
-    settings = (setting,) if isinstance(setting, int) else setting
+def _each(setting: int | Sequence[int], n: int) -> tuple[int, ...]:
+    """Return a convolution's setting for each of ``n`` dimensions, given one for all or each."""
+    settings = (setting,) if isinstance(setting, int) else tuple(setting)
     return settings * n if len(settings) == 1 else settings
-
-
-def _hashable(setting: Any) -> Setting:
-    return setting if isinstance(setting, (int, tuple)) else tuple(setting)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
-from typing import NamedTuple
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,20 +50,23 @@ class Output:
     @cached_property
     def operands(self) -> _Operands:
         """What the backward rule sends relevance to."""
-        return _Operands.of(self)
+        rules, pieces = self.rules, self.contributions
+        assert rules is not None
+        needs_positive = any(rule.needs_positive for rule in rules)
+        needs_negative = any(rule.needs_negative for rule in rules)
+        flips = False
+        if self.scale is not None and (needs_positive or needs_negative):
+            # Whether some γ is negative is looked up on the host only: no wait for an accelerator.
+            flips = not is_on_host(self.scale) or self.scale.detach().min().item() < 0
+        return _Operands(
+            tuple(piece.all for piece in pieces),
+            tuple(p.positive for p in pieces) if needs_positive or flips else (),
+            tuple(p.negative for p in pieces) if needs_negative or flips else (),
+            flips,
+        )
 
 
-class _OperandCounts(NamedTuple):
-    """How many operands there are of which kind, without the tensors."""
-
-    sizes: tuple[int, ...]
-    flips: bool
-    all: int
-    positive: int
-
-
-@dataclass(frozen=True)
-class _Operands:
+class _Operands(NamedTuple):
     """Operands of a backward rule: for all, the positive, the negative contributions.
 
     ``flips`` says that a negative γ may turn positive contributions into negative ones.
@@ -71,30 +75,7 @@ class _Operands:
     all: tuple[Tensor, ...]
     positive: tuple[Tensor, ...]
     negative: tuple[Tensor, ...]
-    sizes: tuple[int, ...]
     flips: bool
-
-    @classmethod
-    def of(cls, output: Output) -> _Operands:
-        rules, pieces = output.rules, output.contributions
-        assert rules is not None
-        needs_positive = any(rule.needs_positive for rule in rules)
-        needs_negative = any(rule.needs_negative for rule in rules)
-        flips = False
-        if output.scale is not None and (needs_positive or needs_negative):
-            # Whether some γ is negative is looked up on the host only: no wait for an accelerator.
-            flips = not is_on_host(output.scale) or output.scale.detach().min().item() < 0
-        return cls(
-            tuple(piece.all for piece in pieces),
-            tuple(p.positive for p in pieces) if needs_positive or flips else (),
-            tuple(p.negative for p in pieces) if needs_negative or flips else (),
-            tuple(piece.channels for piece in pieces),
-            flips,
-        )
-
-    @property
-    def counts(self) -> _OperandCounts:
-        return _OperandCounts(self.sizes, self.flips, len(self.all), len(self.positive))
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -129,24 +110,19 @@ def gathered(relevance_pass: RelevancePass, output: Output) -> Output:
 
 def runs(outputs: Sequence[Output], like: Tensor) -> list[Output]:
     """Return outputs that lie side by side with those of the same rules as one."""
-    found: list[Output] = []
-    for output in outputs:
-        same = found and found[-1].rules == output.rules
-        found.append(_joined(found.pop(), output, like) if same else output)
-    return found
+    groups = (list(group) for _, group in groupby(outputs, attrgetter("rules")))
+    return [group[0] if len(group) == 1 else _joined(group, like) for group in groups]
 
 
-def _joined(one: Output, other: Output, like: Tensor) -> Output:
+def _joined(outputs: Sequence[Output], like: Tensor) -> Output:
     shift = None
-    if not (one.shift is None and other.shift is None):
+    if any(output.shift is not None for output in outputs):
         ones = (1,) * (like.dim() - 2)
-        shift = torch.cat(
-            [
-                like.new_zeros((o.channels, *ones)) if o.shift is None else o.shift
-                for o in (one, other)
-            ]
-        )
-    return Output(one.rules, one.contributions + other.contributions, shift=shift)
+        nothing = (like.new_zeros((output.channels, *ones)) for output in outputs)
+        shifts = [z if o.shift is None else o.shift for o, z in zip(outputs, nothing, strict=True)]
+        shift = torch.cat(shifts)
+    contributions = tuple(piece for output in outputs for piece in output.contributions)
+    return Output(outputs[0].rules, contributions, shift=shift)
 
 
 def backward_rule(
@@ -180,7 +156,9 @@ def _backward_rule(relevance_pass: RelevancePass, output: Output, rectified: boo
     """
     rules, scale, shift = output.rules, output.scale, output.shift
     assert rules is not None
-    sizes, flips, n, p = output.operands.counts
+    operands = output.operands  # the closure holds numbers only
+    flips, n, p = operands.flips, len(operands.all), len(operands.positive)
+    sizes = [piece.channels for piece in output.contributions]
 
     def backward(g: Tensor, value: Tensor, *tensors: Tensor) -> tuple[Tensor | None, ...]:
         rule = rules[relevance_pass.number]
@@ -220,21 +198,16 @@ def _scaled(
         assert positive is not None
         assert negative is not None
         up = scale >= 0
-        positive, negative = (
-            torch.where(up, positive, negative),
-            torch.where(up, negative, positive),
-        )
-    constant = None if shift is None else shift.detach()
-    if positive is not None:
-        positive = _affine(positive, scale, None if constant is None else constant.clamp(min=0))
-    if negative is not None:
-        negative = _affine(negative, scale, None if constant is None else constant.clamp(max=0))
-    return positive, negative
+        exchanged = torch.where(up, negative, positive)
+        positive, negative = torch.where(up, positive, negative), exchanged
+    above = None if shift is None else shift.detach().clamp(min=0)
+    below = None if shift is None else shift.detach().clamp(max=0)
+    return _affine(positive, scale, above), _affine(negative, scale, below)
 
 
-def _affine(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    if shift is None:
-        return x if scale is None else x * scale
+def _affine(x: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
+    if x is None or shift is None:
+        return x if x is None or scale is None else x * scale
     return x + shift if scale is None else torch.addcmul(shift, x, scale)
 
 
@@ -245,10 +218,8 @@ def _unscaled(shares: Shares, scale: Tensor | None, flips: bool) -> Shares:
         return shares
     if flips and (positive is not None or negative is not None):
         up = scale >= 0
-        like = positive if positive is not None else negative
-        assert like is not None
-        p = torch.zeros_like(like) if positive is None else positive
-        n = torch.zeros_like(like) if negative is None else negative
+        p: Any = 0 if positive is None else positive
+        n: Any = 0 if negative is None else negative
         positive, negative = torch.where(up, p, n), torch.where(up, n, p)
     return Shares(*(None if s is None else s * scale for s in (total, positive, negative)))
 
@@ -259,7 +230,7 @@ def _join(pieces: Sequence[Tensor]) -> Tensor | None:
     return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), 1)
 
 
-def _split(share: Tensor | None, sizes: tuple[int, ...], n: int) -> Sequence[Tensor | None]:
+def _split(share: Tensor | None, sizes: list[int], n: int) -> Sequence[Tensor | None]:
     if share is None or not n:
         return (None,) * n
-    return (share,) if n == 1 else torch.split(share, list(sizes), 1)
+    return (share,) if n == 1 else torch.split(share, sizes, 1)

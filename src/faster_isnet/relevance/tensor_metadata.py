@@ -12,17 +12,10 @@ T = TypeVar("T")
 
 
 class TensorMetadata(Generic[T]):
-    """Metadata by tensor, void as soon as the tensor is changed in place.
-
-    Attributes
-    ----------
-    ids
-        Of the tensors that have metadata, void or not: a first look at many tensors.
-    """
+    """Metadata by tensor, void as soon as the tensor is changed in place."""
 
     def __init__(self) -> None:
         self._by_id: dict[int, tuple[Tensor, list[int], T]] = {}
-        self.ids = self._by_id.keys()
 
     def put(self, tensor: Tensor, metadata: T) -> None:
         """Keep ``metadata`` of ``tensor`` as it is now."""
