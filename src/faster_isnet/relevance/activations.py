@@ -161,8 +161,8 @@ class ActivationRule:
     ) -> Tensor:
         """Compute the activation, with a node for its relevance."""
 
-        def share(phi: TorchFunction, z: Tensor) -> Tensor:
-            return phi(z) / stabilise(z, self.epsilon)  # type: ignore[no-any-return]
+        def share(y: Tensor, z: Tensor) -> Tensor:
+            return y / stabilise(z, self.epsilon)
 
         return _with_node(relevance_pass, func, args, kwargs, share)
 
@@ -187,21 +187,22 @@ def _with_node(
     func: TorchFunction,
     args: Any,
     kwargs: Any,
-    share: Callable[[TorchFunction, Tensor], Tensor] | None,
+    share: Callable[[Tensor, Tensor], Tensor] | None,
 ) -> Tensor:
-    """Compute φ(z), with a node that multiplies G by ``share(φ, z)``; None for no relevance."""
+    """Compute φ(z), with a node that multiplies G by ``share(φ(z), z)``; None for no relevance."""
     phi, z, rest, kwargs, inplace = out_of_place(func, args, kwargs)
     if not z.requires_grad:
         return func(*args, **kwargs)  # type: ignore[no-any-return]
 
-    def rule(g: Tensor, z: Tensor) -> tuple[Tensor | None]:
-        return (None if share is None else g * share(lambda z: phi(z, *rest, **kwargs), z),)
+    def rule(g: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
+        return tuple(g * share(phi(z, *rest, **kwargs), z) for z in operands) if share else ()
 
     source = z.clone() if inplace else z
     y = phi(source, *rest, **kwargs)
     if phi.__name__ in SAVE_OUTPUT:  # which the node marks as changed
         y = y.clone()
-    return write_back(z, RelevanceNode.apply(relevance_pass, rule, y, source), inplace)
+    operands = (source,) if share else ()
+    return write_back(z, RelevanceNode.apply(relevance_pass, rule, y, *operands), inplace)
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,7 @@ class FunctionComposite(Composite):
         What to call it.
     table
         For each torch function that needs a rule, what computes it in its place; all others pass
-        relevance by their ordinary gradient.
+        relevance by their gradient.
     """
 
     name: str

@@ -164,7 +164,7 @@ class Mapped(Contributions):
         w = _part(w, sign)
         if sign > 0:
             return self._finish(call.map.forward(x, w), x, w)
-        # What the positive contributions leave of the output: no convolution needed.
+        # What remains of the output without the positive ones: no convolution needed.
         rest = self._output - self.positive
         if call.bias is not None:
             rest = rest - call.map.per_output(call.bias)

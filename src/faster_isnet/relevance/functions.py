@@ -62,7 +62,7 @@ class RelevancePass:
             self._attach(self.deferred.flush(arguments))
 
     def reset(self) -> None:
-        """Put all deferred rules into the graph, and forget the last concatenation."""
+        """Put all deferred rules into the graph, and drop the last concatenation."""
         self._attach(self.deferred.reset())
         self.last_concatenation = None
 

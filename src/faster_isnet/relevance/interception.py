@@ -112,6 +112,6 @@ class Interception(TorchFunctionMode):
         return handler(self._relevance_pass, func, args, kwargs)
 
     def __exit__(self, *exception: Any) -> None:
-        """Leave what the model has returned ready for a relevance pass."""
+        """End the interception, and prepare what the model returned for a relevance pass."""
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
         self._relevance_pass.reset()

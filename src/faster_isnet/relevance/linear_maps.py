@@ -63,7 +63,7 @@ class Convolution:
         size = x.shape[2:]
         if self.transposed:
             back = self._convolve(g, weight, None, False, (0,) * len(size))
-            # An output padding larger than the stride leaves room for windows that x has not.
+            # An output padding larger than the stride allows windows that x does not have.
             for dim, n in enumerate(size, start=2):
                 back = back.narrow(dim, 0, n)
             return back
