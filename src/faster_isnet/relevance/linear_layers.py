@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -95,11 +94,10 @@ class Adjoint(Function):
 
 def adjoint_rule(linear_map: LinearMap) -> BackwardRule:
     """Return the backward rule of a linear layer, for operands x and weight: Wᵀ G for x."""
-    adjoint: Callable[..., Tensor] = linear_map.adjoint
 
     def rule(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
         # A copy of a slice: what is kept of a concatenation's would keep the whole.
-        return adjoint(g.clone() if is_view(g) else g, weight, x), None
+        return linear_map.adjoint(g.clone() if is_view(g) else g, weight, x), None
 
     return rule
 
