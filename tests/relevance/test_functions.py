@@ -99,6 +99,11 @@ def test_relu_relevance_is_scaled_by_its_stabilised_ratio(function: Callable[...
     torch.testing.assert_close(relevance(function, x, g), g * a / (a + 0.1))
 
 
+def test_the_share_of_a_relu_has_gradients_of_its_own() -> None:
+    """The fast path; torch's own take twice the steps."""
+    assert type(relevance(relu, points(3), points(3)).grad_fn).__name__ == "StabilisedShareBackward"
+
+
 @pytest.mark.parametrize("create_graph", [False, True])
 def test_several_heatmaps_at_once_are_each_on_its_own(create_graph: bool) -> None:
     x, g = points(20), points(3, 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.linear_layers import linear_layer
+from faster_isnet.relevance.linear_maps import Dense
 
 Layer = Callable[..., Tensor]
 
@@ -123,3 +125,26 @@ def test_several_heatmaps_at_once_are_each_on_its_own(
         (together,) = torch.autograd.grad(y, x, g, is_grads_batched=True, create_graph=create_graph)
     one_by_one = [relevance(func, options, each, x, *parameters) for each in g]
     torch.testing.assert_close(together, torch.stack(one_by_one))
+
+
+@pytest.mark.parametrize(("width", "expected"), [(40, 1), (2, 0)])
+def test_a_large_weight_gets_one_gradient_for_both_passes(
+    width: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fast path: of the samples of both passes side by side. A small one has torch's own."""
+    batches = []
+
+    def gradients(_: Dense, g: Tensor, *args: Any) -> Any:
+        if args[-1][1]:
+            batches.append(len(g))
+        return plain(Dense(), g, *args)
+
+    plain = Dense.gradients
+    monkeypatch.setattr(Dense, "gradients", gradients)
+    x, weight = tensors([(1, 5), (width, 5)])
+    relevance_pass = RelevancePass()
+    y = linear_layer(relevance_pass, F.linear, (x, weight), {})
+    with relevance_pass.running():
+        (back,) = torch.autograd.grad(y, x, y.square(), create_graph=True)
+    (y.sum() + back.square().sum()).backward()
+    assert batches == [2] * expected
