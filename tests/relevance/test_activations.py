@@ -210,5 +210,5 @@ def test_outside_of_an_explanation_nothing_is_changed(name: str) -> None:
     x, _ = pair()
     run(function, x)
     y = function(x.clone())
-    assert "Detour" not in str(y.grad_fn)
+    assert "Relevance" not in str(y.grad_fn)
     assert type(y.grad_fn).__module__ != "faster_isnet.relevance.functions"

@@ -12,12 +12,11 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from faster_isnet.relevance.activations import ReLURule
 from faster_isnet.relevance.functions import (
-    Detour,
     Overwrite,
+    RelevanceEdge,
+    RelevanceNode,
     RelevancePass,
     ReLU,
-    Route,
-    ScaledReLU,
 )
 
 
@@ -25,8 +24,8 @@ def _double(g: Tensor, x: Tensor) -> tuple[Tensor]:
     return (2 * g * x.square(),)
 
 
-def detour(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
-    return Detour.apply(relevance_pass, _double, x.sin(), x)
+def node(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
+    return RelevanceNode.apply(relevance_pass, _double, x.sin(), x)
 
 
 def relu(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
@@ -37,36 +36,25 @@ def relu_in_place(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
     return ReLURule(0.1)(relevance_pass, F.relu, (x.clone(), True), {})
 
 
-def relu_with_a_way_around(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
-    def rule(g: Tensor, a: Tensor, route: Tensor) -> tuple[None, Tensor]:
+def relu_with_a_rule(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
+    def rule(g: Tensor, a: Tensor, x: Tensor) -> tuple[None, Tensor]:
         return None, g * a.square()
 
     return ReLU.apply(relevance_pass, rule, False, x.sin(), 2 * x)
 
 
-def scaled_relu(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
-    """A ReLU read twice, once by its entrance."""
-
-    def rule(g: Tensor, scaled: Tensor, a: Tensor, factor: Tensor) -> Tensor:
-        return (g * factor + scaled) * a.square()
-
-    factor = x[0]
-    a, entrance = ScaledReLU.apply(relevance_pass, rule, False, x.sin(), x.cos(), factor)
-    return Detour.apply(relevance_pass, lambda g, *_: (g, 4 * g), a.cos(), a, entrance)
-
-
-def route(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
-    """A route that two operands share: its relevance is the sum of theirs."""
-    way = Route.apply(relevance_pass, _double, x, x)
-    y = Detour.apply(relevance_pass, lambda g, _: (3 * g,), x.sin(), way)
-    return Detour.apply(relevance_pass, lambda g, *_: (g, 4 * g), y.cos(), y, way)
+def edge(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
+    """An edge that two nodes share: its relevance is the sum of theirs."""
+    shared = RelevanceEdge.apply(relevance_pass, _double, x, x)
+    y = RelevanceNode.apply(relevance_pass, lambda g, _: (3 * g,), x.sin(), shared)
+    return RelevanceNode.apply(relevance_pass, lambda g, *_: (g, 4 * g), y.cos(), y, shared)
 
 
 def overwrite(relevance_pass: RelevancePass, x: Tensor) -> Tensor:
     return Overwrite.apply(x.clone(), x.sin())
 
 
-FUNCTIONS = [detour, relu, relu_in_place, relu_with_a_way_around, scaled_relu, route, overwrite]
+FUNCTIONS = [node, relu, relu_in_place, relu_with_a_rule, edge, overwrite]
 
 
 def relevance(function: Callable[..., Tensor], x: Tensor, g: Tensor) -> Tensor:
@@ -97,10 +85,10 @@ def test_relevance_can_be_differentiated_twice(function: Callable[..., Tensor]) 
     assert gradgradcheck(lambda x, g: relevance(function, x, g), (x, g))
 
 
-def test_detour_takes_its_rule_in_a_relevance_pass_only() -> None:
+def test_a_node_takes_its_rule_in_a_relevance_pass_only() -> None:
     x, g = points(5), points(5)
-    torch.testing.assert_close(relevance(detour, x, g), 2 * g * x.square())
-    (gradient,) = torch.autograd.grad(detour(RelevancePass(), x), x, g)
+    torch.testing.assert_close(relevance(node, x, g), 2 * g * x.square())
+    (gradient,) = torch.autograd.grad(node(RelevancePass(), x), x, g)
     torch.testing.assert_close(gradient, g * x.cos())
 
 
@@ -109,6 +97,11 @@ def test_relu_relevance_is_scaled_by_its_stabilised_ratio(function: Callable[...
     x, g = points(20), points(20)
     a = x.relu()
     torch.testing.assert_close(relevance(function, x, g), g * a / (a + 0.1))
+
+
+def test_the_share_of_a_relu_has_gradients_of_its_own() -> None:
+    """The fast path; torch's own take twice the steps."""
+    assert type(relevance(relu, points(3), points(3)).grad_fn).__name__ == "StabilisedShareBackward"
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
@@ -141,24 +134,24 @@ def test_a_value_that_gets_no_relevance_sends_none_on() -> None:
     x = points(3)
     relevance_pass = RelevancePass()
     called = []
-    y = Detour.apply(relevance_pass, lambda g, x: called.append(g), x.sin(), x)
-    stopped = Detour.apply(relevance_pass, lambda g, y: (None,), y.cos(), y)
+    y = RelevanceNode.apply(relevance_pass, lambda g, x: called.append(g), x.sin(), x)
+    stopped = RelevanceNode.apply(relevance_pass, lambda g, y: (None,), y.cos(), y)
     with relevance_pass.running():
         (g,) = torch.autograd.grad((stopped + x).sum(), x)
     assert g.tolist() == [1, 1, 1]
     assert not called
 
 
-def test_a_route_adds_up_what_is_sent_its_way() -> None:
+def test_an_edge_adds_up_what_it_is_sent() -> None:
     x, g = points(4), points(4)
-    torch.testing.assert_close(relevance(route, x, g), (3 + 4) * g * 2 * x.square())
+    torch.testing.assert_close(relevance(edge, x, g), (3 + 4) * g * 2 * x.square())
 
 
-def test_a_route_has_no_values_and_takes_no_memory() -> None:
+def test_an_edge_has_no_values_and_takes_no_memory() -> None:
     x = points(3, 5)
-    way = Route.apply(RelevancePass(), _double, x, x)
-    assert way.shape == x.shape
-    assert way.stride() == (0, 0)
+    placeholder = RelevanceEdge.apply(RelevancePass(), _double, x, x)
+    assert placeholder.shape == x.shape
+    assert placeholder.stride() == (0, 0)
 
 
 def test_a_pass_knows_its_number() -> None:

@@ -1,4 +1,4 @@
-"""Linear layers and concatenations: relevance by the adjoint, and both gradients of the weight."""
+"""Linear layers: relevance by the adjoint, and both gradients of the weight."""
 
 from __future__ import annotations
 
@@ -12,15 +12,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from faster_isnet.relevance.functions import RelevancePass
-from faster_isnet.relevance.interception import Interception
-from faster_isnet.relevance.linear_layers import (
-    Adjoints,
-    ConcatenationRule,
-    linear_layer,
-    split_relevance,
-)
-from faster_isnet.relevance.linear_maps import LINEAR_CALLS
-from faster_isnet.relevance.ways import Way
+from faster_isnet.relevance.linear_layers import linear_layer
+from faster_isnet.relevance.linear_maps import Dense
 
 Layer = Callable[..., Tensor]
 
@@ -106,23 +99,6 @@ def test_the_weight_gets_the_gradients_of_both_passes(
 
 
 @CASES
-def test_adjoints_for_several_weights(func: Layer, shapes: list, options: dict) -> None:
-    x, weight, *_ = tensors(shapes)
-    other = torch.randn_like(weight, requires_grad=True)
-    call = LINEAR_CALLS[func](x, weight, **options)
-    g = torch.randn_like(call.map.forward(call.input, weight)).requires_grad_()
-
-    def adjoints(g: Tensor, *weights: Tensor) -> tuple[Tensor, ...]:
-        return Adjoints.apply(call.map, call.input, g, *weights)
-
-    for back, w in zip(adjoints(g, weight, other), (weight, other), strict=True):
-        torch.testing.assert_close(back, call.map.adjoint(g, w, call.input))
-    for inputs in ((g, weight, other), (g, weight.detach(), other)):
-        assert gradcheck(adjoints, inputs)
-        assert gradgradcheck(adjoints, inputs)
-
-
-@CASES
 def test_what_is_frozen_gets_nothing(func: Layer, shapes: list, options: dict) -> None:
     x, *parameters = tensors(shapes)
     for parameter in parameters:
@@ -151,95 +127,24 @@ def test_several_heatmaps_at_once_are_each_on_its_own(
     torch.testing.assert_close(together, torch.stack(one_by_one))
 
 
-@pytest.mark.parametrize("arguments", [{"dim": 1}, {"dim": -1}, {"axis": 1}, {}])
-def test_concatenation(arguments: dict[str, int]) -> None:
-    x, y = tensors([(2, 2), (2, 2)])
-    relevance_pass = RelevancePass()
-
-    def split(g: Tensor) -> tuple[Tensor, ...]:
-        joined = ConcatenationRule()(relevance_pass, torch.cat, ([x, x * y, y],), arguments)
-        with relevance_pass.running():
-            return torch.autograd.grad(joined, [x, y], g, create_graph=True)
-
-    joined = torch.cat([x, x * y, y], **arguments)
-    g = torch.randn_like(joined).requires_grad_()
-    for ours, theirs in zip(split(g), torch.autograd.grad(joined, [x, y], g), strict=True):
-        torch.testing.assert_close(ours, theirs)
-    assert gradcheck(split, g)
-    assert gradgradcheck(split, g)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_piece_keeps_no_more_than_its_part_of_the_relevance(layout: torch.memory_format) -> None:
-    kept = []
-    x, y = (t.to(memory_format=layout) for t in tensors([(2, 3, 4, 4), (2, 5, 4, 4)]))
-
-    def rule(g: Tensor, x: Tensor) -> tuple[Tensor]:
-        kept.append(g)
-        return (g,)
-
-    relevance_pass, joined = RelevancePass(), torch.cat([x, y], 1)
-    joined = split_relevance(relevance_pass, joined, [x, y], 1, [Way(rule, (x,)), None])
-    with relevance_pass.running():
-        torch.autograd.grad(joined, [x, y], torch.rand_like(joined), create_graph=True)
-    (g,) = kept
-    assert g.untyped_storage().nbytes() == g.nbytes
-    assert g.is_contiguous(memory_format=layout)
-
-
-def dense_block(x: Tensor, y: Tensor, between: Callable[[list[Tensor], Tensor], object]) -> Tensor:
-    """Return the last of the concatenations that a dense block makes."""
-    features = [x, x * y]
-    for _ in range(3):
-        joined = torch.cat(features, 1)
-        between(features, joined)
-        features.append(joined.sum(1, keepdim=True) * y)
-    return torch.cat(features, 1)
-
-
-BETWEEN: dict[str, Callable[[list[Tensor], Tensor], object]] = {
-    "nothing": lambda features, joined: None,
-    "another concatenation": lambda features, joined: torch.cat(features[1:], 1),
-    "the output written to": lambda features, joined: joined.mul_(2),
-    "an input written to": lambda features, joined: features[1].mul_(2),
-}
-
-
-@pytest.mark.parametrize("between", BETWEEN.values(), ids=BETWEEN)
-def test_a_concatenation_may_continue_the_one_before_it(
-    between: Callable[[list[Tensor], Tensor], object],
+@pytest.mark.parametrize(("width", "expected"), [(40, 1), (2, 0)])
+def test_a_large_weight_gets_one_gradient_for_both_passes(
+    width: int, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x, y = tensors([(2, 3), (2, 1)])
+    """The fast path: of the samples of both passes side by side. A small one has torch's own."""
+    batches = []
 
-    def relevance(g: Tensor) -> tuple[Tensor, ...]:
-        relevance_pass = RelevancePass()
-        with Interception({torch.cat: ConcatenationRule()}, relevance_pass):
-            joined = dense_block(x, y, between)
-        with relevance_pass.running():
-            return torch.autograd.grad(joined, [x, y], g, create_graph=True)
+    def gradients(_: Dense, g: Tensor, *args: Any) -> Any:
+        if args[-1][1]:
+            batches.append(len(g))
+        return plain(Dense(), g, *args)
 
-    expected = dense_block(x, y, between)
-    with Interception({torch.cat: ConcatenationRule()}, RelevancePass()):
-        torch.testing.assert_close(dense_block(x, y, between), expected)
-    g = torch.randn_like(expected).requires_grad_()
-    for ours, theirs in zip(relevance(g), torch.autograd.grad(expected, [x, y], g), strict=True):
-        torch.testing.assert_close(ours, theirs)
-    assert gradgradcheck(relevance, g)
-
-
-def test_a_dense_block_costs_two_slices_a_layer() -> None:
-    sizes = []
-    relevance_pass, (x, y) = RelevancePass(), tensors([(2, 3), (2, 1)])
-
-    def noted(*arguments: Any) -> Tensor:
-        joined = ConcatenationRule()(*arguments)
-        sizes.append(len(joined.grad_fn.parts))
-        return joined
-
-    with Interception({torch.cat: noted}, relevance_pass):
-        dense_block(x, y, BETWEEN["nothing"])
-    assert sizes == [2, 2, 2, 2]
-    relevance_pass.forget()
-    with Interception({torch.cat: noted}, relevance_pass):
-        torch.cat([x, y, y, y], 1)
-    assert sizes[-1] == 4
+    plain = Dense.gradients
+    monkeypatch.setattr(Dense, "gradients", gradients)
+    x, weight = tensors([(1, 5), (width, 5)])
+    relevance_pass = RelevancePass()
+    y = linear_layer(relevance_pass, F.linear, (x, weight), {})
+    with relevance_pass.running():
+        (back,) = torch.autograd.grad(y, x, y.square(), create_graph=True)
+    (y.sum() + back.square().sum()).backward()
+    assert batches == [2] * expected

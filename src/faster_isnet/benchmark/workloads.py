@@ -109,7 +109,7 @@ def _estimate_batch_norm_statistics(model: nn.Module, images: Tensor) -> None:
     With the initial statistics, activations of a deep network shrink from layer to layer.
     """
     for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, nn.BatchNorm2d):
             module.momentum = 1.0
     with torch.no_grad():
         model.train()(images)

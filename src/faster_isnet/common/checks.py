@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from faster_isnet.common.names import nearest
 from faster_isnet.common.precision import autocasts
+from faster_isnet.common.torch_private import is_compiled
 
 TASKS = ("multiclass", "multilabel")
 """One class per image, or any number of classes per image (multi-label)."""
@@ -72,7 +73,7 @@ def check_explainable(model: object) -> None:
         if module in seen:
             continue
         seen.add(module)
-        rest += (child for child in module._modules.values() if child is not None)
+        rest += module.children()
         if obstacle := _obstacle(module):
             name = next(name for name, other in model.named_modules() if other is module)
             raise TypeError(f"module {name!r} {obstacle}")
@@ -95,7 +96,7 @@ def _obstacle(module: nn.Module) -> str | None:
             "is compiled by torch.compile, whose functions cannot be intercepted; explain the "
             "module it was made from, its ._orig_mod"
         )
-    if module._compiled_call_impl is not None:
+    if is_compiled(module):
         return (
             "is compiled by its method compile(), so its functions cannot be intercepted; use "
             "compiled = torch.compile(module) for inference instead, which leaves the module "

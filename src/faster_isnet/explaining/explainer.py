@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +22,6 @@ from faster_isnet.explaining.targets import Target, build_quantity
 from faster_isnet.relevance import (
     INPUT_RULES,
     Composite,
-    FunctionComposite,
     InputRule,
     Interception,
     RelevancePass,
@@ -30,7 +29,6 @@ from faster_isnet.relevance import (
     check_layers,
     hidden_outputs,
     intercepting,
-    running_module,
     shared_statistics,
 )
 
@@ -176,7 +174,7 @@ class Explainer:
             check_precision(images, self.composite.name)
         with torch.inference_mode(False), torch.enable_grad():
             pixels = _as_pixels(images, differentiable)
-            relevance_pass = RelevancePass(differentiable, entrances=not self.layers)
+            relevance_pass = RelevancePass(differentiable)
             run = self._forward(images, pixels, relevance_pass, target)
             tensors = [*run.sources, *run.hidden.values()]
             names = ["image"] * len(run.sources) + list(run.hidden)
@@ -219,38 +217,56 @@ class Explainer:
     ) -> _Run:
         """Run the model, and ask what is explained."""
         image = pixels.clone()  # the model may work in place
-        sources = [pixels]
-        rule = None
-        with ExitStack() as stack:
-            stack.enter_context(shared_statistics(self.model))
-            hidden = stack.enter_context(hidden_outputs(self.model, self.layers))
-            if self.input_rule is not None:
-                sources += [_corner(b, pixels) for b in (self.input_low, self.input_high)]
-                low, high = (corner.clone() for corner in sources[1:])
-                rule = InputRule(
-                    *(relevance_pass, self.epsilon, image, low, high, self.input_rule),
-                    image_gradient=pixels is images,
-                )
-            running = (
-                stack.enter_context(running_module(self.model))
-                if self.composite.uses_names
-                else lambda: ""
-            )
-            claimed = (lambda tensor: False) if rule is None else rule.claims
-            forward = self.composite.begin(relevance_pass, running, claimed)
-            mode = Interception(forward.handlers(), relevance_pass, rule)
-            # What rules for layers know of tensors would be lost on those of a second run.
-            stateless = isinstance(self.composite, FunctionComposite)
-            noted = claimed if stateless else (lambda tensor: True)
-            stack.enter_context(intercepting(mode, noted, relevance_pass.forget))
-            logits = self.model(image)
+        corners = self._corners(pixels)
+        input_rule = self._input_rule(relevance_pass, image, corners, pixels is images)
+        with (
+            shared_statistics(self.model),
+            hidden_outputs(self.model, self.layers) as hidden,
+            self.composite.running_module(self.model) as running,
+        ):
+            forward = self.composite.begin(relevance_pass, running, input_rule)
+
+            def has_metadata(tensor: Tensor) -> bool:
+                handled = input_rule is not None and input_rule.handles(tensor)
+                return handled or forward.has_metadata(tensor)
+
+            mode = Interception(forward.handlers(), relevance_pass, input_rule)
+            with intercepting(mode, has_metadata, relevance_pass.reset):
+                logits = self.model(image)
         check_logits(logits, len(pixels))
         with Interception(forward.quantity_handlers(), relevance_pass):
             starts = [
                 _start(forward.start(logits, number), target, len(pixels))
                 for number in range(self.composite.passes)
             ]
-        if rule is not None and not rule.layers_found:
+        self._check_ran(input_rule, hidden)
+        return _Run(logits, [pixels, *corners], hidden, starts)
+
+    def _corners(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Return the corners of the box of pixel values, if the input rule has one."""
+        if self.input_rule is None:
+            return ()
+        return tuple(_corner(bound, pixels) for bound in (self.input_low, self.input_high))
+
+    def _input_rule(
+        self,
+        relevance_pass: RelevancePass,
+        image: Tensor,
+        corners: tuple[Tensor, ...],
+        image_gradient: bool,
+    ) -> InputRule | None:
+        """Return the rule of the layers that read the image, if they have one of their own."""
+        if self.input_rule is None:
+            return None
+        low, high = (corner.clone() for corner in corners)
+        return InputRule(
+            *(relevance_pass, self.epsilon, image, low, high, self.input_rule),
+            image_gradient=image_gradient,
+        )
+
+    def _check_ran(self, input_rule: InputRule | None, hidden: Mapping[str, Tensor]) -> None:
+        """Check that the layers that were asked for have run."""
+        if input_rule is not None and not input_rule.layers_found:
             raise RuntimeError(
                 f"input_rule={self.input_rule!r}: no convolution or linear layer reads the image, "
                 "or what is done to it before is not affine; use input_rule=None"
@@ -258,7 +274,6 @@ class Explainer:
         missing = [name for name in self.layers if name not in hidden]
         if missing:
             raise RuntimeError(f"layers {missing} did not run in the model's forward pass")
-        return _Run(logits, sources, hidden, starts)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The relevance engine: layer-wise relevance propagation by interception."""
 
-from faster_isnet.relevance.checkpointing import intercepting
+from faster_isnet.relevance.activation_checkpointing import intercepting
 from faster_isnet.relevance.composites import (
     COMPOSITES,
     LAYER_TYPES,

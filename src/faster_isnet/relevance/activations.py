@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, reduce
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -13,23 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faster_isnet.relevance.functions import (
-    Detour,
     Overwrite,
+    RelevanceNode,
     RelevancePass,
     ReLU,
-    ScaledReLU,
     StabilisedShare,
-    stabilised_share,
 )
-from faster_isnet.relevance.normalisations import scale_rule, scaled
-from faster_isnet.relevance.ways import Entrance, Way
 
 TorchFunction = Callable[..., Any]
 
 
 def spellings(names: Iterable[str]) -> tuple[TorchFunction, ...]:
-    """Every way to call the functions of these names: functional, method, in place."""
-    spaces = (F, torch, torch.Tensor, torch._C._nn)
+    """Return the functions of these names: functional ones and methods."""
+    spaces = (F, torch, torch.Tensor)
     found = (getattr(space, n, None) for n in names for space in spaces)
     return tuple(dict.fromkeys(f for f in found if f is not None))
 
@@ -47,6 +43,8 @@ ACTIVATIONS = _with_inplace(
 )
 # φ(0) ≠ 0: these weigh features and are no features themselves.
 GATES = _with_inplace("sigmoid", "hardsigmoid", "softmax")
+# These save their output for their gradient.
+SAVE_OUTPUT = frozenset(["tanh", "sigmoid", "softmax"])
 
 
 @cache
@@ -56,22 +54,6 @@ def _inplace_position(func: TorchFunction) -> int | None:
         return None
     parameters = list(inspect.signature(func).parameters)
     return parameters.index("inplace") if "inplace" in parameters else None
-
-
-def writes_to_input(func: TorchFunction, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-    """Whether a call of an activation would write into its input.
-
-    Examples
-    --------
-    >>> x = torch.ones(2)
-    >>> calls = (torch.relu_, (x,)), (F.relu, (x, True)), (F.relu, (x,))
-    >>> [writes_to_input(func, args, {}) for func, args in calls]
-    [True, True, False]
-    """
-    if kwargs.get("inplace") or _is_inplace_name(func.__name__):
-        return True
-    position = _inplace_position(func)
-    return position is not None and len(args) > position and bool(args[position])
 
 
 def _is_inplace_name(name: str) -> bool:
@@ -88,13 +70,20 @@ def out_of_place(
     tuple
         ``(function, z, rest, kwargs, inplace)``: ``function(z, *rest, **kwargs)`` computes the
         same without writing into ``z``; ``inplace`` says whether the call would have.
+
+    Examples
+    --------
+    >>> x = torch.ones(2)
+    >>> calls = (torch.relu_, (x,)), (F.relu, (x, True)), (F.relu, (x,))
+    >>> [out_of_place(func, args, {})[-1] for func, args in calls]
+    [True, True, False]
     """
-    inplace = writes_to_input(func, args, kwargs)
+    name, position = func.__name__, _inplace_position(func)
+    inplace = bool(kwargs.get("inplace")) or _is_inplace_name(name)
     kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
-    position = _inplace_position(func)
     if position is not None and len(args) > position:
+        inplace = inplace or bool(args[position])
         args = (*args[:position], *args[position + 1 :])
-    name = func.__name__
     if _is_inplace_name(name):
         space = next(s for s in (torch, F, torch.Tensor) if hasattr(s, name[:-1]))
         func = getattr(space, name[:-1])
@@ -132,56 +121,29 @@ class ReLURule:
     """G_z = G_a · a / (a + ε) for ReLU in every spelling (method §1)."""
 
     epsilon: float
-    joins_ways: ClassVar[bool] = True
+    fuses: ClassVar[bool] = True
 
     def __call__(
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
-        """Compute ReLU, through the engine's own."""
-        z: Tensor = args[0] if args else kwargs["input"]
-        inplace = writes_to_input(func, args, kwargs)
-        way = relevance_pass.ways.join(z, overwrites=inplace)
-        if way is None:
-
-            def share(g: Tensor, a: Tensor) -> tuple[Tensor]:
-                return (self._share(relevance_pass, g, a),)
-
-            return ReLU.apply(relevance_pass, share, inplace, z)  # type: ignore[no-any-return]
-        if relevance_pass.entrances and way.rule is scale_rule:
-            return self._with_entrance(relevance_pass, inplace, z, way)
-        onward = way.rule  # and not the way itself, which would keep the operands alive
+        """Compute ReLU, by one node for it and for the deferred rule of its input, if any."""
+        _, z, _, _, inplace = out_of_place(func, args, kwargs)
+        deferred = relevance_pass.deferred.fuse(z, overwrites=inplace)
+        # Not ``deferred`` itself, which would keep the operands alive.
+        before, operands = (None, ()) if deferred is None else (deferred.rule, deferred.operands)
 
         def rule(g: Tensor, a: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
-            return None, *onward(self._share(relevance_pass, g, a), *operands)
+            share = self._share(relevance_pass, g, a)
+            return (share,) if before is None else (None, *before(share, *operands))
 
-        return ReLU.apply(relevance_pass, rule, inplace, z, *way.operands)  # type: ignore[no-any-return]
-
-    def _with_entrance(
-        self, relevance_pass: RelevancePass, inplace: bool, z: Tensor, way: Way
-    ) -> Tensor:
-        """Compute ReLU of what was scaled by channel: the share may be taken before or after."""
-
-        def rule(
-            g: Tensor | None, by_entrance: Tensor | None, a: Tensor, *factors: Tensor
-        ) -> Tensor:
-            if g is not None:
-                g = scaled(g, factors)
-            arriving = [one for one in (g, by_entrance) if one is not None]
-            return self._share(relevance_pass, reduce(torch.add, arriving), a)
-
-        a, operand = ScaledReLU.apply(relevance_pass, rule, inplace, z, *way.operands)
-        relevance_pass.latest_entrance = Entrance(operand, way.operands[1:])
-        return a  # type: ignore[no-any-return]
+        return ReLU.apply(relevance_pass, rule, inplace, z, *operands)  # type: ignore[no-any-return]
 
     def _share(self, relevance_pass: RelevancePass, g: Tensor, a: Tensor) -> Tensor:
         if self.epsilon < torch.finfo(a.dtype).tiny:  # a + ε is a: the gradient
             return torch.ops.aten.threshold_backward.default(g, a, 0)  # type: ignore[no-any-return]
         if relevance_pass.batched:
             return g * (a / (a + self.epsilon))
-        zero, one = relevance_pass.constants(a)
-        if not torch.is_grad_enabled():
-            return stabilised_share(g, a, self.epsilon, one)
-        return StabilisedShare.apply(g, a, self.epsilon, zero, one)  # type: ignore[no-any-return]
+        return StabilisedShare.apply(g, a, self.epsilon)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -197,51 +159,58 @@ class ActivationRule:
     def __call__(
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
-        """Compute the activation and give its relevance the detour."""
-        phi, z, rest, kwargs, inplace = out_of_place(func, args, kwargs)
-        if not z.requires_grad:
-            return func(*args, **kwargs)  # type: ignore[no-any-return]
+        """Compute the activation, with a node for its relevance."""
 
-        def rule(g: Tensor, z: Tensor) -> tuple[Tensor]:
-            return (g * (phi(z, *rest, **kwargs) / stabilise(z, self.epsilon)),)
+        def share(y: Tensor, z: Tensor) -> Tensor:
+            return y / stabilise(z, self.epsilon)
 
-        source = z.clone() if inplace else z
-        y = phi(source, *rest, **kwargs)
-        if phi.__name__ == "tanh":  # the only one that keeps its output, which Detour touches
-            y = y.clone()
-        return write_back(z, Detour.apply(relevance_pass, rule, y, source), inplace)
+        return _with_node(relevance_pass, func, args, kwargs, share)
 
 
 @dataclass(frozen=True)
 class GateRule:
     """No relevance for a gate: what it multiplies receives all of it.
 
-    The product's ordinary gradient gives the features x ⊙ gate ⊙ G; the way through the gate
-    ends here (the "signal-take-all" rule; Arras et al., 2019, and method §1).
+    The product's gradient gives the features x ⊙ gate ⊙ G; relevance of the gate ends here (the
+    "signal-take-all" rule; Arras et al., 2019, and method §1).
     """
 
     def __call__(
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
     ) -> Tensor:
-        """Compute the gate and end its relevance."""
-        gate, z, rest, kwargs, inplace = out_of_place(func, args, kwargs)
-        if not z.requires_grad:
-            return func(*args, **kwargs)  # type: ignore[no-any-return]
-        source = z.clone() if inplace else z
-        # The gates keep their output for their gradient, and Detour marks what it gets as changed.
-        y = gate(source, *rest, **kwargs).clone()
-        return write_back(z, Detour.apply(relevance_pass, _nowhere, y), inplace)
+        """Compute the gate, with a node that sends its relevance nowhere."""
+        return _with_node(relevance_pass, func, args, kwargs, None)
 
 
-def _nowhere(g: Tensor) -> tuple[()]:
-    return ()
+def _with_node(
+    relevance_pass: RelevancePass,
+    func: TorchFunction,
+    args: Any,
+    kwargs: Any,
+    share: Callable[[Tensor, Tensor], Tensor] | None,
+) -> Tensor:
+    """Compute φ(z), with a node that multiplies G by ``share(φ(z), z)``; None for no relevance."""
+    phi, z, rest, kwargs, inplace = out_of_place(func, args, kwargs)
+    if not z.requires_grad:
+        return func(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def rule(g: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
+        return tuple(g * share(phi(z, *rest, **kwargs), z) for z in operands) if share else ()
+
+    source = z.clone() if inplace else z
+    y = phi(source, *rest, **kwargs)
+    if phi.__name__ in SAVE_OUTPUT:  # which the node marks as changed
+        y = y.clone()
+    operands = (source,) if share else ()
+    return write_back(z, RelevanceNode.apply(relevance_pass, rule, y, *operands), inplace)
 
 
 @dataclass(frozen=True)
 class ClampRule:
-    """ReLU where a clamp is one, the activation's rule where 0 stays 0, a gradient elsewhere."""
+    """ReLU where a clamp is one, an activation where 0 stays 0, a gradient elsewhere."""
 
-    epsilon: float
+    activation: Callable[..., Tensor]
+    relu: Callable[..., Tensor]
 
     def __call__(
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
@@ -251,11 +220,10 @@ class ClampRule:
         if any(isinstance(bound, Tensor) for bound in (low, high)):
             return func(*args, **kwargs)  # type: ignore[no-any-return]
         if low == 0 and high is None:
-            inplace = func.__name__.endswith("_")
             z = args[0] if args else kwargs["input"]
-            return ReLURule(self.epsilon)(relevance_pass, F.relu, (z, inplace), {})
+            return self.relu(relevance_pass, F.relu, (z, _is_inplace_name(func.__name__)), {})
         if (low is None or low <= 0) and (high is None or high >= 0):
-            return ActivationRule(self.epsilon)(relevance_pass, func, args, kwargs)
+            return self.activation(relevance_pass, func, args, kwargs)
         return func(*args, **kwargs)  # type: ignore[no-any-return]
 
 

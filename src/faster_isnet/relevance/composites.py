@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
-from torch import Tensor
+from torch import nn
 
 from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.relevance.activations import (
@@ -27,39 +28,20 @@ from faster_isnet.relevance.activations import (
     ReLURule,
     TorchFunction,
 )
+from faster_isnet.relevance.concatenations import CONCATENATIONS, ConcatenationRule
 from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.hidden import running_module
+from faster_isnet.relevance.input_rule import InputRule
+from faster_isnet.relevance.interception import ForwardPass, Handler
 from faster_isnet.relevance.layer_rules import Layer, LayerRules
-from faster_isnet.relevance.linear_layers import CONCATENATIONS, ConcatenationRule, linear_layer
+from faster_isnet.relevance.linear_layers import linear_layer
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS
 from faster_isnet.relevance.normalisations import HANDLERS
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
 
-Handler = Callable[..., Any]
-"""``handler(relevance_pass, function, args, kwargs)`` computes what the function would."""
-
-LAYER_TYPES = (
-    "convolution",
-    "dense",
-    "normalisation",
-    "sum",
-    "average_pool",
-    "max_pool",
-)
+LAYER_TYPES = ("convolution", "dense", "normalisation", "sum", "average_pool", "max_pool")
 """The types of layers that rules are for. A batch norm behind a convolution or dense layer is one
 with it; ``"normalisation"`` is a batch norm elsewhere."""
-
-
-class Forward(Protocol):
-    """What a composite does in one forward pass of a model."""
-
-    def handlers(self) -> Mapping[TorchFunction, Handler]:
-        """Return what takes the place of each function that the model calls."""
-
-    def quantity_handlers(self) -> Mapping[TorchFunction, Handler]:
-        """Return what takes the place of functions of the logits, which are no layers."""
-
-    def start(self, logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return logits to read in a relevance pass, and what their relevance is if G is one."""
 
 
 class Composite(ABC):
@@ -74,8 +56,6 @@ class Composite(ABC):
     input_rule
         The rule for the layers that read the image, unless the user names another; ``None`` for
         the one that a layer has anyway.
-    uses_names
-        Whether it needs to know which module runs.
     half_precision
         Whether it works under autocast.
     """
@@ -83,7 +63,6 @@ class Composite(ABC):
     name: str
     passes: int = 1
     input_rule: str | None = None
-    uses_names: bool = False
     half_precision: bool = False
 
     @abstractmethod
@@ -91,8 +70,8 @@ class Composite(ABC):
         self,
         relevance_pass: RelevancePass,
         running: Callable[[], str],
-        claimed: Callable[[Tensor], bool],
-    ) -> Forward:
+        input_rule: InputRule | None,
+    ) -> ForwardPass:
         """Return what the composite does in one forward pass.
 
         Parameters
@@ -101,9 +80,13 @@ class Composite(ABC):
             The flag of the forward pass.
         running
             Returns the name of the innermost module that runs.
-        claimed
-            Whether what reads a tensor has its rule from the input rule.
+        input_rule
+            The rule of what reads the image, if that has one of its own.
         """
+
+    def running_module(self, model: nn.Module) -> AbstractContextManager[Callable[[], str]]:
+        """Follow which module runs inside the block, if the composite needs to know."""
+        return nullcontext(lambda: "")
 
 
 @dataclass(frozen=True)
@@ -116,7 +99,7 @@ class FunctionComposite(Composite):
         What to call it.
     table
         For each torch function that needs a rule, what computes it in its place; all others pass
-        relevance by their ordinary gradient.
+        relevance by their gradient.
     """
 
     name: str
@@ -127,25 +110,12 @@ class FunctionComposite(Composite):
         self,
         relevance_pass: RelevancePass,
         running: Callable[[], str],
-        claimed: Callable[[Tensor], bool],
-    ) -> Forward:
-        """Return itself, without what only makes relevance fast to differentiate if it is not."""
+        input_rule: InputRule | None,
+    ) -> ForwardPass:
+        """Return the table, without what only makes relevance fast to differentiate."""
         if relevance_pass.differentiable:
-            return self
-        table = {func: rule for func, rule in self.table.items() if rule is not linear_layer}
-        return FunctionComposite(self.name, table)
-
-    def handlers(self) -> Mapping[TorchFunction, Handler]:
-        """Return the table."""
-        return self.table
-
-    def quantity_handlers(self) -> Mapping[TorchFunction, Handler]:
-        """Return nothing: the quantity passes relevance by its gradient."""
-        return {}
-
-    def start(self, logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Return the logits: their relevance is they themselves."""
-        return logits, logits
+            return ForwardPass(self.table)
+        return ForwardPass({f: rule for f, rule in self.table.items() if rule is not linear_layer})
 
 
 @dataclass(frozen=True)
@@ -221,11 +191,6 @@ class LayerComposite(Composite):
         entries = (*self.by_type.values(), *self.by_depth.values(), *self.by_name.values())
         return len(_each_pass(entries[0]))
 
-    @property
-    def uses_names(self) -> bool:  # type: ignore[override]
-        """Whether there are rules by name."""
-        return bool(self.by_name)
-
     def rules(self, layer: Layer) -> tuple[Rule, ...] | None:
         """Return a layer's rules, one for each relevance pass, or ``None``."""
         for pattern, entry in self.by_name.items():
@@ -240,10 +205,14 @@ class LayerComposite(Composite):
         self,
         relevance_pass: RelevancePass,
         running: Callable[[], str],
-        claimed: Callable[[Tensor], bool],
-    ) -> Forward:
+        input_rule: InputRule | None,
+    ) -> ForwardPass:
         """Return the engine of the rules, for one forward pass."""
-        return LayerRules(relevance_pass, self.rules, running, claimed, self.epsilon)
+        return LayerRules(relevance_pass, self.rules, running, input_rule, self.epsilon)
+
+    def running_module(self, model: nn.Module) -> AbstractContextManager[Callable[[], str]]:
+        """Follow which module runs inside the block, if there are rules by name."""
+        return running_module(model) if self.by_name else super().running_module(model)
 
 
 def flex(epsilon: float) -> FunctionComposite:
@@ -262,7 +231,7 @@ def flex(epsilon: float) -> FunctionComposite:
     rules |= dict.fromkeys(ACTIVATIONS, ActivationRule(epsilon))
     rules |= dict.fromkeys(GATES, GateRule())
     rules |= dict.fromkeys(RELUS, ReLURule(epsilon))
-    rules |= dict.fromkeys(CLAMPS, ClampRule(epsilon))
+    rules |= dict.fromkeys(CLAMPS, ClampRule(ActivationRule(epsilon), ReLURule(epsilon)))
     return FunctionComposite("flex", rules | _linear_functions())
 
 

@@ -1,8 +1,8 @@
-"""What the outputs of a layer are summed from, and the way back to it.
+"""What the outputs of a layer are summed from.
 
 A rule needs up to three sums of a layer: of all contributions, of the positive and of the negative
-ones. Each is a tensor through which relevance finds its way back into the layer's inputs; the sums
-of the signed ones also have values, which the rule divides by.
+ones. Each is a tensor whose history sends relevance back to the layer's inputs; the sums of the
+signed ones also have values, which the rule divides by.
 """
 
 from __future__ import annotations
@@ -15,158 +15,114 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faster_isnet.relevance.functions import Detour, RelevancePass, Route
-from faster_isnet.relevance.linear_layers import split_relevance
+from faster_isnet.relevance.concatenations import split_relevance
+from faster_isnet.relevance.functions import RelevanceEdge, RelevanceNode, RelevancePass
+from faster_isnet.relevance.linear_layers import adjoint_rule
 from faster_isnet.relevance.linear_maps import LinearCall
-from faster_isnet.relevance.ways import Rule
 
 
 class Contributions(ABC):
     """The contributions to some channels of a layer's output, biases not among them.
 
+    Parameters
+    ----------
+    all
+        A tensor whose G goes back to all contributions; its values mean nothing.
+
     Attributes
     ----------
     channels
         How many channels.
-    all
-        A tensor whose G goes back to all contributions; its values mean nothing.
     """
 
-    channels: int
-    all: Tensor
+    def __init__(self, all: Tensor) -> None:  # noqa: A002
+        self.all = all
+        self.channels = all.shape[1] if all.dim() > 1 else 1
 
     @cached_property
     def positive(self) -> Tensor:
         """The sums of the positive contributions."""
-        return self._positive()
+        return self._sums(1)
 
     @cached_property
     def negative(self) -> Tensor:
         """The sums of the negative contributions."""
-        return self._negative()
+        return self._sums(-1)
 
     @abstractmethod
-    def _positive(self) -> Tensor: ...
+    def _sums(self, sign: int) -> Tensor:
+        """Return the sums of the contributions of one sign."""
 
-    @abstractmethod
-    def _negative(self) -> Tensor: ...
+
+def _part(x: Tensor, sign: int) -> Tensor:
+    """Return the elements of one sign, zeros elsewhere."""
+    return x.clamp(min=0) if sign > 0 else x.clamp(max=0)
 
 
 class Elements(Contributions):
-    """A tensor whose elements are contributions by themselves.
+    """Elements that are contributions by themselves, or averages of such.
 
     Parameters
     ----------
-    values
-        The tensor; its history takes relevance as it takes gradients.
-    nonnegative
-        Whether it is known to have no negative elements.
-    """
-
-    def __init__(self, values: Tensor, nonnegative: bool) -> None:
-        self.channels = values.shape[1] if values.dim() > 1 else 1
-        self.all, self._nonnegative = values, nonnegative
-
-    def _positive(self) -> Tensor:
-        return self.all if self._nonnegative else self.all.clamp(min=0)
-
-    def _negative(self) -> Tensor:
-        return self.all.clamp(max=0)
-
-
-class Pooled(Contributions):
-    """What a weightless linear function, such as average pooling, makes of its input.
-
-    Parameters
-    ----------
-    function
-        The function of the input alone.
-    input
-        Its input.
     output
-        What it returned for it.
+        The elements, whose history takes relevance as it takes gradients; or what a weightless
+        linear function, such as average pooling, made of them.
     nonnegative
-        Whether the input is known to have no negative elements.
+        Whether it is known that no element is negative.
+    pool
+        The weightless function, and the elements that it read.
     """
 
     def __init__(
         self,
-        function: Callable[[Tensor], Tensor],
-        input: Tensor,  # noqa: A002 - torch's name
         output: Tensor,
         nonnegative: bool,
+        pool: tuple[Callable[[Tensor], Tensor], Tensor] | None = None,
     ) -> None:
-        self.channels = output.shape[1] if output.dim() > 1 else 1
-        self.all = output
-        self._function, self._input, self._nonnegative = function, input, nonnegative
+        super().__init__(output)
+        self._nonnegative, self._pool = nonnegative, pool
 
-    def _positive(self) -> Tensor:
-        return self.all if self._nonnegative else self._function(self._input.clamp(min=0))
-
-    def _negative(self) -> Tensor:
-        return self._function(self._input.clamp(max=0))
+    def _sums(self, sign: int) -> Tensor:
+        if self._nonnegative and sign > 0:
+            return self.all
+        if self._pool is None:
+            return _part(self.all, sign)
+        function, elements = self._pool
+        return function(_part(elements, sign))
 
 
 class Concatenated(Contributions):
-    """Several contributions, side by side.
-
-    Parameters
-    ----------
-    relevance_pass
-        The flag of this forward pass.
-    pieces
-        Contributions to outputs of the same batch, height and width.
-    """
+    """Several contributions, side by side: to outputs of the same batch, height and width."""
 
     def __init__(self, relevance_pass: RelevancePass, pieces: Sequence[Contributions]) -> None:
         self._relevance_pass, self._pieces = relevance_pass, pieces
         sizes = [piece.channels for piece in pieces]
-        self.channels = sum(sizes)
         first = pieces[0].all
-        like = first.new_zeros(()).expand(first.shape[0], self.channels, *first.shape[2:])
+        like = first.new_zeros(()).expand(first.shape[0], sum(sizes), *first.shape[2:])
 
         def rule(g: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
             return torch.split(g, sizes, 1)
 
-        self.all = Route.apply(relevance_pass, rule, like, *(piece.all for piece in pieces))
+        edge = RelevanceEdge.apply(relevance_pass, rule, like, *(piece.all for piece in pieces))
+        super().__init__(edge)
 
-    def _positive(self) -> Tensor:
-        return self._joined([piece.positive for piece in self._pieces])
-
-    def _negative(self) -> Tensor:
-        return self._joined([piece.negative for piece in self._pieces])
-
-    def _joined(self, sums: list[Tensor]) -> Tensor:
+    def _sums(self, sign: int) -> Tensor:
+        sums = [piece.positive if sign > 0 else piece.negative for piece in self._pieces]
         return split_relevance(self._relevance_pass, torch.cat(sums, 1), sums, 1)
 
 
 class Summed(Contributions):
-    """A sum of tensors, such as a residual connection.
-
-    Parameters
-    ----------
-    relevance_pass
-        The flag of this forward pass.
-    output
-        The sum.
-    addends
-        The tensors that it is made of, of shapes that broadcast to the output's.
-    """
+    """A sum of tensors, such as a residual connection, of shapes that broadcast to the output's."""
 
     def __init__(
-        self, relevance_pass: RelevancePass, output: Tensor, addends: tuple[Tensor, ...]
+        self, relevance_pass: RelevancePass, output: Tensor, addends: tuple[Tensor, Tensor]
     ) -> None:
-        self.channels = output.shape[1] if output.dim() > 1 else 1
+        super().__init__(RelevanceEdge.apply(relevance_pass, _to_addends, output, *addends))
         self._addends = addends
-        self.all = Route.apply(relevance_pass, _to_addends, output, *addends)
 
-    def _positive(self) -> Tensor:
+    def _sums(self, sign: int) -> Tensor:
         x, y = self._addends
-        return x.clamp(min=0) + y.clamp(min=0)
-
-    def _negative(self) -> Tensor:
-        x, y = self._addends
-        return x.clamp(max=0) + y.clamp(max=0)
+        return _part(x, sign) + _part(y, sign)
 
 
 class Mapped(Contributions):
@@ -190,61 +146,35 @@ class Mapped(Contributions):
     def __init__(
         self, relevance_pass: RelevancePass, call: LinearCall, output: Tensor, nonnegative: bool
     ) -> None:
-        self.channels = output.shape[1]
+        operands = call.input, call.weight
+        super().__init__(
+            RelevanceEdge.apply(relevance_pass, adjoint_rule(call.map), output, *operands)
+        )
         self._relevance_pass, self._call, self._output = relevance_pass, call, output
         self._nonnegative = nonnegative
-        self.all = Route.apply(relevance_pass, _adjoint(call), output, call.input, call.weight)
 
-    def _positive(self) -> Tensor:
-        x, w = self._call.input, self._call.weight
-        if self._nonnegative:
-            return self._apply(x, w.relu())
-        return self._apply(x.clamp(min=0), w.relu()) + self._apply(x.clamp(max=0), w.clamp(max=0))
-
-    def _negative(self) -> Tensor:
-        x, w = self._call.input, self._call.weight
-        if self._nonnegative:
-            return self._rest(w.clamp(max=0))
-        return self._apply(x.clamp(min=0), w.clamp(max=0)) + self._apply(x.clamp(max=0), w.relu())
-
-    def _apply(self, x: Tensor, weight: Tensor) -> Tensor:
-        y = self._call.map.forward(x, weight)
-        return Detour.apply(self._relevance_pass, _adjoint(self._call), y, x, weight)  # type: ignore[no-any-return]
-
-    def _rest(self, weight: Tensor) -> Tensor:
-        """Return what the positive contributions leave of the output: no convolution needed."""
+    def _sums(self, sign: int) -> Tensor:
+        call, x, w = self._call, self._call.input, self._call.weight
+        if not self._nonnegative:
+            up, down = (
+                self._finish(call.map.forward(part, weight), part, weight)
+                for part, weight in ((_part(x, s), _part(w, s * sign)) for s in (1, -1))
+            )
+            return up + down
+        w = _part(w, sign)
+        if sign > 0:
+            return self._finish(call.map.forward(x, w), x, w)
+        # What remains of the output without the positive ones: no convolution needed.
         rest = self._output - self.positive
-        if self._call.bias is not None:
-            rest = rest - self._call.map.per_output(self._call.bias)
+        if call.bias is not None:
+            rest = rest - call.map.per_output(call.bias)
         # Rounding must not make a positive number of a sum of negative ones.
-        rest = rest.clamp(max=0)
-        return Detour.apply(  # type: ignore[no-any-return]
-            self._relevance_pass, _adjoint(self._call), rest, self._call.input, weight
-        )
+        return self._finish(rest.clamp(max=0), x, w)
 
-
-def _adjoint(call: LinearCall) -> Rule:
-    adjoint = call.map.adjoint
-
-    def rule(g: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, None]:
-        # What the adjoint keeps of a slice, a concatenation's, would keep the whole.
-        return adjoint(g.clone() if g._is_view() else g, weight, x), None
-
-    return rule
+    def _finish(self, y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        rule = adjoint_rule(self._call.map)
+        return RelevanceNode.apply(self._relevance_pass, rule, y, x, weight)  # type: ignore[no-any-return]
 
 
 def _to_addends(g: Tensor, *addends: Tensor) -> tuple[Any, ...]:
     return tuple(g.sum_to_size(addend.shape) for addend in addends)
-
-
-class Way(Contributions):
-    """Contributions of which nothing is known but the way back to them all."""
-
-    def __init__(self, route: Tensor) -> None:
-        self.channels, self.all = route.shape[1], route
-
-    def _positive(self) -> Tensor:
-        raise NotImplementedError
-
-    def _negative(self) -> Tensor:
-        raise NotImplementedError

@@ -99,7 +99,7 @@ def running_module(model: nn.Module) -> Iterator[Callable[[], str]]:
 
         return hook
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
+    def exit_(module: nn.Module, args: Any, output: Any) -> None:
         if threading.get_ident() == owner:
             names.pop()
 
@@ -107,7 +107,7 @@ def running_module(model: nn.Module) -> Iterator[Callable[[], str]]:
         for name, module in model.named_modules():
             handle = module.register_forward_pre_hook(enter(name))
             hooks.callback(handle.remove)
-            handle = module.register_forward_hook(leave, always_call=True)
+            handle = module.register_forward_hook(exit_, always_call=True)
             hooks.callback(handle.remove)
         yield lambda: names[-1]
 

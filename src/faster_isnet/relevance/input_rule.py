@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import Function
-from torch.utils._pytree import tree_leaves, tree_map
 
 from faster_isnet.relevance.activations import RELUS, out_of_place, spellings, stabilise
-from faster_isnet.relevance.functions import Detour, RelevancePass, ReLU
-from faster_isnet.relevance.linear_layers import Adjoints
+from faster_isnet.relevance.arguments import leaves, tensors_in, with_leaves
+from faster_isnet.relevance.deferred_rules import BackwardRule
+from faster_isnet.relevance.functions import RelevanceNode, RelevancePass, ReLU
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, LinearCall
 from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS
-from faster_isnet.relevance.notes import Notes
-from faster_isnet.relevance.ways import Rule
+from faster_isnet.relevance.tensor_metadata import TensorMetadata
 
 # What may stand between the image and the first layer: each output is an affine function of the
 # image, so the corners of the box of pixel values are sent through the same function.
@@ -31,21 +29,13 @@ AFFINE = frozenset(
             *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute"),
             *("transpose", "movedim", "expand", "expand_as", "repeat", "narrow", "select"),
             *("index_select", "chunk", "split", "unbind", "cat", "concat", "concatenate", "stack"),
-            *(
-                "flip",
-                "pad",
-                "interpolate",
-                "avg_pool1d",
-                "avg_pool2d",
-                "avg_pool3d",
-                "adaptive_avg_pool2d",
-            ),
+            *("flip", "pad", "interpolate", "adaptive_avg_pool2d"),
+            *("avg_pool1d", "avg_pool2d", "avg_pool3d"),
             *("pixel_unshuffle", "unfold", "add_", "sub_", "mul_", "div_", "__iadd__", "__isub__"),
             *("__imul__", "__itruediv__"),
         )
     )
 )
-_OF_LISTS = frozenset(spellings(("cat", "concat", "concatenate", "stack")))
 
 
 @dataclass(frozen=True)
@@ -116,7 +106,7 @@ class InputRule:
     name
         Of the rule, one of :data:`INPUT_RULES`.
     image_gradient
-        Whether an ordinary backward shall reach the image, too. It costs a convolution.
+        Whether a standard backward shall reach the image, too. It costs a convolution.
 
     Attributes
     ----------
@@ -136,38 +126,40 @@ class InputRule:
     ) -> None:
         self._relevance_pass, self._epsilon = relevance_pass, epsilon
         self._rule, self._image_gradient = INPUT_RULES[name], image_gradient
-        self._boxes = Notes[_Box]()
+        self._boxes = TensorMetadata[_Box]()
         self._boxes.put(image, _Box(image, low, high))
-        self._first_layers = Notes[_FirstLayer]()
+        self._first_layers = TensorMetadata[_FirstLayer]()
+        self._rectified = TensorMetadata[bool]()
         self.layers_found = 0
 
-    def claim(
+    def handler(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[], Any] | None:
-        """Return what computes a call in its place, if it is this rule's: if it reads pixels."""
-        # Most functions read nothing of the image, and this is asked of all of them.
+        """Return what computes a call in its place, if it reads pixels or what was made of them."""
         if func in AFFINE:
-            reads = _listed(args, kwargs) if func in _OF_LISTS else (*args, *kwargs.values())
-            if self._boxes.ids.isdisjoint(map(id, reads)) or not any(map(self._boxes.get, reads)):
-                return None
-            return partial(self._preprocess, func, args, kwargs)
-        subject = args[0] if args else kwargs.get("input")
-        if func in LINEAR_CALLS and (box := self._boxes.get(subject)):
+            reads_pixels = any(map(self._boxes.get, leaves((args, kwargs))))
+            return partial(self._preprocess, func, args, kwargs) if reads_pixels else None
+        read = args[0] if args else kwargs.get("input")
+        if func in LINEAR_CALLS and (box := self._boxes.get(read)):
             return partial(self._linear, func, args, kwargs, box)
-        if layer := self._first_layers.get(subject):
+        if layer := self._first_layers.get(read):
             if func in BATCH_NORM_CALLS and layer.scale is None:
                 return partial(self._batch_norm, func, args, kwargs, layer)
             if func in RELUS:
                 return partial(self._relu, func, args, kwargs, layer)
         return None
 
-    def claims(self, tensor: Any) -> bool:
-        """Whether what reads ``tensor`` is this rule's: pixels, or what a layer made of them."""
+    def handles(self, tensor: Any) -> bool:
+        """Return whether ``tensor`` is pixels or a first layer's output."""
         return self._boxes.get(tensor) is not None or self._first_layers.get(tensor) is not None
+
+    def rectified(self, tensor: Any) -> bool:
+        """Return whether ``tensor`` is what the ReLU of a first layer returned."""
+        return self._rectified.get(tensor) is not None
 
     def _preprocess(self, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         """Send the corners of the box through the function that the pixels go through."""
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        tensors = tensors_in(args, kwargs)
         boxes = {id(t): box for t in tensors if (box := self._boxes.get(t))}
         depends_otherwise = any(t.grad_fn is not None for t in tensors if id(t) not in boxes)
         if depends_otherwise:
@@ -175,8 +167,8 @@ class InputRule:
         # Before the function runs, since it may work in place.
         corners = [_corner(func, args, kwargs, boxes, name) for name in ("low", "high")]
         output = func(*args, **kwargs)
-        for pixels, low, high in zip(*map(tree_leaves, (output, *corners)), strict=True):
-            # A negative factor turns the box round.
+        for pixels, low, high in zip(*(leaves([t]) for t in (output, *corners)), strict=True):
+            # A negative factor swaps the corners.
             box = _Box(pixels, torch.minimum(low, high), torch.maximum(low, high))
             self._boxes.put(pixels, box)
         return output
@@ -192,7 +184,7 @@ class InputRule:
         bias_bounds = (box.low.mean().detach(), box.high.mean().detach())
         box = _Box(call.input, low.input, high.input)
         shift = None if call.bias is None else call.bias.detach()
-        return self._detour(output, _FirstLayer(call, box, bias_bounds, shift))
+        return self._finish(output, _FirstLayer(call, box, bias_bounds, shift))
 
     def _batch_norm(
         self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer
@@ -203,162 +195,115 @@ class InputRule:
         shift = scale * ((0 if layer.call.bias is None else layer.call.bias.detach()) - mean)
         shift = shift if call.bias is None else shift + call.bias.detach()
         layer = replace(layer, scale=scale, shift=shift, output=call.input)
-        return self._detour(y, layer)
+        return self._finish(y, layer)
 
     def _relu(self, func: Callable[..., Any], args: Any, kwargs: Any, layer: _FirstLayer) -> Tensor:
         _, z, _, _, inplace = out_of_place(func, args, kwargs)
-        share = self._rule(layer, self._epsilon, self._relevance_pass)
+        share = _backward_rule(self._rule, layer, self._epsilon)
 
-        def rule(
-            g: Tensor, a: Tensor, x: Tensor, low: Tensor, high: Tensor, weight: Tensor, *z: Tensor
-        ) -> tuple[Tensor | None, ...]:
-            # Where a layer's output is not a, its ReLU is off and has no relevance.
-            layer_output = z[0] if z else a
-            return None, *share(g, x, low, high, weight, layer_output, a), *(None for _ in z)
+        def rule(g: Tensor, a: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
+            return None, *share(g, a, *operands)
 
-        return ReLU.apply(  # type: ignore[no-any-return]
-            self._relevance_pass, rule, inplace, z, *layer.operands()
-        )
+        a: Tensor = ReLU.apply(self._relevance_pass, rule, inplace, z, *layer.operands())
+        self._rectified.put(a, True)
+        return a
 
-    def _detour(self, output: Tensor, layer: _FirstLayer) -> Tensor:
-        share = self._rule(layer, self._epsilon, self._relevance_pass)
+    def _finish(self, output: Tensor, layer: _FirstLayer) -> Tensor:
+        """Give a first layer's output a node for its relevance, and remember whose it is."""
+        share = _backward_rule(self._rule, layer, self._epsilon)
 
-        def rule(
-            g: Tensor, x: Tensor, low: Tensor, high: Tensor, weight: Tensor, *z: Tensor
-        ) -> tuple[Tensor | None, ...]:
-            # The output of a layer that nothing follows is computed again rather than copied:
-            # what reads it may work in place.
-            layer_output = z[0] if z else layer.call.map.forward(x, weight, layer.call.bias)
-            return *share(g, x, low, high, weight, layer_output, None), *(None for _ in z)
+        def rule(g: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
+            return share(g, None, *operands)
 
-        output = Detour.apply(self._relevance_pass, rule, output, *layer.operands())
+        output = RelevanceNode.apply(self._relevance_pass, rule, output, *layer.operands())
         self._first_layers.put(output, layer)
         return output
 
 
-class PerContribution(Function):
-    """Relevance for each unit of contribution: R / (d + ε·sign d), with R = G ⊙ a, d = z + offset.
+def _backward_rule(share: _Share, layer: _FirstLayer, epsilon: float) -> BackwardRule:
+    """Return ``rule(G, activation, *layer.operands())``; the activation is a ReLU's, or None."""
+    call = layer.call
 
-    ``PerContribution.apply(G, a, z, offset, epsilon)``; ``offset`` is broadcast over the samples.
-    In a first layer these maps are the largest of all: their gradients are made in half of the
-    steps of torch's own.
-    """
+    def rule(
+        g: Tensor,
+        activation: Tensor | None,
+        x: Tensor,
+        low: Tensor,
+        high: Tensor,
+        weight: Tensor,
+        *output: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        if output:
+            (z,) = output
+        elif activation is not None:
+            z = activation  # where they differ the ReLU is off and has no relevance
+        else:  # computed again rather than copied: what reads it may work in place
+            z = call.map.forward(x, weight, call.bias)
+        weight, z = layer.fused(weight, z)
+        relevance = g * (layer.shifted(z) if activation is None else activation)
+        box = share(layer, epsilon, relevance, z, weight, _Box(x, low, high))
+        return box.pixels, box.low, box.high, None, *(None for _ in output)
 
-    @staticmethod
-    def forward(
-        ctx: Any, g: Tensor, a: Tensor, z: Tensor, offset: Tensor, epsilon: float
-    ) -> Tensor:
-        """Return the quotient."""
-        ctx.epsilon = epsilon
-        denominator = stabilise(z + offset, epsilon)
-        share = (g * a).to(denominator.dtype).div_(denominator)  # in float32 under autocast, too
-        ctx.save_for_backward(g, a, z, offset, denominator, share)
-        return share
-
-    @staticmethod
-    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
-        """Return the gradients, v a/d, v G/d and twice −v R/d²."""
-        g, a, z, offset, denominator, share = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            denominator = stabilise(z + offset, ctx.epsilon)
-            share = g * a / denominator
-        v = v / denominator
-        of_z = (v * share).neg_()
-        return v * a, v * g, of_z, of_z.sum_to_size(offset.shape), None
+    return rule
 
 
-def _zb_rule(layer: _FirstLayer, epsilon: float, relevance_pass: RelevancePass) -> Rule:
-    """Give zB for a layer and the batch norm fused with it, biases and statistics constant.
+_Share = Callable[[_FirstLayer, float, Tensor, Tensor, Tensor, _Box], _Box]
+"""``share(layer, ε, R, z, weight, box)`` returns the G of the pixels and of the corners, where R is
+the relevance of the layer's output and z its sum of contributions; z and weight have the batch
+norm in them."""
 
-    With R = output ⊙ G at the layer's output z, its batch norm's, or its ReLU's, ``activation``:
+
+def _zb(
+    layer: _FirstLayer, epsilon: float, relevance: Tensor, z: Tensor, weight: Tensor, box: _Box
+) -> _Box:
+    """Share by zB, biases and statistics constant.
+
     R_i = Σ_k (x_i w_ik − l_i w⁺_ik − h_i w⁻_ik) / (z_k + ε·sign z_k) R_k, split into the G of x, l
     and h.
     """
-    linear, shift = layer.call.map, layer.shift
-    bias_low, bias_high = layer.bias_bounds
-
-    def rule(
-        g: Tensor,
-        x: Tensor,
-        low: Tensor,
-        high: Tensor,
-        weight: Tensor,
-        z: Tensor,
-        activation: Tensor | None,
-    ) -> tuple[Tensor | None, ...]:
-        weight, z = layer.fused(weight, z)
-        output = layer.shifted(z) if activation is None else activation
-        of_low, of_high = -weight.clamp(min=0), -weight.clamp(max=0)
-        # The box is the same for all samples.
-        low, high = low[:1].detach(), high[:1].detach()
-        offset = linear.forward(low, of_low) + linear.forward(high, of_high)
-        if shift is not None:
-            up, down = shift.clamp(min=0), shift.clamp(max=0)
-            offset = offset + linear.per_output(shift - bias_low * up - bias_high * down)
-        if relevance_pass.batched:
-            s = g * output / stabilise(z + offset, epsilon)
-            to_low, to_high = linear.adjoints(s, (of_low, of_high), x)
-        else:
-            s = PerContribution.apply(g, output, z, offset, epsilon)
-            to_low, to_high = Adjoints.apply(linear, x, s, of_low, of_high)
-        return (to_low + to_high).neg_(), to_low, to_high, None
-
-    return rule
-
-
-def _w_squared_rule(layer: _FirstLayer, epsilon: float, _: RelevancePass) -> Rule:
-    """Give w²: R_i = Σ_k w²_ik / Σ_i w²_ik R_k, whatever the pixels are (Montavon et al., 2017)."""
-    return _by_weight_alone(layer, epsilon, torch.square)
-
-
-def _flat_rule(layer: _FirstLayer, epsilon: float, _: RelevancePass) -> Rule:
-    """Give flat: R_i = Σ_k R_k / fan-in_k, the same for all pixels (Lapuschkin et al., 2019)."""
-    return _by_weight_alone(layer, epsilon, torch.ones_like)
+    linear = layer.call.map
+    of_low, of_high = -weight.clamp(min=0), -weight.clamp(max=0)
+    # The box is the same for all samples.
+    low, high = box.low[:1].detach(), box.high[:1].detach()
+    offset = linear.forward(low, of_low) + linear.forward(high, of_high)
+    if layer.shift is not None:
+        bias_low, bias_high = layer.bias_bounds
+        up, down = layer.shift.clamp(min=0), layer.shift.clamp(max=0)
+        offset = offset + linear.per_output(layer.shift - bias_low * up - bias_high * down)
+    s = relevance / stabilise(z + offset, epsilon)
+    to_low, to_high = (linear.adjoint(s, part, box.pixels) for part in (of_low, of_high))
+    return _Box(-(to_low + to_high), to_low, to_high)
 
 
 def _by_weight_alone(
-    layer: _FirstLayer, epsilon: float, share_of: Callable[[Tensor], Tensor]
-) -> Rule:
-    """Give a rule that shares relevance by a function of the weights, normalised.
+    weigh: Callable[[Tensor], Tensor],
+    layer: _FirstLayer,
+    epsilon: float,
+    relevance: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    box: _Box,
+) -> _Box:
+    """Share by a function of the weights, normalised, whatever the pixels are.
 
-    What a pixel gets is told as G of the box's corners: (high − low) ⊙ G, as both go through what
-    is done to the image before.
+    What a pixel gets is returned as G of the box's corners: (high − low) ⊙ G, as both go through
+    what is done to the image before.
     """
-    linear = layer.call.map
-
-    def rule(
-        g: Tensor,
-        x: Tensor,
-        low: Tensor,
-        high: Tensor,
-        weight: Tensor,
-        z: Tensor,
-        activation: Tensor | None,
-    ) -> tuple[Tensor | None, ...]:
-        weight, z = layer.fused(weight, z)
-        output = layer.shifted(z) if activation is None else activation
-        shares = share_of(weight)
-        fan_in = linear.forward(torch.ones_like(x[:1]), shares)
-        relevance = linear.adjoint(g * output / stabilise(fan_in, epsilon), shares, x)
-        up = relevance / stabilise(high - low, 0)
-        nothing = torch.zeros_like(up)
-        return nothing, -up, up, None
-
-    return rule
+    linear, x, shares = layer.call.map, box.pixels, weigh(weight)
+    fan_in = linear.forward(torch.ones_like(x[:1]), shares)
+    up = linear.adjoint(relevance / stabilise(fan_in, epsilon), shares, x)
+    up = up / stabilise(box.high - box.low, 0)
+    return _Box(torch.zeros_like(up), -up, up)
 
 
-INPUT_RULES: dict[str, Callable[[_FirstLayer, float, RelevancePass], Rule]] = {
-    "zb": _zb_rule,
-    "w2": _w_squared_rule,
-    "flat": _flat_rule,
+INPUT_RULES: dict[str, _Share] = {
+    "zb": _zb,
+    # R_i = Σ_k w²_ik / Σ_i w²_ik R_k (Montavon et al., 2017)
+    "w2": partial(_by_weight_alone, torch.square),
+    # R_i = Σ_k R_k / fan-in_k, the same for all pixels (Lapuschkin et al., 2019)
+    "flat": partial(_by_weight_alone, torch.ones_like),
 }
 """The rules for layers that read the image, by name."""
-
-
-def _listed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sequence[Any]:
-    """Return the tensors of ``torch.cat`` or ``torch.stack``."""
-    tensors: Sequence[Any] = args[0] if args else kwargs.get("tensors", ())
-    return tensors
 
 
 def _call(function: Callable[..., Any], x: Tensor, args: Any, kwargs: Any) -> Any:
@@ -376,5 +321,5 @@ def _corner(
     def swap(value: Any) -> Any:
         return getattr(boxes[id(value)], corner) if id(value) in boxes else value
 
-    args, kwargs = tree_map(swap, (args, kwargs))
+    args, kwargs = with_leaves((args, kwargs), swap)
     return func(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What stands between a model and torch while the model is explained."""
+"""The mode that stands between a model and torch while the model is explained."""
 
 from __future__ import annotations
 
@@ -6,77 +6,50 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch._C._autograd import _get_sequence_nr
 from torch.overrides import TorchFunctionMode
 
-from faster_isnet.relevance.composites import Handler
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.input_rule import InputRule
 
-# They look at a tensor and not at its values: no relevance passes through them.
+# They read properties of a tensor and not its values: no relevance passes through them.
 _PROPERTIES: Sequence[Any] = (Tensor.shape, Tensor.ndim, Tensor.dtype, Tensor.device)
-LOOKS = frozenset([Tensor.dim, Tensor.size, Tensor.numel, *(p.__get__ for p in _PROPERTIES)])
+PROPERTIES = frozenset([Tensor.dim, Tensor.size, Tensor.numel, *(p.__get__ for p in _PROPERTIES)])
 
 
-class _Rules(TorchFunctionMode):
-    """Gives functions their rules."""
-
-    def __init__(
-        self,
-        handlers: Mapping[Callable[..., Any], Handler],
-        relevance_pass: RelevancePass,
-        input_rule: InputRule | None = None,
-    ) -> None:
-        super().__init__()
-        self._handlers, self._relevance_pass = handlers, relevance_pass
-        self._input_rule = input_rule
-        joining = (f for f, handler in handlers.items() if getattr(handler, "joins_ways", False))
-        self._lets_ways_wait = frozenset(joining)
-        self._nodes: int | None = None
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        """Call ``func``, or what takes its place."""
-        kwargs = kwargs or {}
-        if func in LOOKS:
-            return func(*args, **kwargs)
-        relevance_pass = self._relevance_pass
-        ways = relevance_pass.ways
-        if ways.waiting:
-            self._notice_unseen()
-        claimed = None
-        if self._input_rule is not None:
-            claimed = self._input_rule.claim(func, args, kwargs)
-        if claimed is not None:
-            with _Rules(self._handlers, relevance_pass):
-                result = claimed()
-        else:
-            if ways.waiting and func not in self._lets_ways_wait:
-                relevance_pass.settle((args, kwargs))
-            handler = self._handlers.get(func)
-            if handler is None:
-                result = func(*args, **kwargs)
-            else:
-                result = handler(relevance_pass, func, args, kwargs)
-        if ways.waiting:
-            self._nodes = _get_sequence_nr()
-        return result
-
-    def _notice_unseen(self) -> None:
-        """Notice that the model has called what no mode sees: a ``torch.autograd.Function``.
-
-        The graph has got nodes since the last call, then.
-        """
-        if self._nodes != _get_sequence_nr():
-            self._relevance_pass.ways.were_read_unseen()
+Handler = Callable[..., Any]
+"""``handler(relevance_pass, function, args, kwargs)`` computes what the function would."""
 
 
-class Interception(_Rules):
+class ForwardPass:
+    """What a composite does in one forward pass of a model.
+
+    Parameters
+    ----------
+    handlers
+        What takes the place of each function that the model calls.
+    """
+
+    def __init__(self, handlers: Mapping[Callable[..., Any], Handler]) -> None:
+        self._table = handlers
+
+    def handlers(self) -> Mapping[Callable[..., Any], Handler]:
+        """Return what takes the place of each function that the model calls."""
+        return self._table
+
+    def quantity_handlers(self) -> Mapping[Callable[..., Any], Handler]:
+        """Return what takes the place of functions of the logits, which are no layers."""
+        return {}
+
+    def has_metadata(self, tensor: Tensor) -> bool:
+        """Return whether it knows something of a tensor that it would not know of a copy."""
+        return False
+
+    def start(self, logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Return logits to read in a relevance pass, and what their relevance is if G is one."""
+        return logits, logits
+
+
+class Interception(TorchFunctionMode):
     """Gives the functions that a model calls their rules, in this thread only.
 
     Interception, not surgery: the model keeps its modules, has no hooks of the engine, and is
@@ -90,7 +63,7 @@ class Interception(_Rules):
         The flag that the functions of this forward pass share.
     input_rule
         The rule of what reads the image, if that has one of its own. It is asked first; the
-        functions that it calls have the rules that they have elsewhere.
+        functions that its handlers call have the rules that they have elsewhere.
 
     Examples
     --------
@@ -105,8 +78,40 @@ class Interception(_Rules):
     tensor([0.0000, 0.6667])
     """
 
+    def __init__(
+        self,
+        handlers: Mapping[Callable[..., Any], Handler],
+        relevance_pass: RelevancePass,
+        input_rule: InputRule | None = None,
+    ) -> None:
+        super().__init__()
+        self._handlers, self._relevance_pass = handlers, relevance_pass
+        self._input_rule = input_rule
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Call ``func``, or what takes its place."""
+        kwargs = kwargs or {}
+        if func in PROPERTIES:
+            return func(*args, **kwargs)
+        if self._input_rule is not None:
+            handled = self._input_rule.handler(func, args, kwargs)
+            if handled is not None:
+                with Interception(self._handlers, self._relevance_pass):
+                    return handled()
+        handler = self._handlers.get(func)
+        if not getattr(handler, "fuses", False):
+            self._relevance_pass.flush((args, kwargs))
+        if handler is None:
+            return func(*args, **kwargs)
+        return handler(self._relevance_pass, func, args, kwargs)
+
     def __exit__(self, *exception: Any) -> None:
-        """Leave what the model has returned ready for a relevance pass."""
+        """End the interception, and prepare what the model returned for a relevance pass."""
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        self._notice_unseen()
-        self._relevance_pass.finish()
+        self._relevance_pass.reset()

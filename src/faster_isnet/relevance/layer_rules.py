@@ -1,9 +1,9 @@
 """The engine of the rule-based composites: what takes the place of each function of a model.
 
-Every linear layer's output gets a :class:`~faster_isnet.relevance.functions.Detour` that shares
-its relevance by the layer's rule (method §4). A reader that must see through the layer, as a batch
-norm that is to be fused with it or an activation whose output says how much relevance there is,
-finds a note about the output and gives its own output a Detour, to the same contributions.
+Every linear layer's output gets a :class:`~faster_isnet.relevance.functions.RelevanceNode` that
+shares its relevance by the layer's rule (method §4). A reader that is one with the layer, as a
+batch norm that is to be fused with it or an activation whose output says how much relevance there
+is, finds metadata of the layer's output and gives its own output a node to the same contributions.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from faster_isnet.relevance import normalisations
 from faster_isnet.relevance.activations import (
@@ -28,40 +26,38 @@ from faster_isnet.relevance.activations import (
     ClampRule,
     GateRule,
     TorchFunction,
-    clamp_bounds,
     out_of_place,
     spellings,
     write_back,
 )
-from faster_isnet.relevance.contributions import (
-    Contributions,
-    Elements,
-    Mapped,
-    Pooled,
-    Summed,
-    Way,
-)
-from faster_isnet.relevance.functions import OWN_RELUS, Detour, RelevancePass, ReLU, Route
-from faster_isnet.relevance.linear_layers import (
+from faster_isnet.relevance.arguments import leaves, tensors_in
+from faster_isnet.relevance.concatenations import (
     CONCATENATIONS,
     ConcatenationRule,
     concatenated,
     continuing,
 )
+from faster_isnet.relevance.contributions import (
+    Elements,
+    Mapped,
+    Summed,
+)
+from faster_isnet.relevance.functions import RelevanceEdge, RelevanceNode, RelevancePass, ReLU
+from faster_isnet.relevance.input_rule import InputRule
+from faster_isnet.relevance.interception import ForwardPass
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, contrast
 from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS, per_channel
-from faster_isnet.relevance.notes import Notes
 from faster_isnet.relevance.outputs import (
     Output,
-    Rules,
+    backward_rule,
     gathered,
     normalised,
+    operands_of,
     positive_sum,
-    routes_of,
     runs,
-    way_back,
 )
-from faster_isnet.relevance.rules import Epsilon
+from faster_isnet.relevance.rules import Epsilon, Rule
+from faster_isnet.relevance.tensor_metadata import TensorMetadata
 
 SUMS = spellings(["add", "add_"])
 AVERAGE_POOLS = spellings(
@@ -107,7 +103,7 @@ class Layer:
     depth: int
 
 
-class LayerRules:
+class LayerRules(ForwardPass):
     """What one forward pass of a model needs to know for its layers' rules.
 
     Parameters
@@ -118,8 +114,8 @@ class LayerRules:
         Returns a layer's rules.
     running
         Returns the name of the innermost module that runs.
-    claimed
-        Whether what reads a tensor has a rule from elsewhere (the input rule).
+    input_rule
+        The rule of what reads the image, if that has one of its own.
     epsilon
         The stabiliser of activations that read something else than a linear layer's output.
     """
@@ -127,31 +123,30 @@ class LayerRules:
     def __init__(
         self,
         relevance_pass: RelevancePass,
-        choose: Callable[[Layer], Rules],
+        choose: Callable[[Layer], tuple[Rule, ...] | None],
         running: Callable[[], str],
-        claimed: Callable[[Tensor], bool],
+        input_rule: InputRule | None,
         epsilon: float,
     ) -> None:
         self._relevance_pass = relevance_pass
-        self._choose, self._running, self._claimed = choose, running, claimed
+        self._choose, self._running, self._input_rule = choose, running, input_rule
         self._activation = ActivationRule(epsilon)
-        self._outputs = Notes[tuple[Output, ...]]()
-        self._concatenations = Notes[tuple[Output, ...]]()
-        self._nonnegative = Notes[bool]()
+        self._outputs = TensorMetadata[tuple[Output, ...]]()
+        self._concatenations = TensorMetadata[tuple[Output, ...]]()
+        self._nonnegative = TensorMetadata[bool]()
         self._depth = 0
 
     def handlers(self) -> dict[TorchFunction, Callable[..., Any]]:
         """Return what takes the place of each function that the model calls."""
         table: dict[TorchFunction, Callable[..., Any]] = {}
-        table |= dict.fromkeys(ACTIVATIONS, self._activate)
+        table |= dict.fromkeys(ACTIVATIONS, self._activation)
         table |= dict.fromkeys(GATES, self._gate)
         table |= dict.fromkeys(RELUS, self._relu)
-        table |= dict.fromkeys(OWN_RELUS, self._rectified)
-        table |= dict.fromkeys(CLAMPS, self._clamp)
+        table |= dict.fromkeys(CLAMPS, ClampRule(self._activation, self._relu))
         table |= dict.fromkeys(LINEAR_CALLS, self._linear)
         table |= dict.fromkeys(SUMS, self._sum)
-        table |= dict.fromkeys(AVERAGE_POOLS, self._average_pool)
-        table |= dict.fromkeys(MAX_POOLS, self._max_pool)
+        table |= dict.fromkeys(AVERAGE_POOLS, partial(self._pool, "average_pool"))
+        table |= dict.fromkeys(MAX_POOLS, partial(self._pool, "max_pool"))
         table |= dict.fromkeys(CONCATENATIONS, self._concatenate)
         table |= dict.fromkeys(KEEPS_SIGN, self._keep_sign)
         table |= normalisations.HANDLERS
@@ -162,11 +157,15 @@ class LayerRules:
         """Return what takes the place of functions of the logits, which are no layers."""
         return {contrast: self._contrast}
 
+    def has_metadata(self, tensor: Tensor) -> bool:
+        """Return True: what the rules know of tensors would be lost on those of a second run."""
+        return True
+
     def start(self, logits: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Return logits to read in a relevance pass, and what their relevance is if G is one."""
         outputs = self._outputs.get(logits)
         if outputs is None:
-            return logits, logits
+            return super().start(logits, number)
         (output,) = outputs
         assert output.rules is not None
         rule = output.rules[number]
@@ -175,24 +174,31 @@ class LayerRules:
             return logits, logits
         return self._finish(logits.clone(), start, outputs), start
 
-    def _layer(self, kind: str, read: Tensor) -> Rules:
-        if self._claimed(read):
+    def _layer(self, kind: str, read: Tensor) -> tuple[Rule, ...] | None:
+        if self._input_rule is not None and self._input_rule.handles(read):
             return None
         return self._choose(Layer(kind, self._running(), self._depth))
 
     def _finish(self, tensor: Tensor, value: Tensor, outputs: Sequence[Output]) -> Tensor:
         """Make a tensor share its relevance, which is G times ``value``, as a layer's output."""
-        back = way_back(self._relevance_pass, outputs)
-        return Detour.apply(self._relevance_pass, back, tensor, value, *routes_of(outputs))  # type: ignore[no-any-return]
+        rule = backward_rule(self._relevance_pass, outputs)
+        return RelevanceNode.apply(  # type: ignore[no-any-return]
+            self._relevance_pass, rule, tensor, value, *operands_of(outputs)
+        )
 
-    def _put(self, value: Tensor, *outputs: Output) -> Tensor:
-        """Finish a layer's output and note what it is made of."""
+    def _put(self, value: Tensor, *outputs: Output, nonnegative: bool = False) -> Tensor:
+        """Finish a layer's output, and keep what it is made of."""
         value = self._finish(value, value, outputs)
         self._outputs.put(value, outputs)
+        self._nonnegative.put(value, nonnegative)
         return value
 
     def _is_nonnegative(self, *tensors: Tensor) -> bool:
-        return all(self._nonnegative.get(tensor) for tensor in tensors)
+        rule = self._input_rule
+        return all(
+            self._nonnegative.get(tensor) or (rule is not None and rule.rectified(tensor))
+            for tensor in tensors
+        )
 
     def _linear(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
         call = LINEAR_CALLS[func](*args, **kwargs)
@@ -205,7 +211,7 @@ class LayerRules:
             return y  # type: ignore[no-any-return]
         mapped = Mapped(self._relevance_pass, call, y, self._is_nonnegative(call.input))
         if rules is None:
-            return Detour.apply(self._relevance_pass, _straight, y, mapped.all)  # type: ignore[no-any-return]
+            return RelevanceNode.apply(self._relevance_pass, _unchanged, y, mapped.all)  # type: ignore[no-any-return]
         shift = None if call.bias is None else call.map.per_output(call.bias)
         return self._put(
             y, Output(rules, (mapped,), shift=shift, fusable=not dense or y.dim() == 2)
@@ -249,28 +255,12 @@ class LayerRules:
         if outputs is None:
             a: Tensor = z.relu_() if inplace else relu(z)
         else:
-            # The routes are made before the function writes over what they are made of.
-            routes = routes_of(outputs)
-            back = way_back(self._relevance_pass, outputs, rectified=True)
-            a = ReLU.apply(self._relevance_pass, back, inplace, z, *routes)
+            # The operands are made before the function writes over what they are made of.
+            operands = operands_of(outputs)
+            rule = backward_rule(self._relevance_pass, outputs, rectified=True)
+            a = ReLU.apply(self._relevance_pass, rule, inplace, z, *operands)
         self._nonnegative.put(a, True)
         return a
-
-    def _rectified(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
-        """Note what the input rule's ReLU returns."""
-        a: Tensor = func(*args, **kwargs)
-        self._nonnegative.put(a, True)
-        return a
-
-    def _clamp(self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
-        low, high = clamp_bounds(*args[1:], **kwargs)
-        if not isinstance(low, Tensor) and low == 0 and high is None:
-            z = args[0] if args else kwargs["input"]
-            return self._relu(flag, F.relu, (z, func.__name__.endswith("_")), {})
-        return ClampRule(self._activation.epsilon)(flag, func, args, kwargs)
-
-    def _activate(self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
-        return self._activation(flag, func, args, kwargs)
 
     def _gate(self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
         gate = GateRule()(flag, func, args, kwargs)
@@ -295,18 +285,11 @@ class LayerRules:
         nonnegative = self._is_nonnegative(original, y)
         s = write_back(original, s, inplace)
         summed = Summed(self._relevance_pass, s, (x, y))
-        s = self._put(s, Output(rules, (summed,)))
-        if nonnegative:
-            self._nonnegative.put(s, True)
-        return s
+        return self._put(s, Output(rules, (summed,)), nonnegative=nonnegative)
 
-    def _average_pool(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Any:
-        return self._pool("average_pool", func, args, kwargs)
-
-    def _max_pool(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Any:
-        return self._pool("max_pool", func, args, kwargs)
-
-    def _pool(self, kind: str, func: TorchFunction, args: Any, kwargs: Any) -> Any:
+    def _pool(
+        self, kind: str, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
+    ) -> Any:
         x = args[0] if args else kwargs["input"]
         rules = self._layer(kind, x)
         result = func(*args, **kwargs)
@@ -314,17 +297,13 @@ class LayerRules:
         if rules is None or not pooled.requires_grad or pooled.dim() < 2:
             return result
         nonnegative = self._is_nonnegative(x)
-        contributions: Contributions
-        if kind == "max_pool":  # each output is one element
-            contributions = Elements(pooled, nonnegative)
-        else:
+        pool = None
+        if kind == "average_pool":
             rest = {k: v for k, v in kwargs.items() if k != "input"}
-            again = partial(_first, func, args[1:], rest)
-            contributions = Pooled(again, x, pooled, nonnegative)
+            pool = partial(_first, func, args[1:], rest), x
+        contributions = Elements(pooled, nonnegative, pool)
         # A copy, since an in-place activation may follow.
-        y = self._put(pooled.clone(), Output(rules, (contributions,)))
-        if nonnegative:
-            self._nonnegative.put(y, True)
+        y = self._put(pooled.clone(), Output(rules, (contributions,)), nonnegative=nonnegative)
         return (y, *result[1:]) if isinstance(result, tuple) else y
 
     def _concatenate(
@@ -333,8 +312,7 @@ class LayerRules:
         tensors, dim = concatenated(*args, **kwargs)
         pieces = continuing(flag, tensors, dim)
         y = ConcatenationRule()(flag, func, args, kwargs)
-        if self._is_nonnegative(*tensors):
-            self._nonnegative.put(y, True)
+        self._nonnegative.put(y, self._is_nonnegative(*tensors))
         if dim % y.dim() == 1 and y.requires_grad:
             outputs = [output for piece in pieces for output in self._pieces(piece)]
             if any(output.rules for output in outputs):
@@ -344,9 +322,9 @@ class LayerRules:
 
     def _keep_sign(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Any:
         result = func(*args, **kwargs)
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        tensors = tensors_in(args, kwargs)
         if tensors and self._is_nonnegative(*tensors):
-            for tensor in tree_leaves(result):
+            for tensor in leaves([result]):
                 self._nonnegative.put(tensor, True)
         return result
 
@@ -363,17 +341,17 @@ class LayerRules:
             return z
         (layer,) = output.contributions
 
-        def back(g: Tensor, _: Tensor) -> tuple[Tensor]:
+        def rule(g: Tensor, _: Tensor) -> tuple[Tensor]:
             return (torch.func.vjp(lambda y: contrast(y, index), logits.detach())[1](g)[0],)
 
-        route = Route.apply(self._relevance_pass, back, z, layer.all)
+        edge = RelevanceEdge.apply(self._relevance_pass, rule, z, layer.all)
         shift = output.shift
-        if shift is not None:
-            shift = contrast(shift.expand_as(logits), index)
-        return self._finish(z, z, [Output(output.rules, (Way(route),), shift=shift)])
+        shift = None if shift is None else contrast(shift.expand_as(logits), index)
+        differences = Output(output.rules, (Elements(edge, nonnegative=False),), shift=shift)
+        return self._finish(z, z, [differences])
 
 
-def _straight(g: Tensor, route: Tensor) -> tuple[Tensor]:
+def _unchanged(g: Tensor, _: Tensor) -> tuple[Tensor]:
     return (g,)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -12,23 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-Setting = int | tuple[int, ...]
-"""Of a convolution: of each dimension, or one for all."""
-
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class LinearMap(Protocol):
-    """A map x ↦ W x + b, and the ways back."""
+    """A map x ↦ W x + b, and its adjoint."""
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return W x + b."""
 
     def adjoint(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         """Return Wᵀ g, of the shape of the map's input ``x``."""
-
-    def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
-        """Return Wᵀ g for several weights of few input channels, as those of an image are."""
 
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
@@ -38,9 +31,6 @@ class LinearMap(Protocol):
         The gradient of W is bilinear in ``g`` and ``x``: what is laid side by side as samples of
         both is summed.
         """
-
-    def scale_inputs(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """Return the weight of the map whose inputs are multiplied by ``scale`` ``[C_in]``."""
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Return the weight of the map whose outputs are multiplied by ``scale`` ``[C_out]``."""
@@ -73,7 +63,7 @@ class Convolution:
         size = x.shape[2:]
         if self.transposed:
             back = self._convolve(g, weight, None, False, (0,) * len(size))
-            # An output padding larger than the stride leaves room for windows that x has not.
+            # An output padding larger than the stride allows windows that x does not have.
             for dim, n in enumerate(size, start=2):
                 back = back.narrow(dim, 0, n)
             return back
@@ -85,47 +75,6 @@ class Convolution:
         missing = tuple(n - m for n, m in zip(size, shortest, strict=True))
         return self._convolve(g, weight, None, True, missing)
 
-    def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
-        """Return the adjoints, of one convolution that makes all their channels if it can be."""
-        if self.groups > 1:
-            return tuple(self.adjoint(g, weight, x) for weight in weights)
-        weight = torch.cat(weights, 0 if self.transposed else 1)
-        plain = not self.transposed and self.dilation == (1, 1)
-        if plain and self.stride[0] == self.stride[1] > 1:
-            together = self._adjoint_by_phases(g, weight, x)
-        else:
-            together = self.adjoint(g, weight, x)
-        return together.chunk(len(weights), 1)
-
-    def _adjoint_by_phases(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
-        """Return the adjoint of a strided convolution of two dimensions by an ordinary one of g.
-
-        All pixels whose positions leave the same remainders when divided by the stride s are read
-        by the same weights. An ordinary convolution makes the s² kinds of them as channels, which
-        fill the vectors of a processor where the few channels of an image do not.
-        """
-        c_out, c_in, *kernel = weight.shape
-        stride, padding, size = self.stride[0], self.padding, x.shape[2:]
-        # Output i reads pixel o by tap t = o + p − s i. With o + p = s q + r and t = s j + r it is
-        # i = q − j: r is the kind of the pixel, q its place among those, j a tap of that kind.
-        taps = [-(-k // stride) for k in kernel]
-        first = [p // stride for p in padding]
-        last = [(n - 1 + p) // stride for n, p in zip(size, padding, strict=True)]
-        spans = zip(taps, first, last, g.shape[2:], strict=True)
-        (above, below), (left, right) = ((t - 1 - a, b + 1 - n) for t, a, b, n in spans)
-        rows, columns = (t * stride - k for t, k in zip(taps, kernel, strict=True))
-        kinds = F.pad(weight.to(g.dtype), (0, columns, 0, rows))
-        kinds = kinds.reshape(c_out, c_in, taps[0], stride, taps[1], stride)
-        kinds = kinds.permute(1, 3, 5, 0, 2, 4).flip(4, 5).reshape(-1, c_out, *taps)
-        padded = F.pad(g, (left, right, above, below))
-        # Not F.conv2d, which computes in half precision under autocast.
-        by_kind = torch.convolution(
-            *(padded, kinds, None, (1, 1), (0, 0), (1, 1)), *(False, (0, 0), 1)
-        )
-        back = F.pixel_shuffle(by_kind, stride)
-        top, start = (p - a * stride for p, a in zip(padding, first, strict=True))
-        return back[..., top : top + size[0], start : start + size[1]]
-
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
     ) -> Gradients:
@@ -135,32 +84,18 @@ class Convolution:
             *(self.transposed, self.output_padding, self.groups, needs),
         )
 
-    def scale_inputs(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """Multiply the kernels that read each input channel."""
-        scaled = self._scale_rows if self.transposed else self._scale_columns
-        return scaled(weight, scale)
-
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Multiply each output channel's kernels."""
-        scaled = self._scale_columns if self.transposed else self._scale_rows
-        return scaled(weight, scale)
+        ones = (1,) * len(self.stride)
+        if not self.transposed:
+            return weight * scale.reshape(-1, 1, *ones)
+        # The weight is [C_in, C_out / groups, ...], its rows ordered by group.
+        by_group = weight.reshape(self.groups, -1, *weight.shape[1:])
+        return (by_group * scale.reshape(self.groups, 1, -1, *ones)).reshape(weight.shape)
 
     def per_output(self, values: Tensor) -> Tensor:
         """Shape ``values`` to ``[C_out, 1, ...]``."""
         return values.reshape(-1, *(1,) * len(self.stride))
-
-    @staticmethod
-    def _scale_rows(weight: Tensor, scale: Tensor) -> Tensor:
-        return weight * scale.reshape(-1, *(1,) * (weight.dim() - 1))
-
-    def _scale_columns(self, weight: Tensor, scale: Tensor) -> Tensor:
-        if self.groups == 1:
-            return weight * scale.reshape(-1, *(1,) * (weight.dim() - 2))
-        # The weight is [C_out, C_in / groups, ...], or [C_in, C_out / groups, ...] if transposed,
-        # its rows ordered by group.
-        by_group = weight.reshape(self.groups, -1, *weight.shape[1:])
-        each = scale.reshape(self.groups, 1, -1, *(1,) * (weight.dim() - 2))
-        return (by_group * each).reshape(weight.shape)
 
     def _convolve(
         self,
@@ -188,10 +123,6 @@ class Dense:
         """Return what ``g`` ``[..., out]`` sends to each element of ``x``."""
         return g @ weight.to(g.dtype)
 
-    def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
-        """Return the adjoints, of one matrix product."""
-        return self.adjoint(g, torch.cat(weights, 1), x).chunk(len(weights), -1)
-
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
     ) -> Gradients:
@@ -202,10 +133,6 @@ class Dense:
             rows.t() @ x.reshape(-1, x.shape[-1]) if needs[1] else None,
             rows.sum(0) if needs[2] else None,
         )
-
-    def scale_inputs(self, weight: Tensor, scale: Tensor) -> Tensor:
-        """Multiply each input's column of weights."""
-        return weight * scale
 
     def scale_outputs(self, weight: Tensor, scale: Tensor) -> Tensor:
         """Multiply each output's row of weights."""
@@ -237,16 +164,16 @@ def convolution_call(
 ) -> LinearCall:
     """Read the arguments of ``torch.conv1d``, ``conv2d``, ``conv3d``."""
     n = weight.dim() - 2
+    strides, dilations = _each(stride, n), _each(dilation, n)
     if padding == "valid":
         padding = 0
     elif padding == "same":
-        spans = zip(_each(dilation, n), weight.shape[2:], strict=True)
-        totals = [d * (k - 1) for d, k in spans]
-        padding = tuple(total // 2 for total in totals)
+        totals = [d * (k - 1) for d, k in zip(dilations, weight.shape[2:], strict=True)]
+        padding = [total // 2 for total in totals]
         if any(total % 2 for total in totals):  # an even kernel: one more on the right
             pads = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
             input, padding = F.pad(input, pads), 0  # noqa: A001
-    convolution = _convolution(n, *map(_hashable, (stride, padding, dilation)), 0, groups, False)
+    convolution = Convolution(strides, _each(padding, n), dilations, (0,) * n, groups, False)
     return LinearCall(convolution, input, weight, bias)
 
 
@@ -261,26 +188,12 @@ def transposed_convolution_call(
     dilation: Any = 1,
 ) -> LinearCall:
     """Read the arguments of ``torch.conv_transpose1d``, ``conv_transpose2d``, ``…3d``."""
-    settings = map(_hashable, (stride, padding, dilation, output_padding))
-    convolution = _convolution(weight.dim() - 2, *settings, groups, True)
-    return LinearCall(convolution, input, weight, bias)
-
-
-@lru_cache(maxsize=1024)
-def _convolution(
-    n: int,
-    stride: Setting,
-    padding: Setting,
-    dilation: Setting,
-    output_padding: Setting,
-    groups: int,
-    transposed: bool,
-) -> Convolution:
-    """Return the convolution of ``n`` dimensions; networks have many alike."""
+    n = weight.dim() - 2
     strides, paddings, dilations, output_paddings = (
         _each(setting, n) for setting in (stride, padding, dilation, output_padding)
     )
-    return Convolution(strides, paddings, dilations, output_paddings, groups, transposed)
+    convolution = Convolution(strides, paddings, dilations, output_paddings, groups, True)
+    return LinearCall(convolution, input, weight, bias)
 
 
 def dense_call(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> LinearCall:  # noqa: A002
@@ -318,10 +231,7 @@ def contrast(logits: Tensor, index: Tensor) -> Tensor:
     return logits.gather(1, index) - logits.gather(1, others)
 
 
-def _each(setting: Setting, n: int) -> tuple[int, ...]:
-    settings = (setting,) if isinstance(setting, int) else setting
+def _each(setting: int | Sequence[int], n: int) -> tuple[int, ...]:
+    """Return a convolution's setting for each of ``n`` dimensions, given one for all or each."""
+    settings = (setting,) if isinstance(setting, int) else tuple(setting)
     return settings * n if len(settings) == 1 else settings
-
-
-def _hashable(setting: Any) -> Setting:
-    return setting if isinstance(setting, (int, tuple)) else tuple(setting)

@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
-from faster_isnet.relevance.functions import Detour, RelevancePass
-from faster_isnet.relevance.ways import Rule, Way
+from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
 
 
 def per_channel(values: Tensor, like: Tensor) -> Tensor:
@@ -34,16 +33,16 @@ def scale_rule(g: Tensor, x: Tensor, *factors: Tensor) -> tuple[Tensor | None, .
 
 @dataclass(slots=True)
 class BatchNormCall:
-    """A call of batch norm, taken apart."""
+    """A call of ``F.batch_norm``, taken apart."""
 
     input: Tensor
     running_mean: Tensor | None
     running_var: Tensor | None
-    weight: Tensor | None
-    bias: Tensor | None
-    training: bool
-    momentum: float
-    eps: float
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    training: bool = False
+    momentum: float = 0.1
+    eps: float = 1e-5
 
     input_position: ClassVar[int] = 0
     """Which of the tensors that the output's node reads is the input."""
@@ -55,49 +54,40 @@ class BatchNormCall:
                 *(self.input, self.running_mean, self.running_var, self.weight, self.bias),
                 *(False, self.momentum, self.eps),
             )
-            return y, *self.statistics()
+            assert self.running_mean is not None  # or F.batch_norm raises
+            assert self.running_var is not None
+            with torch.no_grad():
+                return y, self.running_mean.detach(), (self.running_var + self.eps).rsqrt_()
         if self.input.numel() == self.input.shape[1]:
             raise ValueError(
                 f"batch norm in training mode needs more than one value per channel, got input of "
                 f"shape {tuple(self.input.shape)}; use larger batches or put the model in eval mode"
             )
-        # The native function hands out the statistics it has computed; F.batch_norm keeps them.
+        # The native function returns the statistics that F.batch_norm computes and keeps.
         y, mean, rstd = torch.native_batch_norm(
             *(self.input, self.weight, self.bias, self.running_mean, self.running_var),
             *(True, self.momentum, self.eps),
         )
         return y, mean, rstd
 
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Return μ and 1/σ of every channel as constants: the batch's, or the running ones."""
-        if self.training:
-            dims = [0, *range(2, self.input.dim())]
-            variance, mean = torch.var_mean(self.input.detach(), dims, correction=0)
-        else:
-            assert self.running_mean is not None  # or F.batch_norm raises
-            assert self.running_var is not None
-            mean, variance = self.running_mean.detach(), self.running_var
-        with torch.no_grad():
-            return mean, (variance + self.eps).rsqrt_()
-
 
 @dataclass(slots=True)
-class _SharedCall(BatchNormCall):
-    """A batch norm that several processes have computed together, with what came of it."""
+class SharedBatchNormCall:
+    """A call of :func:`shared_batch_norm`, taken apart."""
 
+    input: Tensor
     output: Tensor
     mean: Tensor
     rstd: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
 
+    training: ClassVar[bool] = True
     input_position: ClassVar[int] = 1  # as :class:`OnDemand` takes them
 
     def normalise(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the output, and μ and 1/σ of all processes' samples as constants."""
-        return self.output, *self.statistics()
-
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Return μ and 1/σ of all processes' samples as constants."""
-        return self.mean.detach(), self.rstd.detach()
+        return self.output, self.mean.detach(), self.rstd.detach()
 
 
 class OnDemand(Function):
@@ -143,30 +133,6 @@ def shared_batch_norm(
     return output
 
 
-def _shared_call(
-    input: Tensor,  # noqa: A002
-    output: Tensor,
-    mean: Tensor,
-    rstd: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-) -> BatchNormCall:
-    return _SharedCall(input, None, None, weight, bias, True, 0.0, 0.0, output, mean, rstd)
-
-
-def _functional_call(
-    input: Tensor,  # noqa: A002 - torch's name, by which it may be passed
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> BatchNormCall:
-    return BatchNormCall(input, running_mean, running_var, weight, bias, training, momentum, eps)
-
-
 def _torch_call(
     input: Tensor,  # noqa: A002
     weight: Tensor | None,
@@ -178,69 +144,56 @@ def _torch_call(
     eps: float,
     cudnn_enabled: bool,
 ) -> BatchNormCall:
+    """Read the arguments of ``torch.batch_norm``."""
     return BatchNormCall(input, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
-BATCH_NORM_CALLS: dict[Callable[..., Tensor], Callable[..., BatchNormCall]] = {
-    F.batch_norm: _functional_call,
+BATCH_NORM_CALLS: dict[
+    Callable[..., Tensor], Callable[..., BatchNormCall | SharedBatchNormCall]
+] = {
+    F.batch_norm: BatchNormCall,
     torch.batch_norm: _torch_call,
-    shared_batch_norm: _shared_call,
+    shared_batch_norm: SharedBatchNormCall,
 }
 """How to read the arguments of batch norm, which come in several orders."""
 
 
 @dataclass(frozen=True)
 class BatchNormRule:
-    """Relevance of batch norm: scaled by γ/σ, σ being the batch's or the running one.
+    """Relevance of batch norm: scaled by γ/σ, σ being the batch's or the running one."""
 
-    Behind a linear layer or another batch norm, it multiplies the scales of that one's rule.
-    """
-
-    joins_ways: ClassVar[bool] = True
+    fuses: ClassVar[bool] = True
 
     def __call__(self, relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
-        """Compute batch norm; what a linear layer has computed is scaled by its weights."""
+        """Compute batch norm, and defer its rule, one with the deferred rule of its input."""
         call = BATCH_NORM_CALLS[func](*args, **kwargs)
-        if not relevance_pass.differentiable:
-            relevance_pass.settle((call.input,))
-            if not call.training:
-                return _scaled_by_running(relevance_pass, call, func(*args, **kwargs))
+        if not (call.training or relevance_pass.differentiable):  # relevance is the gradient
+            relevance_pass.flush((call.input,))
+            return func(*args, **kwargs)  # type: ignore[no-any-return]
         y, _, rstd = call.normalise()
         if not y.requires_grad:
             return y
         factors = (rstd,) if call.weight is None else (rstd, call.weight)
-        unseen = None
         if call.training:
-            node = y.grad_fn  # and not y, which would be kept for as long as its way waits
-            unseen = partial(_hold_statistics, relevance_pass, node, call.input_position, factors)
-        way = relevance_pass.ways.join(call.input) or Way(scale_rule, (call.input,))
-        return relevance_pass.ways.leave(y, way.rule, *way.operands, *factors, unseen=unseen)
+            _hold_statistics(relevance_pass, y.grad_fn, call.input_position, factors)
+        fused = relevance_pass.deferred.fuse(call.input)
+        if fused is None:
+            return relevance_pass.defer(y, scale_rule, call.input, *factors)
+        before, n = fused.rule, len(fused.operands)
 
+        def rule(g: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
+            return *before(scaled(g, operands[n:]), *operands[:n]), *(None for _ in operands[n:])
 
-def _scaled_by_running(relevance_pass: RelevancePass, call: BatchNormCall, y: Tensor) -> Tensor:
-    """Leave a way back for a ReLU that reads what an evaluated batch norm has computed.
-
-    PyTorch's own gradient scales as well, but sums up what γ and β would need, in three times the
-    time.
-    """
-    if call.running_var is None or not call.input.requires_grad:
-        return y
-    scale = relevance_pass.running_scales.note(call.running_var, call.eps, call.weight, y.dim())
-
-    def rule(g: Tensor, x: Tensor) -> tuple[Tensor]:
-        # In place: G is what the ReLU has made of its own G, and nobody else has it.
-        return (g.mul_(scale()),)
-
-    return relevance_pass.ways.leave(y, rule, call.input, optional=True)
+        return relevance_pass.defer(y, rule, *fused.operands, *factors)
 
 
 def _hold_statistics(
     relevance_pass: RelevancePass, node: Any, input_position: int, factors: tuple[Tensor, ...]
 ) -> None:
-    """Let relevance that comes by the gradient's own way not pass through the batch's statistics.
+    """Keep relevance that reaches batch norm's own node out of the batch's statistics.
 
-    It does where a ``torch.autograd.Function`` of the model reads the output: its way back is not
-    on the history that the function goes on from. ``node`` is batch norm's in the graph.
+    It does so where a ``torch.autograd.Function`` of the model reads the output: the deferred rule
+    is not in the graph that such a function continues.
     """
 
     def hook(
@@ -267,14 +220,11 @@ def layer_norm(
 ) -> Tensor:
     """Layer norm; relevance is scaled by γ/σ, σ being the sample's own, held constant."""
     y = F.layer_norm(input, normalized_shape, weight, bias, eps)
-    if not y.requires_grad:
-        return y
 
-    def rule(g: Tensor, x: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
-        rstd = torch.native_layer_norm(x.detach(), normalized_shape, None, None, eps)[2]
-        return _scale(g, rstd, *weight)
+    def rstd(x: Tensor) -> Tensor:
+        return torch.native_layer_norm(x, normalized_shape, None, None, eps)[2]
 
-    return _detour(relevance_pass, rule, y, input, weight)
+    return _with_scale(relevance_pass, y, input, weight, rstd)
 
 
 def group_norm(
@@ -288,9 +238,8 @@ def group_norm(
 ) -> Tensor:
     """Group norm; relevance is scaled by γ/σ, σ being the group's own, held constant."""
     y = F.group_norm(input, num_groups, weight, bias, eps)
-    if not y.requires_grad:
-        return y
-    return _detour(relevance_pass, _group_rule(num_groups, eps), y, input, weight)
+    weight = None if weight is None else per_channel(weight, input)
+    return _with_scale(relevance_pass, y, input, weight, _group_rstd(num_groups, eps))
 
 
 def instance_norm(
@@ -309,15 +258,13 @@ def instance_norm(
     y = F.instance_norm(
         input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
     )
-    if not y.requires_grad:
-        return y
-    # F.instance_norm returns a view of what it works on; an in-place Detour wants its own tensor.
-    y = y.clone()
+    y = y.clone()  # F.instance_norm returns a view, which may not be marked as changed
+    weight = None if weight is None else per_channel(weight, input)
     if use_input_stats:
-        return _detour(relevance_pass, _group_rule(input.shape[1], eps), y, input, weight)
+        return _with_scale(relevance_pass, y, input, weight, _group_rstd(input.shape[1], eps))
     assert running_var is not None  # or F.instance_norm would have raised
-    rstd = (running_var + eps).rsqrt().detach()
-    return _detour(relevance_pass, scale_rule, y, input, rstd, weight)
+    constant = per_channel((running_var + eps).rsqrt().detach(), input)
+    return _with_scale(relevance_pass, y, input, weight, lambda x: constant)
 
 
 def rms_norm(
@@ -328,61 +275,60 @@ def rms_norm(
     eps: float | None = None,
 ) -> Tensor:
     """RMS norm; relevance is scaled by γ / root mean square, held constant."""
-    y = F.rms_norm(input, normalized_shape, weight, eps)
+    y = F.rms_norm(input, normalized_shape, weight, eps).clone()
+
+    def reciprocal_rms(x: Tensor) -> Tensor:
+        floor = torch.finfo(x.dtype).eps if eps is None else eps
+        dims = tuple(range(-len(normalized_shape), 0))
+        return 1 / (x.square().mean(dims, keepdim=True) + floor).sqrt()
+
+    return _with_scale(relevance_pass, y, input, weight, reciprocal_rms)
+
+
+def _with_scale(
+    relevance_pass: RelevancePass,
+    y: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    rstd: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Give ``y`` a node that scales relevance by ``rstd(x)``, a constant, and by the weight."""
     if not y.requires_grad:
         return y
 
     def rule(g: Tensor, x: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
-        floor = torch.finfo(x.dtype).eps if eps is None else eps
-        dims = tuple(range(-len(normalized_shape), 0))
-        rms = (x.detach().square().mean(dims, keepdim=True) + floor).sqrt()
-        return _scale(g, 1 / rms, *weight)
+        scale = rstd(x.detach())
+        scale = scale * weight[0] if weight else scale
+        return g * scale.to(g.dtype), *(None for _ in weight)
 
-    return _detour(relevance_pass, rule, y.clone(), input, weight)
-
-
-def _detour(
-    relevance_pass: RelevancePass, rule: Rule, output: Tensor, *operands: Tensor | None
-) -> Tensor:
-    given = (o for o in operands if o is not None)
-    return Detour.apply(relevance_pass, rule, output, *given)  # type: ignore[no-any-return]
+    operands = (x,) if weight is None else (x, weight)
+    return RelevanceNode.apply(relevance_pass, rule, y, *operands)  # type: ignore[no-any-return]
 
 
-def _scale(g: Tensor, rstd: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
-    scale = rstd * weight[0] if weight else rstd
-    return g * scale.to(g.dtype), *(None for _ in weight)
+def _group_rstd(num_groups: int, eps: float) -> Callable[[Tensor], Tensor]:
+    """Return the function that gives 1/σ of each channel's group."""
+
+    def rstd(x: Tensor) -> Tensor:
+        groups = x.reshape(x.shape[0], num_groups, -1)
+        found = torch.native_layer_norm(groups, groups.shape[2:], None, None, eps)[2].squeeze(-1)
+        return per_channel(found.repeat_interleave(x.shape[1] // num_groups, 1), x)
+
+    return rstd
 
 
-def _group_rule(num_groups: int, eps: float) -> Rule:
-    def rule(g: Tensor, x: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
-        groups = x.detach().reshape(x.shape[0], num_groups, -1)
-        rstd = torch.native_layer_norm(groups, groups.shape[2:], None, None, eps)[2].squeeze(-1)
-        rstd = rstd.repeat_interleave(x.shape[1] // num_groups, 1)
-        return _scale(g, per_channel(rstd, x), *(per_channel(w, x) for w in weight))
-
-    return rule
-
-
-@dataclass(frozen=True)
-class _Handler:
-    """Calls one of the functions above as the engine does."""
-
-    compute: Callable[..., Tensor]
-
-    def __call__(
-        self, relevance_pass: RelevancePass, func: Callable[..., Any], args: Any, kwargs: Any
-    ) -> Tensor:
-        return self.compute(relevance_pass, *args, **kwargs)
+def _call(compute: Any, relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
+    """Call one of the functions above as the engine calls a handler."""
+    return compute(relevance_pass, *args, **kwargs)  # type: ignore[no-any-return]
 
 
 HANDLERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     **dict.fromkeys(BATCH_NORM_CALLS, BatchNormRule()),
-    F.layer_norm: _Handler(layer_norm),
-    torch.layer_norm: _Handler(layer_norm),
-    F.group_norm: _Handler(group_norm),
-    torch.group_norm: _Handler(group_norm),
-    F.instance_norm: _Handler(instance_norm),
-    F.rms_norm: _Handler(rms_norm),
-    torch.rms_norm: _Handler(rms_norm),
+    F.layer_norm: partial(_call, layer_norm),
+    torch.layer_norm: partial(_call, layer_norm),
+    F.group_norm: partial(_call, group_norm),
+    torch.group_norm: partial(_call, group_norm),
+    F.instance_norm: partial(_call, instance_norm),
+    F.rms_norm: partial(_call, rms_norm),
+    torch.rms_norm: partial(_call, rms_norm),
 }
 """What takes the place of each normalisation."""

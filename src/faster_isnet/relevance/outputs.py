@@ -1,23 +1,22 @@
-"""What is known of a linear layer's output, and the way its relevance goes back from there."""
+"""What is known of a linear layer's output, and the backward rule of its relevance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from itertools import groupby, islice
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from faster_isnet.common.checks import is_on_host
 from faster_isnet.relevance.contributions import Concatenated, Contributions
+from faster_isnet.relevance.deferred_rules import BackwardRule
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.rules import Rule, Shares, Sums
-from faster_isnet.relevance.ways import Rule as WayBack
-
-Rules = tuple[Rule, ...] | None
-"""A layer's rules, one for each relevance pass; None to pass G by the gradient."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Output:
     Attributes
     ----------
     rules
-        The layer's.
+        The layer's, one for each relevance pass; None to pass G by the gradient.
     contributions
         What it is summed from: one for all channels, or one for each run of them.
     scale, shift
@@ -37,7 +36,7 @@ class Output:
         Whether a batch norm that reads the output is one with the layer.
     """
 
-    rules: Rules
+    rules: tuple[Rule, ...] | None
     contributions: tuple[Contributions, ...]
     scale: Tensor | None = None
     shift: Tensor | None = None
@@ -49,52 +48,34 @@ class Output:
         return sum(piece.channels for piece in self.contributions)
 
     @cached_property
-    def routes(self) -> _Routes:
-        """The ways back that the rules need."""
-        return _Routes.of(self)
-
-
-class _RoutesShape(NamedTuple):
-    """How many ways back there are, without the tensors."""
-
-    sizes: tuple[int, ...]
-    flips: bool
-    all: int
-    positive: int
-
-
-@dataclass(frozen=True)
-class _Routes:
-    """The ways back from a layer's output: for all, the positive, the negative contributions."""
-
-    all: tuple[Tensor, ...]
-    positive: tuple[Tensor, ...]
-    negative: tuple[Tensor, ...]
-    sizes: tuple[int, ...]
-    flips: bool
-
-    @classmethod
-    def of(cls, output: Output) -> _Routes:
-        rules, pieces = output.rules, output.contributions
+    def operands(self) -> _Operands:
+        """What the backward rule sends relevance to."""
+        rules, pieces = self.rules, self.contributions
         assert rules is not None
         needs_positive = any(rule.needs_positive for rule in rules)
         needs_negative = any(rule.needs_negative for rule in rules)
         flips = False
-        if output.scale is not None and (needs_positive or needs_negative):
-            # A negative γ makes negative contributions of positive ones. Whether there is one is
-            # worth a look on the host, and no wait for an accelerator.
-            flips = not is_on_host(output.scale) or output.scale.detach().min().item() < 0
-        return cls(
+        if self.scale is not None and (needs_positive or needs_negative):
+            # Whether some γ is negative is looked up on the host only: no wait for an accelerator.
+            flips = not is_on_host(self.scale) or self.scale.detach().min().item() < 0
+        return _Operands(
             tuple(piece.all for piece in pieces),
             tuple(p.positive for p in pieces) if needs_positive or flips else (),
             tuple(p.negative for p in pieces) if needs_negative or flips else (),
-            tuple(piece.channels for piece in pieces),
             flips,
         )
 
-    @property
-    def shape(self) -> _RoutesShape:
-        return _RoutesShape(self.sizes, self.flips, len(self.all), len(self.positive))
+
+class _Operands(NamedTuple):
+    """Operands of a backward rule: for all, the positive, the negative contributions.
+
+    ``flips`` says that a negative γ may turn positive contributions into negative ones.
+    """
+
+    all: tuple[Tensor, ...]
+    positive: tuple[Tensor, ...]
+    negative: tuple[Tensor, ...]
+    flips: bool
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -103,14 +84,14 @@ class _Routes:
 
 def positive_sum(output: Output) -> Tensor | None:
     """Return Z⁺ of a layer's output, biases included, if its rules need it."""
-    routes = output.routes
-    positive, negative = _join(routes.positive), _join(routes.negative)
-    return _scaled(positive, negative, output.scale, output.shift, routes.flips)[0]
+    operands = output.operands
+    positive, negative = _join(operands.positive), _join(operands.negative)
+    return _scaled(positive, negative, output.scale, output.shift, operands.flips)[0]
 
 
-def routes_of(outputs: Sequence[Output]) -> list[Tensor]:
+def operands_of(outputs: Sequence[Output]) -> list[Tensor]:
     """Return the tensors that the relevance of a layer's output goes back to."""
-    return [route for output in outputs for route in output.routes.tensors]
+    return [operand for output in outputs for operand in output.operands.tensors]
 
 
 def normalised(output: Output, scale: Tensor, offset: Tensor) -> Output:
@@ -120,7 +101,7 @@ def normalised(output: Output, scale: Tensor, offset: Tensor) -> Output:
 
 
 def gathered(relevance_pass: RelevancePass, output: Output) -> Output:
-    """Return an output with its contributions as one, for readers to share the way back."""
+    """Return an output with its contributions as one, for its readers to share their sums."""
     if len(output.contributions) == 1:
         return output
     together = Concatenated(relevance_pass, output.contributions)
@@ -129,66 +110,57 @@ def gathered(relevance_pass: RelevancePass, output: Output) -> Output:
 
 def runs(outputs: Sequence[Output], like: Tensor) -> list[Output]:
     """Return outputs that lie side by side with those of the same rules as one."""
-    found: list[Output] = []
-    for output in outputs:
-        same = found and found[-1].rules == output.rules
-        found.append(_joined(found.pop(), output, like) if same else output)
-    return found
+    groups = (list(group) for _, group in groupby(outputs, attrgetter("rules")))
+    return [group[0] if len(group) == 1 else _joined(group, like) for group in groups]
 
 
-def _joined(one: Output, other: Output, like: Tensor) -> Output:
+def _joined(outputs: Sequence[Output], like: Tensor) -> Output:
     shift = None
-    if not (one.shift is None and other.shift is None):
+    if any(output.shift is not None for output in outputs):
         ones = (1,) * (like.dim() - 2)
-        shift = torch.cat(
-            [
-                like.new_zeros((o.channels, *ones)) if o.shift is None else o.shift
-                for o in (one, other)
-            ]
-        )
-    return Output(one.rules, one.contributions + other.contributions, shift=shift)
+        nothing = (like.new_zeros((output.channels, *ones)) for output in outputs)
+        shifts = [z if o.shift is None else o.shift for o, z in zip(outputs, nothing, strict=True)]
+        shift = torch.cat(shifts)
+    contributions = tuple(piece for output in outputs for piece in output.contributions)
+    return Output(outputs[0].rules, contributions, shift=shift)
 
 
-def _side_by_side(ways: Sequence[WayBack], sizes: list[int], counts: list[int]) -> WayBack:
-    """Return the way back of runs of channels that have rules of their own."""
-
-    def back(g: Tensor, value: Tensor, *routes: Tensor) -> tuple[Tensor | None, ...]:
-        shares: list[Tensor | None] = []
-        remaining = list(routes)
-        for way, count, g_, v in zip(
-            ways, counts, torch.split(g, sizes, 1), torch.split(value, sizes, 1), strict=True
-        ):
-            shares += way(g_, v, *remaining[:count])[1:]
-            del remaining[:count]
-        return None, *shares
-
-    return back
-
-
-def way_back(
+def backward_rule(
     relevance_pass: RelevancePass, outputs: Sequence[Output], rectified: bool = False
-) -> WayBack:
-    """Return how the relevance of a layer's output goes back to its routes.
+) -> BackwardRule:
+    """Return the backward rule of a layer's output, for its values and its operands.
 
     ``rectified`` says that it is the relevance of the output's positive part, which ReLU left.
     """
-    ways = [_way_back(relevance_pass, output, rectified) for output in outputs]
-    if len(ways) == 1:
-        return ways[0]
+    rules = [_backward_rule(relevance_pass, output, rectified) for output in outputs]
+    if len(rules) == 1:
+        return rules[0]
     sizes = [output.channels for output in outputs]
-    return _side_by_side(ways, sizes, [len(output.routes.tensors) for output in outputs])
+    counts = [len(output.operands.tensors) for output in outputs]
+
+    def side_by_side(g: Tensor, value: Tensor, *operands: Tensor) -> tuple[Tensor | None, ...]:
+        """Treat each run of channels by its own rule."""
+        shares, rest = list[Tensor | None](), iter(operands)
+        pieces = torch.split(g, sizes, 1), torch.split(value, sizes, 1)
+        for rule, count, g_, v in zip(rules, counts, *pieces, strict=True):
+            shares += rule(g_, v, *islice(rest, count))[1:]
+        return None, *shares
+
+    return side_by_side
 
 
-def _way_back(relevance_pass: RelevancePass, output: Output, rectified: bool) -> WayBack:
-    """Return how the relevance of a layer's output goes back to its contributions.
+def _backward_rule(relevance_pass: RelevancePass, output: Output, rectified: bool) -> BackwardRule:
+    """Return the backward rule of channels that have the same rules.
 
     The closure must not hold what the output's own history leads to, or memory would leak.
     """
     rules, scale, shift = output.rules, output.scale, output.shift
     assert rules is not None
-    sizes, flips, n, p = output.routes.shape
+    operands = output.operands  # the closure holds numbers only
+    flips, n, p = operands.flips, len(operands.all), len(operands.positive)
+    sizes = [piece.channels for piece in output.contributions]
 
-    def back(g: Tensor, value: Tensor, *tensors: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(g: Tensor, value: Tensor, *tensors: Tensor) -> tuple[Tensor | None, ...]:
         rule = rules[relevance_pass.number]
         total = _without_bias_gradient(value, shift) if rule.needs_total else None
         positive, negative = _scaled(
@@ -205,7 +177,7 @@ def _way_back(relevance_pass: RelevancePass, output: Output, rectified: bool) ->
             *_split(shares.negative, sizes, len(tensors) - n - p),
         )
 
-    return back
+    return backward
 
 
 def _without_bias_gradient(value: Tensor, shift: Tensor | None) -> Tensor:
@@ -226,21 +198,16 @@ def _scaled(
         assert positive is not None
         assert negative is not None
         up = scale >= 0
-        positive, negative = (
-            torch.where(up, positive, negative),
-            torch.where(up, negative, positive),
-        )
-    constant = None if shift is None else shift.detach()
-    if positive is not None:
-        positive = _affine(positive, scale, None if constant is None else constant.clamp(min=0))
-    if negative is not None:
-        negative = _affine(negative, scale, None if constant is None else constant.clamp(max=0))
-    return positive, negative
+        exchanged = torch.where(up, negative, positive)
+        positive, negative = torch.where(up, positive, negative), exchanged
+    above = None if shift is None else shift.detach().clamp(min=0)
+    below = None if shift is None else shift.detach().clamp(max=0)
+    return _affine(positive, scale, above), _affine(negative, scale, below)
 
 
-def _affine(x: Tensor, scale: Tensor | None, shift: Tensor | None) -> Tensor:
-    if shift is None:
-        return x if scale is None else x * scale
+def _affine(x: Tensor | None, scale: Tensor | None, shift: Tensor | None) -> Tensor | None:
+    if x is None or shift is None:
+        return x if x is None or scale is None else x * scale
     return x + shift if scale is None else torch.addcmul(shift, x, scale)
 
 
@@ -251,10 +218,8 @@ def _unscaled(shares: Shares, scale: Tensor | None, flips: bool) -> Shares:
         return shares
     if flips and (positive is not None or negative is not None):
         up = scale >= 0
-        like = positive if positive is not None else negative
-        assert like is not None
-        p = torch.zeros_like(like) if positive is None else positive
-        n = torch.zeros_like(like) if negative is None else negative
+        p: Any = 0 if positive is None else positive
+        n: Any = 0 if negative is None else negative
         positive, negative = torch.where(up, p, n), torch.where(up, n, p)
     return Shares(*(None if s is None else s * scale for s in (total, positive, negative)))
 
@@ -265,7 +230,7 @@ def _join(pieces: Sequence[Tensor]) -> Tensor | None:
     return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces), 1)
 
 
-def _split(share: Tensor | None, sizes: tuple[int, ...], n: int) -> Sequence[Tensor | None]:
+def _split(share: Tensor | None, sizes: list[int], n: int) -> Sequence[Tensor | None]:
     if share is None or not n:
         return (None,) * n
-    return (share,) if n == 1 else torch.split(share, list(sizes), 1)
+    return (share,) if n == 1 else torch.split(share, sizes, 1)

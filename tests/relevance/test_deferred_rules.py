@@ -1,4 +1,4 @@
-"""Ways back that wait: what functions make of relevance as one node, they make as several."""
+"""Deferred rules: what functions make of relevance as one node, they make as several."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from custom_function import Doubled
 from faster_isnet import Explainer
-from faster_isnet.relevance.functions import RelevancePass, ScaledReLU
-from faster_isnet.relevance.ways import Entrance, Ways
+from faster_isnet.relevance.deferred_rules import DeferredRules
+from faster_isnet.relevance.functions import RelevancePass
 
 
 class Network(nn.Module):
@@ -35,7 +35,7 @@ class Network(nn.Module):
         return self.out(self.steps(self, F.relu(self.conv(x))).mean((2, 3)))
 
     def then(self, x: Tensor) -> Tensor:
-        """Hand ``x`` on; a copy is read by nothing that joins ways."""
+        """Hand ``x`` on; a copy is read by nothing that fuses rules."""
         return x.clone() if self.apart else x
 
 
@@ -72,7 +72,7 @@ def without_norm(n: Network, x: Tensor) -> Tensor:
     return F.relu(n.then(n.other(x)))
 
 
-def nothing_joins(n: Network, x: Tensor) -> Tensor:
+def nothing_fuses(n: Network, x: Tensor) -> Tensor:
     return n.then(n.norm(n.then(n.other(x)))).sin()
 
 
@@ -164,7 +164,7 @@ def dense_of_three_dimensions(n: Network, x: Tensor) -> Tensor:
 
 ALL = [
     *(plain, in_place, norm_alone, two_norms_first, norm_first, norm_first_of_several),
-    *(without_norm, nothing_joins, two_norms),
+    *(without_norm, nothing_fuses, two_norms),
     *(
         norms_of_two_modes,
         norms_of_two_modes_the_other_way_round,
@@ -212,23 +212,6 @@ def test_one_node_is_what_several_are(
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-12 * largest)
 
 
-@pytest.mark.parametrize("pixels", [5, 9])
-@pytest.mark.parametrize("steps", [plain, norm_first])
-def test_scales_are_put_where_there_is_less_of_it(
-    steps: Callable[[Network, Tensor], Tensor], pixels: int
-) -> None:
-    """Into relevance where the map is smaller than the weights, else into these."""
-    x = torch.rand(3, 2, pixels, pixels, dtype=torch.float64)
-    shrunk = 4 if steps is plain else 2  # behind or before the convolution
-    smaller = 3 * 4 * (pixels - shrunk) ** 2 < 4 * 4 * 3 * 3
-    assert smaller == (pixels == 5)
-    found, expected = (
-        gradients(Network(steps, apart).double(), x, True, 0) for apart in (False, True)
-    )
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
-
-
 def test_what_has_no_gradient_keeps_none() -> None:
     def steps(n: Network, x: Tensor) -> Tensor:
         with torch.no_grad():
@@ -242,42 +225,61 @@ def test_what_has_no_gradient_keeps_none() -> None:
     assert heatmap.abs().sum() > 0
 
 
-def test_ways_keep_no_outputs_alive() -> None:
-    ways, x = Ways(), torch.ones(2, requires_grad=True)
+def test_rules_keep_no_outputs_alive() -> None:
+    deferred, x = DeferredRules(), torch.ones(2, requires_grad=True)
     y = x * 2
-    gone = ref(ways.leave(y, lambda g, x: (g,), x))
+    gone = ref(deferred.defer(y, lambda g, x: (g,), x))
     del y
     gc.collect()
     assert gone() is None
-    assert list(ways.all(joined=True)) == []
+    assert list(deferred.reset()) == []
 
 
-def test_a_way_is_void_once_an_operand_has_been_written_to() -> None:
-    ways, x, factor = Ways(), torch.ones(2, requires_grad=True), torch.ones(2)
-    y = ways.leave(x * 2, lambda g, *_: (g, None), x, factor)
-    factor += 1
-    assert ways.join(y) is None
-    assert not ways.waiting
+@pytest.mark.parametrize("written", ["output", "operand"])
+def test_a_rule_is_void_once_its_output_or_an_operand_was_written_to(written: str) -> None:
+    deferred, x, factor = DeferredRules(), torch.ones(2, requires_grad=True), torch.ones(2)
+    y = deferred.defer(x * 2, lambda g, *_: (g, None), x, factor)
+    assert deferred.fuse(y) is not None
+    with torch.no_grad():
+        (y if written == "output" else factor).add_(1)
+    assert deferred.fuse(y) is None
+    assert not deferred
 
 
-def test_an_optional_way_does_not_wait_for_a_second_reader() -> None:
-    ways, x = Ways(), torch.ones(2, requires_grad=True)
-    for optional in (True, False):
-        y = ways.leave(x * 2, lambda g, x: (g,), x, optional=optional)
-        assert ways.join(y) is not None
-        assert (ways.join(y) is None) == optional
+def test_a_rule_is_gone_once_a_function_that_fuses_it_overwrites_the_output() -> None:
+    deferred, x = DeferredRules(), torch.ones(2, requires_grad=True)
+    for overwrites in (True, False):
+        y = deferred.defer(x * 2, lambda g, x: (g,), x)
+        assert deferred.fuse(y, overwrites) is not None
+        assert (deferred.fuse(y) is None) == overwrites
 
 
-def test_ways_that_were_joined_are_put_there_before_what_is_not_seen() -> None:
-    x = torch.ones(2, requires_grad=True)
-    for forget in (True, False):
-        relevance_pass = RelevancePass()
-        y = relevance_pass.ways.leave(x * 2, lambda g, x: (7 * g,), x)
-        relevance_pass.ways.join(y)
-        relevance_pass.forget() if forget else relevance_pass.finish()
-        with relevance_pass.running():
-            (g,) = torch.autograd.grad(y.sum(), x)
-        assert g.tolist() == ([7, 7] if forget else [2, 2])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("how", ["flush", "flush a list", "reset"])
+def test_rules_are_put_into_the_graph_before_anything_else_reads(how: str, fused: bool) -> None:
+    x, relevance_pass = torch.ones(2, requires_grad=True), RelevancePass()
+    y, other = (relevance_pass.defer(x * 2, lambda g, x: (7 * g,), x) for _ in range(2))
+    if fused:
+        relevance_pass.deferred.fuse(y)
+    if how == "reset":
+        relevance_pass.reset()
+    else:
+        relevance_pass.flush([y] if how == "flush" else [{"tensors": [y]}])
+    with relevance_pass.running():
+        gradients = [torch.autograd.grad(z.sum(), x)[0].tolist() for z in (y, other)]
+    assert gradients == [[7, 7], [7, 7] if how == "reset" else [2, 2]]
+
+
+def test_a_convolution_its_batch_norm_and_its_relu_are_one_node() -> None:
+    """The fast path: relevance of the ReLU goes straight to what the convolution reads."""
+    nodes = []
+    n = Network(lambda n, x: nodes.append(F.relu(n.norm(n.other(x))).grad_fn) or x).double()
+    Explainer(n)(torch.rand(3, 2, 9, 9, dtype=torch.float64), 0, differentiable=True)
+    (node,) = nodes
+    assert type(node).__name__ == "ReLUBackward"
+    before = [type(function).__name__ for function, _ in node.next_functions if function]
+    assert before[0] == "NativeBatchNormBackward0"
+    assert before[1:] == ["ReLUBackward", "AccumulateGrad", "AccumulateGrad"]
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -334,25 +336,6 @@ def test_a_hidden_layer_gets_all_of_its_relevance() -> None:
     torch.testing.assert_close(hidden(False), hidden(True))
 
 
-def test_an_entrance_is_closed_once_its_tensor_has_been_written_to() -> None:
-    relevance_pass, x = RelevancePass(), torch.ones(2, requires_grad=True)
-
-    def relu_with_entrance() -> tuple[Tensor, Entrance]:
-        a, operand = ScaledReLU.apply(relevance_pass, None, False, x * 1, x)
-        return a, Entrance(operand, ())
-
-    a, entrance = relu_with_entrance()
-    assert entrance.leads_to(a)
-    assert not entrance.leads_to(relu_with_entrance()[0])
-    assert not entrance.leads_to(x)
-    with torch.no_grad():
-        assert not relu_with_entrance()[1].leads_to(x)
-    a += 1
-    assert not entrance.leads_to(a)
-    a, entrance = relu_with_entrance()
-    assert not entrance.leads_to(a.detach_().requires_grad_())
-
-
 @pytest.mark.parametrize("sees", ["register_hook", "retain_grad"])
 @pytest.mark.parametrize(
     ("what", "training", "differentiable"),
@@ -401,7 +384,7 @@ def test_a_relu_may_be_looked_at_in_inference_mode() -> None:
 
 
 class ReadsImageAgain(Network):
-    """Reads the image a second time, while the way of a batch norm waits for its second reader."""
+    """Reads the image a second time, between the first and the second reader of a batch norm."""
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.then(self.norm(self.then(self.other(F.relu(self.conv(x))))))
@@ -409,7 +392,7 @@ class ReadsImageAgain(Network):
         return self.out((a * self.conv(x[..., 2:, 2:]) + y.sin()).mean((2, 3)))
 
 
-def test_ways_wait_while_the_image_is_read_again() -> None:
+def test_rules_stay_deferred_while_the_image_is_read_again() -> None:
     x = torch.rand(3, 2, 9, 9, dtype=torch.float64)
     found, expected = (
         Explainer(ReadsImageAgain(plain, apart).double(), input_rule="zb")(x, 0).heatmap

@@ -14,18 +14,23 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.utils.checkpoint as torch_checkpoint
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+
+from faster_isnet.common.torch_private import (
+    checkpoint_generator,
+    checkpoint_generator_missing,
+    outside_of_vmap,
+)
+from faster_isnet.relevance.arguments import tensors_in
 
 
 @contextmanager
 def intercepting(
     mode: TorchFunctionMode,
-    keeps: Callable[[Tensor], bool] = lambda tensor: False,
-    forget: Callable[[], None] = lambda: None,
+    has_metadata: Callable[[Tensor], bool] = lambda tensor: False,
+    reset: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
     """Run a model under ``mode`` inside the block, and what it checkpoints again under it.
 
@@ -36,10 +41,10 @@ def intercepting(
     ----------
     mode
         The engine's.
-    keeps
-        Whether a rule has notes of a tensor. A segment that reads such a tensor is not
-        checkpointed: what runs again reads another one, of which there are no notes.
-    forget
+    has_metadata
+        Whether a rule has metadata of a tensor. A segment that reads such a tensor is not
+        checkpointed: what runs again reads another one, which has none.
+    reset
         Called where a segment begins or ends, and at the end: what ran outside of a segment must
         not change what the segment does, since it will not run again with it, nor the other way
         round.
@@ -58,8 +63,9 @@ def intercepting(
     """
     with ExitStack() as stack:
         stack.enter_context(_REPLACEMENT)
-        stack.callback(_engine.reset, _engine.set(_Engine(mode, keeps, forget)))
-        stack.callback(forget)
+        engine = _Engine(mode, has_metadata, reset)
+        stack.callback(_current_engine.reset, _current_engine.set(engine))
+        stack.callback(reset)
         stack.enter_context(mode)
         yield
 
@@ -69,58 +75,43 @@ class _Engine:
     """What the model of this thread runs under."""
 
     mode: TorchFunctionMode
-    keeps: Callable[[Tensor], bool]
-    forget: Callable[[], None]
+    has_metadata: Callable[[Tensor], bool]
+    reset: Callable[[], None]
 
-    def has_notes_of(self, arguments: Any) -> bool:
-        return any(self.keeps(t) for t in tree_leaves(arguments) if isinstance(t, Tensor))
+    def reads_metadata(self, arguments: Any) -> bool:
+        return any(map(self.has_metadata, tensors_in(arguments)))
 
     def again(self, segment: Callable[..., Any]) -> Callable[..., None]:
         """Return ``segment`` as it shall run in a backward, in whatever thread that is."""
 
         def run(*args: Any, **kwargs: Any) -> None:
-            with _outside_of_vmap(), intercepting(self.mode, self.keeps, self.forget):
+            # What runs again is the same for all heatmaps of a batched backward.
+            with outside_of_vmap(), intercepting(self.mode, self.has_metadata, self.reset):
                 _output = segment(*args, **kwargs)  # held, as it was when the segment ran first
-                self.forget()
+                self.reset()
 
         return run
 
 
-@contextmanager
-def _outside_of_vmap() -> Iterator[None]:
-    """Leave the vmap that a backward of several heatmaps is, which refuses dropout.
-
-    The segment is the same for all of them.
-    """
-    levels = torch._C._vmapmode_increment_nesting()  # returns how many there are, with this one
-    for _ in range(levels):
-        torch._C._vmapmode_decrement_nesting()
-    try:
-        yield
-    finally:
-        for _ in range(levels - 1):
-            torch._C._vmapmode_increment_nesting()
-
-
-_engine: ContextVar[_Engine | None] = ContextVar("engine", default=None)
+_current_engine: ContextVar[_Engine | None] = ContextVar("engine", default=None)
 
 
 def _non_reentrant(
     segment: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> Generator[None, None, None]:
     """Do what is to be done before and after a segment with ``use_reentrant=False``."""
-    engine = _engine.get()
+    engine = _current_engine.get()
     if engine is not None:
-        if engine.has_notes_of((args, kwargs)):
+        if engine.reads_metadata((args, kwargs)):
             yield  # nothing before, nothing after: it is not checkpointed
             return
         # Torch calls what it is given here when it runs the segment again, and then only.
         segment = engine.again(segment)
-        engine.forget()
-    for _ in _REPLACEMENT.torchs[_NON_REENTRANT](segment, *args, **kwargs):
+        engine.reset()
+    for _ in _REPLACEMENT.torchs[str(_NON_REENTRANT)](segment, *args, **kwargs):
         yield
         if engine is not None:
-            engine.forget()  # what this keeps for the backward is the segment's still
+            engine.reset()  # what this keeps for the backward is the segment's still
 
 
 class _Reentrant(torch_checkpoint.CheckpointFunction):
@@ -128,24 +119,18 @@ class _Reentrant(torch_checkpoint.CheckpointFunction):
 
     @classmethod
     def apply(cls, segment: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
-        if _engine.get() is None:
+        if _current_engine.get() is None:
             return _REPLACEMENT.torchs[_REENTRANT].apply(segment, preserve_rng_state, *args)
         return torch_checkpoint.checkpoint(
             segment, *args, use_reentrant=False, preserve_rng_state=preserve_rng_state
         )
 
 
-# What torch.utils.checkpoint.checkpoint calls. Models hold references to that function itself, so
-# there is no use in replacing it.
-_REENTRANT = "CheckpointFunction"
-_NON_REENTRANT = next(
-    name
-    for name in (
-        "_checkpoint_without_reentrant_generator_impl",  # PyTorch 2.14
-        "_checkpoint_without_reentrant_generator",
-    )
-    if hasattr(torch_checkpoint, name)
-)
+def _refuse(*args: Any, **kwargs: Any) -> Any:
+    """Checkpoint nothing: what runs again could not be intercepted."""
+    if _current_engine.get() is not None:
+        raise checkpoint_generator_missing()
+    return _REPLACEMENT.torchs[_CHECKPOINT](*args, **kwargs)
 
 
 class _Replacement:
@@ -176,4 +161,11 @@ class _Replacement:
             setattr(torch_checkpoint, name, function)
 
 
-_REPLACEMENT = _Replacement({_REENTRANT: _Reentrant, _NON_REENTRANT: _non_reentrant})
+# What torch.utils.checkpoint.checkpoint calls. Models hold references to that function itself, so
+# it is replaced only where there is nothing better.
+_REENTRANT, _CHECKPOINT = "CheckpointFunction", "checkpoint"
+_NON_REENTRANT = checkpoint_generator()
+_REPLACEMENT = _Replacement(
+    {_REENTRANT: _Reentrant}
+    | ({_NON_REENTRANT: _non_reentrant} if _NON_REENTRANT else {_CHECKPOINT: _refuse})
+)
