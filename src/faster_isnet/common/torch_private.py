@@ -38,6 +38,14 @@ def versions(tensors: Iterable[Tensor]) -> list[int]:
         return [-1 if tensor.is_inference() else _version(tensor) for tensor in tensors]
 
 
+def version(tensor: Tensor) -> int:
+    """Return how often a tensor has been written to; see :func:`versions`."""
+    try:
+        return _version(tensor)  # type: ignore[no-any-return]
+    except (AttributeError, RuntimeError):
+        return versions((tensor,))[0]
+
+
 def is_view(tensor: Tensor) -> bool:
     """Return whether a tensor is a view of another one; True if torch does not tell.
 
