@@ -1,4 +1,8 @@
-"""Datasets and masks."""
+"""Read images, labels and masks, check and split them, and make batches of them.
+
+Masks that a segmenter makes come from :mod:`faster_isnet.segmentation`; nothing here knows of
+networks or of how they are trained.
+"""
 
 from faster_isnet.data.checking import Findings, check_samples
 from faster_isnet.data.coco import from_coco

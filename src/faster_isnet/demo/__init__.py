@@ -1,6 +1,7 @@
-"""The demo: a standard classifier and an ISNet on digits with a planted background bias.
+"""Run the demo: a standard classifier and an ISNet on digits with a planted background bias.
 
-What is of use for other data is in :mod:`faster_isnet.training`, ``evaluation`` and ``reporting``.
+What is of use for other data is not here but in :mod:`faster_isnet.training`,
+:mod:`faster_isnet.evaluation` and :mod:`faster_isnet.reporting`.
 """
 
 from faster_isnet.demo.run import DemoSettings, run_demo

@@ -1,4 +1,7 @@
-"""Measures of accuracy, attention and what the background does, with intervals."""
+"""Evaluate classifiers: accuracy, attention and what the background changes, with intervals.
+
+Tables and pages of the results are in :mod:`faster_isnet.reporting`; nothing here trains.
+"""
 
 from faster_isnet.evaluation.accuracy import accuracy
 from faster_isnet.evaluation.attention import (

@@ -1,4 +1,8 @@
-"""Backbones."""
+"""Build classifiers by name, give them a new head, and read their weights from files.
+
+Any other model works as well: how it is explained is in :mod:`faster_isnet.explaining`, how it is
+trained in :mod:`faster_isnet.training`.
+"""
 
 from faster_isnet.models.backbones import (
     CONVNET,

@@ -1,4 +1,8 @@
-"""Pages and tables of what was found."""
+"""Write results as pages and as tables of text.
+
+The results themselves come from :mod:`faster_isnet.evaluation`; single images of heatmaps are drawn
+in :mod:`faster_isnet.plotting`.
+"""
 
 from faster_isnet.reporting.run_report import check_runs, write_report
 from faster_isnet.reporting.tables import text_table

@@ -1,4 +1,8 @@
-"""Masks from a segmenter: a U-Net that learns from the masks there are, and draws the others."""
+"""Train a segmenter on the masks there are, and predict masks for other images.
+
+Masks that exist as files are read in :mod:`faster_isnet.data`; classifiers are trained in
+:mod:`faster_isnet.training`.
+"""
 
 from faster_isnet.segmentation.fitting import fit_segmenter
 from faster_isnet.segmentation.prediction import predict_masks
