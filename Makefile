@@ -2,22 +2,40 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+PIP := -m pip install --quiet --disable-pip-version-check
+PYTEST := -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 DEMO_DIR ?= demo
 
-.PHONY: demo test test-slow bench clean
+.PHONY: demo style test test-slow test-oldest test-newest bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/faster-isnet demo --out $(DEMO_DIR)
 
-test: $(VENV)/.installed-test
+style: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests
 	$(BIN)/ruff format --check src tests
 	$(BIN)/mypy
-	$(PYTEST) -m "not slow"
+	$(BIN)/lint-imports --no-cache
 
+test: style
+	$(BIN)/python $(PYTEST) -m "not slow"
+
+# All tests, and what part of the code they run: less than pyproject.toml's fail_under is an error.
 test-slow: $(VENV)/.installed-test
-	$(PYTEST) -m slow
+	$(BIN)/python $(PYTEST) --cov --cov-report term
+
+# The oldest versions that pyproject.toml allows, with the oldest Python.
+test-oldest: OLDEST_PYTHON ?= python3.10
+test-oldest:
+	$(OLDEST_PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python $(PIP) --constraint constraints/oldest.txt -e '.[test]'
+	$(VENV)-oldest/bin/python $(PYTEST) -m "not slow"
+
+# The newest versions that there are, whatever was installed before.
+test-newest:
+	$(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python $(PIP) --upgrade --upgrade-strategy eager -e '.[test]'
+	$(VENV)-newest/bin/python $(PYTEST) -m "not slow"
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/faster-isnet benchmark --out benchmarks/results
@@ -27,16 +45,16 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(BIN)/python $(PIP) -e .
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(BIN)/python $(PIP) -e '.[test]'
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python $(PIP) -e '.[bench]'
 	touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest

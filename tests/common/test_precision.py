@@ -91,14 +91,14 @@ class Strided(nn.Module):
 def test_zb_is_in_full_precision(
     dtype: torch.dtype, full_stem: bool, target: int | str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dtypes, adjoints = set(), Convolution.adjoints
+    dtypes, adjoint = set(), Convolution.adjoint
 
-    def noted(self: Convolution, g: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-        found = adjoints(self, g, *arguments)
-        dtypes.update(t.dtype for t in (g, *found))
+    def noted(self: Convolution, g: Tensor, *arguments: Any) -> Tensor:
+        found = adjoint(self, g, *arguments)
+        dtypes.update(t.dtype for t in (g, found))
         return found
 
-    monkeypatch.setattr(Convolution, "adjoints", noted)
+    monkeypatch.setattr(Convolution, "adjoint", noted)
     model, (images, *_) = Strided(full_stem), batch()
     full = Explainer(model, input_rule="zb")(images, target).heatmap
     with torch.autocast("cpu", dtype):

@@ -1,6 +1,6 @@
-"""Measure time and memory of training steps and explanations.
+"""Measure what training steps and explanations cost, in time and memory, beside other packages.
 
-References are the standard training step, Gradient × Input and other packages.
+How well a classifier predicts is not measured here but in :mod:`faster_isnet.evaluation`.
 """
 
 from faster_isnet.benchmark.run import run_benchmark

@@ -1,4 +1,5 @@
-"""Run the commands of ``faster-isnet``, a module for each, and parse their arguments.
+"""Run what the command line offers, a module for each command.
 
-What they do is elsewhere: here are only their options and what they print.
+A command reads its options and calls the package; what can be of use from Python belongs into the
+folders below, and the list of commands is in :mod:`faster_isnet.cli`.
 """

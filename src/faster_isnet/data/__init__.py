@@ -1,6 +1,7 @@
-"""Read, check, split and augment images with labels and masks.
+"""Read images, labels and masks, check and split them, and make batches of them.
 
-Training, explanations and scores are elsewhere.
+Masks that a segmenter makes come from :mod:`faster_isnet.segmentation`; nothing here knows of
+networks or of how they are trained.
 """
 
 from faster_isnet.data.coco import from_coco

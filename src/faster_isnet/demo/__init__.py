@@ -1,6 +1,7 @@
 """Show on digits with a planted background bias what a standard classifier and an ISNet learn.
 
-What is of use for other data is in :mod:`faster_isnet.training`, ``evaluation`` and ``reporting``.
+What is of use for other data is not here but in :mod:`faster_isnet.training`,
+:mod:`faster_isnet.evaluation` and :mod:`faster_isnet.reporting`.
 """
 
 from faster_isnet.demo.metrics import DemoMetrics, ModelScores

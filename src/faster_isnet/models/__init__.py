@@ -1,6 +1,7 @@
-"""Build classification networks, replace their heads and load their weights.
+"""Build classifiers by name, give them a new head, and read their weights from files.
 
-Training and explanations are elsewhere.
+Any other model works as well: how it is explained is in :mod:`faster_isnet.explaining`, how it is
+trained in :mod:`faster_isnet.training`.
 """
 
 from faster_isnet.models.backbones import (

@@ -1,6 +1,7 @@
-"""Train a U-Net on images with masks, and predict masks of other images.
+"""Train a segmenter on the masks there are, and predict masks for other images.
 
-Reading and augmenting of images are in ``data``.
+Masks that exist as files are read in :mod:`faster_isnet.data`; classifiers are trained in
+:mod:`faster_isnet.training`.
 """
 
 from faster_isnet.segmentation.fitting import fit_segmenter
