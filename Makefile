@@ -18,11 +18,15 @@ style: $(VENV)/.installed-test
 	$(BIN)/lint-imports --no-cache
 
 test: style
-	$(BIN)/python $(PYTEST) -m "not slow"
+	$(BIN)/python $(PYTEST) --cov --cov-report= -m "not slow"
 
-# All tests, and what part of the code they run: less than pyproject.toml's fail_under is an error.
-test-slow: $(VENV)/.installed-test
-	$(BIN)/python $(PYTEST) --cov --cov-report term
+# The slow tests, and what part of the code both suites run: less than pyproject.toml's fail_under is
+# an error.
+test-slow: .coverage
+	$(BIN)/python $(PYTEST) --cov --cov-append --cov-report term -m slow
+
+.coverage:
+	$(MAKE) test
 
 # The oldest versions that pyproject.toml allows, with the oldest Python.
 test-oldest: OLDEST_PYTHON ?= python3.10
