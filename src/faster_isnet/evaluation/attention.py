@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import NO_MASK
+from faster_isnet.common.logits import class_logits
 from faster_isnet.evaluation.intervals import mean_score, original_and_resamples
 from faster_isnet.evaluation.predictions import Predictions
 from faster_isnet.explaining.explainer import Explainer
@@ -156,8 +158,9 @@ def mean_background_share(explainer: Explainer, batches: Iterable[tuple[Tensor, 
         ``(images, labels, masks)``; the labels are not looked at.
     """
     mean = MeanMetric()
-    for images, _, masks in batches:
-        mean.update(background_share(explainer(images, PREDICTION).heatmap, masks))
+    for batch in map(Batch.of, batches):
+        heatmap = explainer(batch.images, PREDICTION).heatmap
+        mean.update(background_share(heatmap, batch.needed("masks")))
     return float(mean.compute())
 
 
@@ -195,13 +198,14 @@ def measure_attention(
     """
     found: dict[str, list[Any]] = {column: [] for column in ("predicted", *MEASURES)}
     has_mask: list[bool] = []
-    for images, _, masks, *_ in batches:
+    for batch in map(Batch.of, batches):
+        images, masks = batch.images, batch.needed("masks")
         known = (masks != NO_MASK).flatten(1).all(1)
         has_mask += known.tolist()
         if not known.any():
             continue
         explanation = explainer(images[known], target)
-        found["predicted"] += explanation.logits.argmax(1).tolist()
+        found["predicted"] += class_logits(explanation.logits).argmax(1).tolist()
         for column, measure in MEASURES.items():
             found[column] += measure(explanation.heatmap, masks[known]).tolist()
     if len(has_mask) != len(names):
