@@ -1,10 +1,10 @@
-"""A method as a user would write it: the background of each training image is made black."""
+"""Methods as a user would write them: the background is made black."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from faster_isnet.methods import Batch, Losses, Method
 
@@ -40,3 +40,15 @@ class BlackBackground(Method):
 
     def load_state(self, state: Any) -> None:
         self.seen = state["seen"]
+
+
+class ForegroundOnly(Method):
+    """Train and test on the foreground alone."""
+
+    def losses(self, network: nn.Module, batch: Batch) -> Losses:
+        logits = network(self.inputs(batch))
+        loss = self.classification(logits, batch.labels)
+        return Losses(loss, logits, loss)
+
+    def inputs(self, batch: Batch) -> Tensor:
+        return batch.images * (batch.masks != 0)

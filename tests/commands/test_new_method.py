@@ -126,6 +126,18 @@ def test_by_the_command_line(
     torch.testing.assert_close(model(x), trained(x))
 
 
+def test_a_method_that_needs_masks_in_tests(images: Path, tmp_path: Path) -> None:
+    fit(images, tmp_path / "run", "--method", "toy_method.ForegroundOnly")
+    assert main(["test", str(tmp_path / "run")]) == 0
+    metrics = json.loads((tmp_path / "run" / "test" / "metrics.json").read_text())
+    backgrounds = metrics["sets"]["test"]["sensitivity"]["backgrounds"]
+    assert len(backgrounds) > 2
+    for name, found in backgrounds.items():
+        assert found["changed"]["value"] == 0, name
+        assert found["probability change"]["value"] == pytest.approx(0, abs=1e-6), name
+
+
 def test_the_toy_is_small() -> None:
     source = Path(__file__).parents[1].joinpath("toy_method.py").read_text()
-    assert len(source[source.index("class ") :].splitlines()) <= 40
+    toy = source[source.index("class BlackBackground") : source.index("class ForegroundOnly")]
+    assert len(toy.splitlines()) <= 40

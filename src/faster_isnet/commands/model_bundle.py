@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor, nn
 
+from faster_isnet.common.batch import Batch
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.images import read_image
 from faster_isnet.methods import Standard
@@ -31,6 +32,8 @@ class ModelBundle:
         ``(C, H, W)``.
     task
         ``"multiclass"`` or ``"multilabel"``.
+    inputs
+        Makes the network's input of a batch: its images, unless the method needs masks as well.
     """
 
     network: nn.Module
@@ -38,6 +41,7 @@ class ModelBundle:
     class_names: Sequence[str]
     image_shape: tuple[int, int, int]
     task: str
+    inputs: Callable[[Batch], Tensor]
 
     @classmethod
     def from_checkpoint(cls, path: Path) -> ModelBundle:
@@ -61,7 +65,14 @@ class ModelBundle:
     @classmethod
     def _of(cls, lit: ImageClassifier) -> ModelBundle:
         network = lit.deployed.eval()
-        return cls(network, lit.backbone_name, lit.class_names, lit.image_shape, lit.method.task)
+        return cls(
+            network,
+            lit.backbone_name,
+            lit.class_names,
+            lit.image_shape,
+            lit.method.task,
+            lit.method.inputs,
+        )
 
     def prepare(self, path: Path) -> Tensor:
         """Return an image as the network takes it, ``[C, H, W]`` in [0, 1]."""

@@ -32,7 +32,8 @@ def run(arguments: Sequence[str]) -> None:
     data = _external_data(options, bundle, folder) if options.source else _own_data(options, folder)
     sets = _test_sets(data, options.source)
     settings = EvaluationSettings(**parameters(EvaluationSettings, options))
-    evaluator = Evaluator(bundle.network, list(bundle.class_names), settings)
+    names = list(bundle.class_names)
+    evaluator = Evaluator(bundle.network, names, settings, inputs=bundle.inputs)
     thresholds = _thresholds(evaluator, data, folder) if bundle.task == "multilabel" else None
     evaluations = {name: evaluator(dataset, thresholds) for name, dataset in sets.items()}
     out = options.out or folder / (f"{FOLDER}-{options.source.stem}" if options.source else FOLDER)

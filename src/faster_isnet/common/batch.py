@@ -16,6 +16,7 @@ _KEYS = {
     "masks": ("masks", "mask"),
 }
 _WHITE = 255
+_TOO_FEW = "more than 1 value per channel"  # what PyTorch's batch norm says to a single sample
 
 
 class Batch(NamedTuple):
@@ -87,10 +88,28 @@ class Batch(NamedTuple):
         images, labels, masks = (*batch, None, None)[:3]
         return cls(images, labels, _masks(masks))
 
+    def needed(self, name: str) -> Tensor:
+        """Return the ``"labels"`` or ``"masks"``, where there is nothing to do without.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        part: Tensor | None = getattr(self, name)
+        if part is None:
+            raise ValueError(f"the batch has no {name}, which are needed here")
+        return part
+
     def select(self, samples: Tensor) -> Batch:
         """Return the samples of these indices, ``[N]``."""
         labels, masks = (None if part is None else part[samples] for part in self[1:])
         return Batch(self.images[samples], labels, masks)
+
+
+def is_too_small(batch: Batch, error: ValueError) -> bool:
+    """Whether an error says that batch norm cannot be trained on this batch's single sample."""
+    return len(batch.images) == 1 and _TOO_FEW in str(error)
 
 
 def _find(batch: Mapping[str, Any], keys: Sequence[str]) -> Any:
@@ -109,9 +128,9 @@ def _masks(masks: Any) -> Any:
 
 
 def _check_uint8(masks: Tensor) -> None:
-    values = torch.unique(masks)
-    if not (bool((values < 2).all()) or bool(((values == 0) | (values == _WHITE)).all())):
-        raise ValueError(
-            f"masks of dtype uint8 must hold 0 and 255 (or 0 and 1) only, got "
-            f"{values.tolist()[:5]}; binarise with (mask > threshold).float()"
-        )
+    if not masks.numel() or masks.max() < 2 or bool(((masks == 0) | (masks == _WHITE)).all()):
+        return
+    raise ValueError(
+        f"masks of dtype uint8 must hold 0 and 255 (or 0 and 1) only, got "
+        f"{torch.unique(masks).tolist()[:5]}; binarise with (mask > threshold).float()"
+    )

@@ -190,7 +190,7 @@ def check_precision(images: Tensor, composite: str) -> None:
 
 
 def check_logits(logits: object, batch: int) -> None:
-    """Check that a model's output is logits ``[batch, C]`` with at least two classes.
+    """Check that a model's output is logits ``[batch, C]``, or one for yes or no ``[batch]``.
 
     Raises
     ------
@@ -204,14 +204,10 @@ def check_logits(logits: object, batch: int) -> None:
             f"the model must return logits [B, C], got {type(logits).__name__}; wrap it so that "
             "it returns the tensor only (torchvision's GoogLeNet and Inception: aux_logits=False)"
         )
-    if logits.dim() != 2 or len(logits) != batch:
+    if logits.dim() not in (1, 2) or len(logits) != batch or not logits.numel():
         raise ValueError(
-            f"the model must return logits [B, C] with B = {batch}, got shape {list(logits.shape)}"
-        )
-    if logits.shape[1] < 2:
-        raise ValueError(
-            "the model returns a single logit; give it one for each class (for a yes/no question "
-            "two outputs), since what is explained compares classes"
+            f"the model must return logits [B, C] with B = {batch} (or a single one for yes or no, "
+            f"[B, 1] or [B]), got shape {list(logits.shape)}"
         )
 
 
@@ -270,9 +266,14 @@ def check_labels(labels: object, logits: Tensor, task: str) -> None:
             "labels.long() (multi-label: task='multilabel'; soft labels: shape [B, C])"
         )
     if labels.shape != (batch,):
+        cure = (
+            "use labels.squeeze(1)"
+            if labels.shape == (batch, 1)
+            else "turn one-hot labels into indices with labels.argmax(1)"
+        )
         raise ValueError(
             f"labels must have one class a sample, shape [{batch}], got {list(labels.shape)}; "
-            "turn one-hot labels into indices with labels.argmax(1)"
+            f"{cure}"
         )
     if not is_on_host(labels):
         return

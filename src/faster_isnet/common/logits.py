@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def class_logits(logits: Tensor) -> Tensor:
+def class_logits(logits: Tensor, task: str = "multiclass") -> Tensor:
     """Return logits of two classes for a single logit, and all others as they are.
 
     A logit z of "yes" becomes (−z/2, z/2): their softmax is (sigmoid(−z), sigmoid(z)), and "no" is
@@ -16,6 +16,8 @@ def class_logits(logits: Tensor) -> Tensor:
     ----------
     logits
         ``[B]``, ``[B, 1]`` or ``[B, C]``.
+    task
+        For ``"multilabel"`` a single logit stays one, ``[B, 1]``: it is the one class's own.
 
     Returns
     -------
@@ -30,6 +32,6 @@ def class_logits(logits: Tensor) -> Tensor:
     """
     if logits.dim() == 1:
         logits = logits.unsqueeze(1)
-    if logits.dim() != 2 or logits.shape[1] != 1:
+    if logits.dim() != 2 or logits.shape[1] != 1 or task == "multilabel":
         return logits
     return torch.cat([-logits / 2, logits / 2], 1)

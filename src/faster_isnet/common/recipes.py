@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
 
+import numpy as np
 from torch import Tensor
 from typing_extensions import Self
 
@@ -62,8 +63,19 @@ def record(made: T, function: Callable[..., T], **arguments: Any) -> T:
     return made
 
 
-def recipe(value: Any) -> Any:
+def recipe(value: Any, left_out: list[str] | None = None, name: str = "") -> Any:
     """Return a value as plain values: recorded objects by their class and arguments.
+
+    Parameters
+    ----------
+    value
+        Plain values, tensors, arrays and recorded objects.
+    left_out
+        Takes the names, as ``"criterion.classification.function"``, of arguments of recorded
+        objects that are left out because they cannot be kept, and have a default. ``None`` leaves
+        none out.
+    name
+        What the value is called in them.
 
     Raises
     ------
@@ -79,27 +91,49 @@ def recipe(value: Any) -> Any:
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | np.ndarray | np.generic):
         return value.tolist()
-    if isinstance(value, list | tuple):
-        return [recipe(each) for each in value]
+    if isinstance(value, list | tuple | range):
+        return [recipe(each, left_out, name) for each in value]
     if isinstance(value, Mapping):
-        return {recipe(key): recipe(each) for key, each in value.items()}
+        return {recipe(key): recipe(each, left_out, name) for key, each in value.items()}
     if isinstance(value, Recorded):
-        kind = type(value)
-        arguments = {name: recipe(each) for name, each in value.recipe_arguments().items()}
-        return {CLASS: f"{kind.__module__}.{kind.__qualname__}", ARGUMENTS: arguments}
+        return {CLASS: class_path(type(value)), ARGUMENTS: _arguments(value, left_out, name)}
     made = getattr(value, "__dict__", {}).get("_recipe")
     if made is not None:
         return made
     raise TypeError(f"{value!r} cannot be written down: it is of {type(value).__name__}")
 
 
+def class_path(kind: type) -> str:
+    """Return the name that a recipe has for a class."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _arguments(value: Recorded, left_out: list[str] | None, name: str) -> dict[str, Any]:
+    required = [
+        parameter.name
+        for parameter in inspect.signature(type(value).__init__).parameters.values()
+        if parameter.default is parameter.empty
+    ]
+    kept = {}
+    for each, argument in value.recipe_arguments().items():
+        path = f"{name}.{each}" if name else each
+        try:
+            kept[each] = recipe(argument, left_out, path)
+        except TypeError:
+            if left_out is None or each in required:
+                raise
+            left_out.append(path)
+    return kept
+
+
 def build(described: Any) -> Any:
     """Construct the object that a recipe describes.
 
     Nothing is imported for it from outside of this package: other classes must have been imported
-    already, since a file must not decide which code runs.
+    already, since a file must not decide which code runs. Nothing is constructed before all classes
+    are known.
 
     Parameters
     ----------
@@ -109,23 +143,45 @@ def build(described: Any) -> Any:
     Raises
     ------
     ValueError
-        If its class is unknown.
+        If a class is unknown, or it is no recipe.
     """
+    _check_classes(described)
+    return _build(described)
+
+
+def _check_classes(described: Any) -> None:
     if isinstance(described, list):
-        return [build(each) for each in described]
+        for each in described:
+            _check_classes(each)
+    elif isinstance(described, dict):
+        if CLASS in described:
+            _known(described[CLASS])
+            if not isinstance(described.get(ARGUMENTS, {}), dict):
+                raise ValueError(f"the arguments of {described[CLASS]!r} have no names")
+        for each in described.values():
+            _check_classes(each)
+
+
+def _build(described: Any) -> Any:
+    if isinstance(described, list):
+        return [_build(each) for each in described]
     if not isinstance(described, dict):
         return described
     if CLASS not in described:
-        return {key: build(each) for key, each in described.items()}
-    arguments = {name: build(each) for name, each in described.get(ARGUMENTS, {}).items()}
+        return {key: _build(each) for key, each in described.items()}
+    arguments = {name: _build(each) for name, each in described.get(ARGUMENTS, {}).items()}
     return _known(described[CLASS])(**arguments)
 
 
-def _known(path: str) -> Callable[..., Any]:
-    module, _, name = path.rpartition(".")
+def _known(path: object) -> Callable[..., Any]:
+    module, _, name = str(path).rpartition(".")
     if module.partition(".")[0] == _PACKAGE:
-        import_module(module)
-    found = getattr(sys.modules.get(module), name, None)
+        try:
+            import_module(module)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"{path!r} is not known here: {error}") from error
+    # Not getattr, for which some modules import others.
+    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
     if isinstance(found, type) and issubclass(found, Recorded):
         return found
     if inspect.isfunction(found) and "makes_recorded" in found.__dict__:

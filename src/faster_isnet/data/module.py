@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -212,10 +213,20 @@ class ImageData(LightningDataModule):
         return sets
 
     def train_dataloader(self) -> DataLoader[Item]:
-        """Return the training data, shuffled or, if ``balanced``, sampled with replacement."""
+        """Return the training data, shuffled or, if ``balanced``, sampled with replacement.
+
+        A last batch of a single sample, which batch norm cannot be trained on, is left out.
+        """
         train = self._train
         sampler = _balancing_sampler(train.samples) if self.balanced else None
-        return self._loader(train, shuffle=sampler is None, sampler=sampler)
+        processes = 1 if self.trainer is None else self.trainer.world_size
+        share = math.ceil(len(train) / processes)
+        return self._loader(
+            train,
+            shuffle=sampler is None,
+            sampler=sampler,
+            drop_last=share > self.batch_size and share % self.batch_size == 1,
+        )
 
     def val_dataloader(self) -> dict[str, DataLoader[Item]]:
         """Return a loader for each validation data set, by name; the first is ``"val"``."""
@@ -301,6 +312,7 @@ class ImageData(LightningDataModule):
         dataset: ImageSet,
         shuffle: bool = False,
         sampler: WeightedRandomSampler | None = None,
+        drop_last: bool = False,
     ) -> DataLoader[Item]:
         return DataLoader(
             dataset,
@@ -308,6 +320,7 @@ class ImageData(LightningDataModule):
             shuffle,
             sampler,
             num_workers=self.workers,
+            drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
         )

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchmetrics import MeanMetric
+
+from faster_isnet.common.batch import Batch
+from faster_isnet.common.logits import class_logits
 
 
 @torch.no_grad()
-def accuracy(model: nn.Module, batches: Iterable[tuple[Tensor, ...]]) -> float:
+def accuracy(model: nn.Module, batches: Iterable[Any]) -> float:
     """Return the share of samples whose highest logit is the label's.
 
     Parameters
     ----------
     model
-        Maps images ``[B, ...]`` to logits ``[B, C]``; call its ``eval()`` first.
+        Maps images ``[B, ...]`` to logits ``[B, C]``, or to a single logit for yes or no; call its
+        ``eval()`` first.
     batches
-        ``(images, labels, ...)`` with labels ``[B]``.
+        With labels ``[B]``, see :class:`~faster_isnet.methods.Batch`.
     """
     mean = MeanMetric()
-    for images, labels, *_ in batches:
-        mean.update((model(images).argmax(1) == labels).float())
+    for batch in map(Batch.of, batches):
+        predicted = class_logits(model(batch.images)).argmax(1)
+        mean.update(predicted.eq(batch.needed("labels")).float())
     return float(mean.compute())

@@ -12,7 +12,9 @@ import pandas as pd
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import NO_MASK
+from faster_isnet.common.logits import class_logits
 from faster_isnet.common.renaming import renamed_arguments
 from faster_isnet.evaluation.intervals import Score, mean_score, original_and_resamples
 from faster_isnet.evaluation.localisation import background_share
@@ -44,8 +46,9 @@ def mean_background_share(explainer: Explainer, batches: Iterable[tuple[Tensor, 
         ``(images, labels, masks)``; the labels are not used.
     """
     mean = MeanMetric()
-    for images, _, masks in batches:
-        mean.update(background_share(explainer(images, PREDICTION).heatmap, masks))
+    for batch in map(Batch.of, batches):
+        heatmap = explainer(batch.images, PREDICTION).heatmap
+        mean.update(background_share(heatmap, batch.needed("masks")))
     return float(mean.compute())
 
 
@@ -87,13 +90,14 @@ def measure_attention(
     of_attention = of_type(measures, AttentionMeasure)
     found: dict[str, list[Any]] = {"predicted": [], **{m.name: [] for m in of_attention}}
     has_mask: list[bool] = []
-    for images, _, masks, *_ in batches:
+    for batch in map(Batch.of, batches):
+        images, masks = batch.images, batch.needed("masks")
         known = (masks != NO_MASK).flatten(1).all(1)
         has_mask += known.tolist()
         if not known.any():
             continue
         explanation = explainer(images[known], target)
-        found["predicted"] += explanation.logits.argmax(1).tolist()
+        found["predicted"] += class_logits(explanation.logits).argmax(1).tolist()
         for measure in of_attention:
             found[measure.name] += measure.function(explanation.heatmap, masks[known]).tolist()
     if len(has_mask) != len(names):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import lightning
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import NO_MASK, check_range
 from faster_isnet.common.renaming import renamed_arguments
 from faster_isnet.data.backgrounds import BACKGROUNDS, ReplacedBackground
@@ -133,6 +135,9 @@ class Evaluator:
         How; ``None`` for the defaults.
     measures
         What is measured, see :mod:`faster_isnet.evaluation.measures`.
+    inputs
+        Makes the network's input of a batch, see :meth:`faster_isnet.methods.Method.inputs`;
+        ``None`` for its images.
 
     Raises
     ------
@@ -146,11 +151,13 @@ class Evaluator:
         class_names: list[str],
         settings: EvaluationSettings | None = None,
         measures: Sequence[Measure] = MEASURES,
+        inputs: Callable[[Batch], Tensor] | None = None,
     ) -> None:
         check_measures(measures)
         self.settings = EvaluationSettings() if settings is None else settings
         self.class_names = class_names
         self.measures = tuple(measures)
+        self._inputs = attrgetter("images") if inputs is None else inputs
         self._fabric = lightning.Fabric(accelerator=self.settings.accelerator, devices=1)
         self._network = self._fabric.to_device(network.eval())
         self._explainer = Explainer(self._network, self.settings.composite, input_rule="zb")
@@ -197,9 +204,10 @@ class Evaluator:
     def _options(self) -> dict[str, Any]:
         return {**self.settings.resampling, "measures": self.measures}
 
-    def _loader(self, dataset: Dataset[Item]) -> DataLoader[Item]:
+    def _loader(self, dataset: Dataset[Item]) -> Iterator[Batch]:
         loader = DataLoader(dataset, self.settings.batch_size)
-        return self._fabric.setup_dataloaders(loader)  # type: ignore[return-value]
+        for batch in map(Batch.of, self._fabric.setup_dataloaders(loader)):
+            yield batch._replace(images=self._inputs(batch))
 
     def _predict(self, dataset: ImageSet) -> Predictions:
         names = [sample.name for sample in dataset.samples]
@@ -261,7 +269,8 @@ class Evaluator:
 
     def _draw(self, item: Item, name: str, predicted: str, target: str) -> bytes:
         image, _, mask = item
-        explanation = self._explainer(self._fabric.to_device(image[None]), target)
+        batch = self._fabric.to_device(Batch.of([part[None] for part in item]))
+        explanation = self._explainer(self._inputs(batch), target)
         outline = None if bool((mask == NO_MASK).all()) else mask
         figure = explanation_figure(
             image, explanation.heatmap[0, 0].cpu(), outline, name=name, title=predicted

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import TASKS, check_choice
 from faster_isnet.common.files import write_atomically
+from faster_isnet.common.logits import class_logits
 
 _COLUMNS = ("name", "group", "task", "label")
 
@@ -156,7 +159,7 @@ def check_same_images(first: Predictions, second: Predictions) -> None:
 @torch.no_grad()
 def predict(
     model: nn.Module,
-    batches: Iterable[Sequence[Tensor]],
+    batches: Iterable[Any],
     class_names: Sequence[str],
     names: Sequence[str] | None = None,
     groups: Sequence[str] | None = None,
@@ -166,10 +169,11 @@ def predict(
     Parameters
     ----------
     model
-        Maps images ``[B, ...]`` to logits ``[B, C]``; call its ``eval()`` first.
+        Maps images ``[B, ...]`` to logits ``[B, C]``, or for two classes to a single one, that of
+        the second; call its ``eval()`` first.
     batches
-        ``(images, labels, ...)`` in the order of ``names``, with labels ``[B]``, or ``[B, C]`` of
-        zeros and ones if multi-label.
+        In the order of ``names``, see :class:`~faster_isnet.methods.Batch`, with labels ``[B]``, or
+        ``[B, C]`` of zeros and ones if multi-label.
     class_names
         C names.
     names, groups
@@ -182,10 +186,14 @@ def predict(
     """
     if model.training:
         raise ValueError("the model is in training mode; call its eval() first")
-    pairs = [(model(images).cpu().double(), labels.cpu()) for images, labels, *_ in batches]
+    pairs = [
+        (model(batch.images).cpu().double(), batch.needed("labels").cpu())
+        for batch in map(Batch.of, batches)
+    ]
     if not pairs:
         raise ValueError("there are no images to evaluate")
     logits, labels = (torch.cat(each) for each in zip(*pairs, strict=True))
+    logits = class_logits(logits, TASKS[labels.dim() - 1])
     probabilities = logits.sigmoid() if labels.dim() == 2 else logits.softmax(1)
     names = [str(number) for number in range(len(labels))] if names is None else list(names)
     return Predictions(names, labels.long().numpy(), probabilities.numpy(), class_names, groups)

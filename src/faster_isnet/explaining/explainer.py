@@ -17,6 +17,7 @@ from faster_isnet.common.checks import (
     check_precision,
     check_quantity,
 )
+from faster_isnet.common.logits import class_logits
 from faster_isnet.common.precision import at_least_float32, autocasts
 from faster_isnet.explaining.targets import Target, build_quantity
 from faster_isnet.relevance import (
@@ -43,7 +44,7 @@ class Explanation:
     Attributes
     ----------
     logits
-        ``[B, C]``, the model's output.
+        ``[B, C]``, the model's output; ``[B, 1]`` or ``[B]`` if it has a single logit.
     heatmap
         ``[B, K, *images.shape[1:]]``: the relevance of each input element, K heatmaps a sample.
         Positive where it speaks for the explained quantity, in that quantity's units.
@@ -70,7 +71,8 @@ class Explainer:
     Parameters
     ----------
     model
-        Maps images ``[B, ...]`` to logits ``[B, C]``.
+        Maps images ``[B, ...]`` to logits ``[B, C]``. A single logit z for yes or no, ``[B, 1]``
+        or ``[B]``, is explained as the logits (−z/2, z/2) of two classes.
     composite
         Which rule each layer gets: ``"flex"``, ``"epsilon"``, ``"zplus"``, ``"alpha2-beta1"``,
         ``"epsilon-gamma-box"``, ``"epsilon-plus"``, ``"dual"`` (two heatmaps: z⁺ and ε),
@@ -298,14 +300,14 @@ def _start(logits_and_values: tuple[Tensor, Tensor], target: Target, batch: int)
     logits, values = logits_and_values
     device = logits.device.type
     with torch.autocast(device, enabled=False) if autocasts(device) else nullcontext():
-        quantity = build_quantity(target)(at_least_float32(logits))
+        quantity = build_quantity(target)(class_logits(at_least_float32(logits)))
     check_quantity(quantity, batch, target)
     if values is logits or not quantity.requires_grad:
         return _Start(quantity, quantity)
     # The rule has the relevance of the last layer start as something else than its logits.
     (g,) = _propagate(quantity, [logits], differentiable=True, keep=True)
     assert g is not None
-    return _Start(quantity, (g * values.unsqueeze(1)).sum(2))
+    return _Start(quantity, (g * values.unsqueeze(1)).reshape(*quantity.shape, -1).sum(2))
 
 
 def _as_pixels(images: Tensor, differentiable: bool) -> Tensor:

@@ -80,7 +80,8 @@ class ClassificationLoss(Recorded, nn.Module):
         Parameters
         ----------
         logits
-            ``[B, C]``, or ``[B, 1]`` or ``[B]`` of a network with a single logit for yes or no.
+            ``[B, C]``, or ``[B, 1]`` or ``[B]`` of a network with a single logit for yes or no,
+            whose labels are 1 or 0 as those of two classes.
         labels
             ``[B]`` int64, or soft labels ``[B, C]``, floating point in [0, 1] with the sum 1; for
             multi-label ``[B, C]`` in [0, 1].
@@ -92,7 +93,7 @@ class ClassificationLoss(Recorded, nn.Module):
         ValueError
             If a label is out of range; if a custom function returns no scalar.
         """
-        logits = at_least_float32(class_logits(logits))
+        logits = at_least_float32(class_logits(logits, self.task))
         check_labels(labels, logits, self.task)
         if self.function is not None:
             return _checked(self.function(logits, labels))
@@ -111,8 +112,9 @@ class ClassificationLoss(Recorded, nn.Module):
         if not self.focusing:
             return F.binary_cross_entropy_with_logits(logits, labels, pos_weight=weights)
         positive, negative = F.logsigmoid(logits), F.logsigmoid(-logits)
-        of_ones = labels * negative.exp() ** self.focusing * positive
-        of_zeros = (1 - labels) * positive.exp() ** self.focusing * negative
+        # (1 − p)^γ as exp(γ log(1 − p)), whose gradient is finite where p is 1, too.
+        of_ones = labels * (self.focusing * negative).exp() * positive
+        of_zeros = (1 - labels) * (self.focusing * positive).exp() * negative
         return -(of_ones * (1 if weights is None else weights) + of_zeros).mean()
 
     def _focal(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -122,7 +124,9 @@ class ClassificationLoss(Recorded, nn.Module):
         target = labels.to(logits) if soft else F.one_hot(labels, classes).to(logits)
         smoothed = target * (1 - self.label_smoothing) + self.label_smoothing / classes
         log_p = logits.log_softmax(1)
-        each = -smoothed * (-log_p.expm1()) ** self.focusing * log_p
+        # Where p is 1, the gradient of 0^γ would be infinite for γ < 1.
+        rest = (-log_p.expm1()).clamp(min=torch.finfo(log_p.dtype).tiny)
+        each = -smoothed * rest**self.focusing * log_p
         if weights is None:
             return each.sum(1).mean()
         number = len(logits) if soft else (target * weights).sum()

@@ -102,7 +102,8 @@ class ImageClassifier(LitClassifier):
         self.class_names, self.backbone_name = list(class_names), backbone
         channels, height, width = image_shape  # which a file has as a list
         self.image_shape = (channels, height, width)
-        self._deploys_the_classifier = self.deployed is model
+        takes_images = type(method).inputs is Method.inputs
+        self._deploys_the_classifier = takes_images and self.deployed is model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the classifier's weights are, for those who do not know the method."""

@@ -79,6 +79,10 @@ class LitISNet(LitClassifier):
         )
         super().__init__(net, method, **training)
 
+    def recipe_arguments(self) -> dict[str, Any]:
+        """Return the arguments, with the loss that was made by default."""
+        return super().recipe_arguments() | {"criterion": self.criterion}
+
     @property
     def criterion(self) -> ISNetLoss:
         """The loss."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy, multilabel_accuracy
 from typing_extensions import Self
 
-from faster_isnet.common.batch import Batch
+from faster_isnet.common.batch import Batch, is_too_small
 from faster_isnet.common.checks import (
     check_choice,
     check_image_values,
@@ -24,9 +24,10 @@ from faster_isnet.common.checks import (
     check_range,
 )
 from faster_isnet.common.logits import class_logits
-from faster_isnet.common.recipes import Recorded, build, recipe
+from faster_isnet.common.recipes import Recorded
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.models.weight_files import read_checkpoint
+from faster_isnet.training.checkpoint_arguments import construct, describe, kept_arguments
 from faster_isnet.training.random_states import random_states, restore_random_states
 from faster_isnet.training.schedules import (
     CONSTANT,
@@ -41,12 +42,12 @@ from faster_isnet.training.schedules import (
     SchedulerFactory,
     build_optimizer,
     build_schedule,
+    make_schedule,
 )
 
 log = logging.getLogger(__name__)
 
 _LEARNING_RATE = 1e-2  # where neither the user nor the optimiser has another
-_TOO_FEW = "more than 1 value per channel"  # what PyTorch's batch norm says to a single sample
 
 
 class LitClassifier(Recorded, lightning.LightningModule):
@@ -88,6 +89,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
         is ``"milestones"`` if there are any, else ``"constant"``.
     schedule_interval
         ``"epoch"`` or ``"step"``: when a schedule that is a class or function is stepped.
+    schedule_monitor
+        The logged value that ``torch.optim.lr_scheduler.ReduceLROnPlateau`` follows.
     warmup_epochs
         For how long the learning rate rises linearly first, ≥ 0, in epochs, with a schedule by
         name. ``None`` is 0, and the schedule's own rise for ``"one-cycle"``.
@@ -137,6 +140,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         weight_decay: float = 0.0,
         schedule: ScheduleName | SchedulerFactory | None = None,
         schedule_interval: str = EPOCH,
+        schedule_monitor: str = "val/loss",
         warmup_epochs: float | None = None,
         milestones: Sequence[int] = (),
         milestone_factor: float = 0.1,
@@ -170,6 +174,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
                 f"milestones={list(milestones)} are of schedule='milestones', got {schedule!r}"
             )
         self.schedule_interval = check_choice("schedule_interval", schedule_interval, (EPOCH, STEP))
+        self.schedule_monitor = schedule_monitor
         if warmup_epochs is not None:
             check_range("warmup_epochs", warmup_epochs, 0)
             if warmup_epochs and not isinstance(self.schedule, str):
@@ -226,7 +231,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         except FloatingPointError as error:
             raise FloatingPointError(f"{where}: {error}") from error
         except ValueError as error:
-            if batch_idx > 0 and len(batch.images) == 1 and _TOO_FEW in str(error):
+            if batch_idx > 0 and is_too_small(batch, error):
                 log.warning("%s is left out: batch norm needs more than one sample", where)
                 return None
             raise ValueError(f"{where}: {error}") from error
@@ -246,7 +251,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         """Return the optimiser, with its schedule if the learning rate changes."""
         optimizer = self.build_optimizer(self._parameters_to_train())
         if not isinstance(self.schedule, str):
-            scheduler = self.schedule(optimizer)
+            scheduler = make_schedule(self.schedule, optimizer)
             interval = self.schedule_interval
         elif self.schedule == CONSTANT and not self.warmup_epochs:
             return optimizer
@@ -254,7 +259,11 @@ class LitClassifier(Recorded, lightning.LightningModule):
             scheduler, interval = self._schedule_by_name(optimizer, self.schedule)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": interval},
+            "lr_scheduler": {
+                "scheduler": scheduler,
+                "interval": interval,
+                "monitor": self.schedule_monitor,
+            },
         }
 
     def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
@@ -287,7 +296,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         """Keep the states of all processes' random number generators, and the method's state."""
         checkpoint["random_states"] = random_states()
         checkpoint["method_state"] = self.method.state()
-        checkpoint["recipe"], checkpoint["not_in_recipe"] = self._recipe()
+        checkpoint.update(describe(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the random number generators and the method's state."""
@@ -298,7 +307,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
     def load_from_checkpoint(  # type: ignore[override]
         cls,
         checkpoint_path: str | Path,
-        map_location: Any = None,
+        map_location: Any = "cpu",
         *,
         strict: bool = True,
         weights_only: bool | None = True,
@@ -311,7 +320,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         checkpoint_path
             The file. Only tensors and plain values are read: code that it holds is never run.
         map_location
-            As ``torch.load`` has it.
+            As ``torch.load`` has it: the device that the weights, and so the module, go to.
         strict
             Whether all weights must be in the file, and no others.
         weights_only
@@ -333,7 +342,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         if weights_only is False:
             raise ValueError("weights_only=False would run code of the file; it must be True")
         content = read_checkpoint(checkpoint_path, map_location)
-        made = cls(**(cls._arguments_of(content, arguments) | arguments))
+        made = construct(cls, content, cls._arguments_of(content, arguments) | arguments)
         made._load_method_state(content)
         try:
             made.load_state_dict(content["state_dict"], strict=strict)
@@ -341,25 +350,13 @@ class LitClassifier(Recorded, lightning.LightningModule):
             raise ValueError(
                 f"the weights in {str(checkpoint_path)!r} do not fit: {error}"
             ) from error
-        return made
+        weights = (each for each in content["state_dict"].values() if isinstance(each, Tensor))
+        return made.to(next(weights, torch.empty(0)).device)
 
     @classmethod
     def _arguments_of(cls, content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments that a checkpoint keeps, without those that are given."""
-        kept = dict(content.get("recipe") or {})
-        if lost := [name for name in content.get("not_in_recipe", ()) if name not in given]:
-            log.warning("The checkpoint does not keep %s; give them if they matter", lost)
-        return {name: build(each) for name, each in kept.items() if name not in given}
-
-    def _recipe(self) -> tuple[dict[str, Any], list[str]]:
-        """Return the arguments that a file can keep, and the names of the others."""
-        kept, lost = {}, []
-        for name, value in self.recipe_arguments().items():
-            try:
-                kept[name] = recipe(value)
-            except TypeError:
-                lost.append(name)
-        return kept, lost
+        return kept_arguments(content, given)
 
     def _load_method_state(self, checkpoint: Mapping[str, Any]) -> None:
         # Before 0.2 there was one method, and its C1 and C2 lay beside the weights.
@@ -379,9 +376,11 @@ class LitClassifier(Recorded, lightning.LightningModule):
             raise ValueError(
                 f"schedule={name!r} needs the length of the training; set max_epochs or max_steps"
             )
-        epochs = self.trainer.max_epochs
-        per_epoch = max(1, round(steps / epochs)) if epochs and epochs > 0 else int(steps)
+        batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        per_epoch = math.ceil(min(batches, steps))  # endless data are one epoch
         warmup = None if self.warmup_epochs is None else round(self.warmup_epochs * per_epoch)
+        if warmup and self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            warmup = min(warmup, int(steps) - 1)
         return build_schedule(
             optimizer,
             name,
@@ -418,7 +417,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
 
     def _accuracy(self, logits: Tensor, labels: Tensor | None) -> Tensor:
         assert labels is not None  # the classification loss has checked them
-        logits = class_logits(logits)
+        logits = class_logits(logits, self.method.task)
         classes = logits.shape[1]
         if self.method.task == "multilabel":
             right = (labels > 0.5).long()  # soft labels count as what they are nearer to

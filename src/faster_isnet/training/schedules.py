@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, OneCycleLR, SequentialLR
+from torch.optim.lr_scheduler import (
+    LambdaLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    OneCycleLR,
+    ReduceLROnPlateau,
+    SequentialLR,
+)
 
 from faster_isnet.common.checks import check_choice
 
@@ -81,21 +90,19 @@ def build_schedule(
             "train longer"
         )
     if name == ONE_CYCLE:
-        highest = [group["lr"] for group in optimizer.param_groups]
-        rise = _ONE_CYCLE_RISE if warmup_steps is None else max(warmup, 1) / steps
-        return OneCycleLR(optimizer, highest, total_steps=steps, pct_start=rise), STEP
+        return _one_cycle(optimizer, steps, warmup_steps), STEP
     main: LRScheduler
     if name == MILESTONES and not warmup:
         return MultiStepLR(optimizer, list(milestones), factor), EPOCH
     if name == MILESTONES:
         main = MultiStepLR(optimizer, [m * steps_per_epoch - warmup for m in milestones], factor)
     elif name == COSINE:
-        main = LambdaLR(optimizer, _Cosine(steps - warmup))
+        main = LambdaLR(optimizer, partial(_cosine, steps=steps - warmup))
     else:
         main = LambdaLR(optimizer, _constant)
     if not warmup:
         return main, STEP
-    rising = torch.optim.lr_scheduler.LinearLR(optimizer, _WARM_UP_START, total_iters=warmup)
+    rising = LinearLR(optimizer, _WARM_UP_START, total_iters=warmup)
     return SequentialLR(optimizer, [rising, main], [warmup]), STEP
 
 
@@ -125,14 +132,33 @@ def build_optimizer(
     return made
 
 
-class _Cosine:
-    """Half a cosine from 1 to 0; a class, so that a process can pickle it."""
+def make_schedule(make: SchedulerFactory, optimizer: Optimizer) -> LRScheduler:
+    """Return the schedule that a class or function makes of an optimiser.
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
+    Raises
+    ------
+    TypeError
+        If it makes something else.
+    """
+    made = make(optimizer)
+    if not isinstance(made, LRScheduler | ReduceLROnPlateau):
+        raise TypeError(
+            "schedule must make a torch.optim.lr_scheduler.LRScheduler of an optimiser, got "
+            f"{type(made).__name__}"
+        )
+    return made
 
-    def __call__(self, step: int) -> float:
-        return (1 + math.cos(math.pi * min(step / self.steps, 1))) / 2
+
+def _one_cycle(optimizer: Optimizer, steps: int, warmup_steps: int | None) -> LRScheduler:
+    highest = [group["lr"] for group in optimizer.param_groups]
+    rise = _ONE_CYCLE_RISE
+    if warmup_steps is not None and steps > 2:  # PyTorch needs a step of rise, and one of fall
+        rise = (min(max(warmup_steps, 1), steps - 2) + 1) / steps
+    return OneCycleLR(optimizer, highest, total_steps=steps, pct_start=rise)
+
+
+def _cosine(step: int, steps: int) -> float:
+    return (1 + math.cos(math.pi * min(step / steps, 1))) / 2
 
 
 def _constant(step: int) -> float:

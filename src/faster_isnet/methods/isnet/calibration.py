@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import CatMetric
 
-from faster_isnet.common.batch import Batch
+from faster_isnet.common.batch import Batch, is_too_small
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
 from faster_isnet.explaining.explainer import Explanation
@@ -231,7 +231,13 @@ class CutCalibration(lightning.Callback):
                         break
                     batch = trainer.strategy.batch_to_device(Batch.of(batch), lit.device)
                     optimizer.zero_grad()
-                    loss = lit.method.loss.classify(net(batch.images), batch.labels)
+                    try:
+                        logits = net(batch.images)
+                    except ValueError as error:
+                        if is_too_small(batch, error):
+                            continue  # as in the training
+                        raise
+                    loss = lit.method.loss.classify(logits, batch.labels)
                     loss.backward()  # type: ignore[no-untyped-call]
                     _average_gradients(net, trainer)
                     nn.utils.clip_grad_norm_(net.parameters(), lit.gradient_clip or float("inf"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -183,6 +184,13 @@ class ISNetLoss(Recorded, nn.Module):
                 check_finite_heatmap(relevance, has_mask)
             heatmap = self._heatmap_loss(explanation, masks, has_mask)
         return self.join(classification, heatmap)
+
+    def recipe_arguments(self) -> dict[str, Any]:
+        """Return the arguments, with C1 and C2 as they are now, be they calibrated or set."""
+        if self.cuts is None:
+            return super().recipe_arguments()
+        cuts = {"cut_low": dict(self.cuts.low), "cut_high": dict(self.cuts.high)}
+        return super().recipe_arguments() | cuts
 
     def join(self, classification: Tensor, heatmap: Tensor) -> LossParts:
         """Combine two scalar losses: (1 − P) · classification + P · heatmap."""

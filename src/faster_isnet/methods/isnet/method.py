@@ -15,10 +15,9 @@ from torch import Tensor, nn
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import check_range
-from faster_isnet.common.recipes import ARGUMENTS, recipe
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.isnet.calibration import Calibration, CutCalibration
-from faster_isnet.methods.isnet.cuts import AUTO, Cuts
+from faster_isnet.methods.isnet.cuts import Cuts
 from faster_isnet.methods.isnet.loss import ISNetLoss, LossParts
 from faster_isnet.methods.isnet.network import ISNet
 
@@ -158,12 +157,9 @@ class ISNetMethod(Method):
         return self.loss.heatmap_weight > 0
 
     def recipe_arguments(self) -> dict[str, Any]:
-        """Return the arguments, and not a calibration's file: C1 and C2 are the method's state."""
-        arguments = super().recipe_arguments()
-        if arguments.pop("calibration", None) is not None:
-            loss = recipe(self.loss)
-            loss[ARGUMENTS]["cut_low"] = AUTO
-            arguments["loss"] = loss
+        """Return the arguments, and not a calibration's file: the loss has its C1 and C2."""
+        arguments = super().recipe_arguments() | {"loss": self.loss}
+        arguments.pop("calibration", None)
         return arguments
 
     @property
