@@ -54,7 +54,7 @@ def mean_background_share(explainer: Explainer, batches: Iterable[tuple[Tensor, 
 
 def measure_attention(
     explainer: Explainer,
-    batches: Iterable[Sequence[Tensor]],
+    batches: Iterable[Any],
     names: Sequence[str],
     target: Target = PREDICTION,
     measures: Sequence[Measure] = MEASURES,
