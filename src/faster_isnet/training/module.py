@@ -344,14 +344,15 @@ class LitClassifier(Recorded, lightning.LightningModule):
         content = read_checkpoint(checkpoint_path, map_location)
         made = construct(cls, content, cls._arguments_of(content, arguments) | arguments)
         made._load_method_state(content)
+        weights = (each for each in content["state_dict"].values() if isinstance(each, Tensor))
+        made.to(next(weights, torch.empty(0)).device)
         try:
             made.load_state_dict(content["state_dict"], strict=strict)
         except RuntimeError as error:
             raise ValueError(
                 f"the weights in {str(checkpoint_path)!r} do not fit: {error}"
             ) from error
-        weights = (each for each in content["state_dict"].values() if isinstance(each, Tensor))
-        return made.to(next(weights, torch.empty(0)).device)
+        return made
 
     @classmethod
     def _arguments_of(cls, content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
