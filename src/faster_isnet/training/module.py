@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy, multilabel_accuracy
 from typing_extensions import Self
 
-from faster_isnet.common.batch import Batch, is_too_small
+from faster_isnet.common.batch import Batch, says_too_few_samples
 from faster_isnet.common.checks import (
     check_choice,
     check_image_values,
@@ -231,7 +231,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         except FloatingPointError as error:
             raise FloatingPointError(f"{where}: {error}") from error
         except ValueError as error:
-            if batch_idx > 0 and is_too_small(batch, error):
+            if batch_idx > 0 and says_too_few_samples(error):
                 log.warning("%s is left out: batch norm needs more than one sample", where)
                 return None
             raise ValueError(f"{where}: {error}") from error
