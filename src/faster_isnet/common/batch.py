@@ -16,7 +16,9 @@ _KEYS = {
     "masks": ("masks", "mask"),
 }
 _WHITE = 255
-_TOO_FEW = "more than 1 value per channel"  # what PyTorch's batch norm says to a single sample
+_TOO_FEW = (
+    "value per channel"  # of what batch norm says to one: PyTorch's, and that of an Explainer
+)
 
 
 class Batch(NamedTuple):
@@ -107,9 +109,9 @@ class Batch(NamedTuple):
         return Batch(self.images[samples], labels, masks)
 
 
-def is_too_small(batch: Batch, error: ValueError) -> bool:
-    """Whether an error says that batch norm cannot be trained on this batch's single sample."""
-    return len(batch.images) == 1 and _TOO_FEW in str(error)
+def says_too_few_samples(error: ValueError) -> bool:
+    """Whether an error says that batch norm cannot be trained on a single sample."""
+    return _TOO_FEW in str(error)
 
 
 def _find(batch: Mapping[str, Any], keys: Sequence[str]) -> Any:

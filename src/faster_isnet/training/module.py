@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy, multilabel_accuracy
 from typing_extensions import Self
 
-from faster_isnet.common.batch import Batch, is_too_small
+from faster_isnet.common.batch import Batch, says_too_few_samples
 from faster_isnet.common.checks import (
     check_choice,
     check_image_values,
@@ -231,7 +231,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         except FloatingPointError as error:
             raise FloatingPointError(f"{where}: {error}") from error
         except ValueError as error:
-            if batch_idx > 0 and is_too_small(batch, error):
+            if batch_idx > 0 and says_too_few_samples(error):
                 log.warning("%s is left out: batch norm needs more than one sample", where)
                 return None
             raise ValueError(f"{where}: {error}") from error
@@ -344,14 +344,15 @@ class LitClassifier(Recorded, lightning.LightningModule):
         content = read_checkpoint(checkpoint_path, map_location)
         made = construct(cls, content, cls._arguments_of(content, arguments) | arguments)
         made._load_method_state(content)
+        weights = (each for each in content["state_dict"].values() if isinstance(each, Tensor))
+        made.to(next(weights, torch.empty(0)).device)
         try:
             made.load_state_dict(content["state_dict"], strict=strict)
         except RuntimeError as error:
             raise ValueError(
                 f"the weights in {str(checkpoint_path)!r} do not fit: {error}"
             ) from error
-        weights = (each for each in content["state_dict"].values() if isinstance(each, Tensor))
-        return made.to(next(weights, torch.empty(0)).device)
+        return made
 
     @classmethod
     def _arguments_of(cls, content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import CatMetric
 
-from faster_isnet.common.batch import Batch, is_too_small
+from faster_isnet.common.batch import Batch, says_too_few_samples
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
 from faster_isnet.explaining.explainer import Explanation
@@ -234,7 +234,7 @@ class CutCalibration(lightning.Callback):
                     try:
                         logits = net(batch.images)
                     except ValueError as error:
-                        if is_too_small(batch, error):
+                        if says_too_few_samples(error):
                             continue  # as in the training
                         raise
                     loss = lit.method.loss.classify(logits, batch.labels)
