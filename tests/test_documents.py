@@ -23,7 +23,7 @@ from faster_isnet import cli
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-CONFIGURATIONS = ("covid.yaml", "run/config.yaml", "plain/config.yaml")
+CONFIGURATIONS = ("covid.yaml", "run/config.yaml", "standard/config.yaml")
 """Files that commands of the documents read: what docs/commands.md has as covid.yaml."""
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 

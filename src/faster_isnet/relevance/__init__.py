@@ -1,4 +1,8 @@
-"""The relevance engine: layer-wise relevance propagation by interception."""
+"""Compute layer-wise relevance propagation: rules, composites, and the modified backward pass.
+
+It knows nothing of what is explained or of how explanations are used: that is in
+:mod:`faster_isnet.explaining` and :mod:`faster_isnet.methods`.
+"""
 
 from faster_isnet.relevance.activation_checkpointing import intercepting
 from faster_isnet.relevance.composites import (
