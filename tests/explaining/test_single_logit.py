@@ -40,11 +40,12 @@ def with_two_rows(network: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*layers, two).eval()
 
 
+OTHERS = sorted(QUANTITIES.keys() - {"all-logits"})
 IMAGES = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("composite", ["flex", "gradient-x-input", "epsilon", "dual"])
-@pytest.mark.parametrize("target", [*QUANTITIES, None, 0, 1, torch.tensor([0, 1, 1, 0])])
+@pytest.mark.parametrize("composite", ["flex", "gradient-x-input", "epsilon"])
+@pytest.mark.parametrize("target", [*OTHERS, None, 0, 1, torch.tensor([0, 1, 1, 0])])
 @pytest.mark.parametrize("flat", [False, True])
 def test_the_heatmap_is_that_of_two_logits(composite: str, target: object, flat: bool) -> None:
     rule = None if composite == "gradient-x-input" else "zb"
@@ -72,12 +73,34 @@ def test_the_heatmap_is_that_of_two_rows(composite: str, target: str) -> None:
     torch.testing.assert_close(ours.heatmap, theirs.heatmap, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_logit_of_yes_has_half_of_the_positive_contributions() -> None:
+    """By LRP-z⁺, whose relevance starts as what the positive weights alone would give."""
+    ours, theirs = (
+        Explainer(model, "zplus", epsilon=1e-7, input_rule=None)(IMAGES, 1)
+        for model in (single(), with_two_rows(single()))
+    )
+    torch.testing.assert_close(ours.heatmap, theirs.heatmap, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_the_sum_of_all_logits_is_nothing_to_explain(flat: bool) -> None:
+    with pytest.raises(ValueError, match=r"sum to 0, .* an output for each class"):
+        ISNet(single(flat), "dual").explain(IMAGES)
+
+
+@pytest.mark.parametrize("variant", [v for v, of in VARIANTS.items() if of.target != "all-logits"])
 def test_every_variant_has_the_gradient_of_two_logits(variant: str) -> None:
     gradients = []
     for model in (single(), AsTwo(single())):
         torch.manual_seed(1)
         heatmap = ISNet(model, variant).explain(IMAGES).heatmap
-        gradients.append(torch.autograd.grad(heatmap.square().sum(), list(model.parameters())))
+        gradients.append(
+            torch.autograd.grad(
+                heatmap.square().sum(),
+                list(model.parameters()),
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        )
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
