@@ -134,14 +134,15 @@ def test_autocast() -> None:
     ("logits", "error", "message"),
     [
         ((LOGITS, LOGITS), TypeError, r"must return logits \[B, C\], got tuple; wrap it.*aux_lo"),
-        (torch.zeros(2), ValueError, r"logits \[B, C\] with B = 3 .*got shape \[2\]"),
+        (torch.zeros(4), ValueError, r"with B = 3 .*\[B, 1\] or \[B\]\), got shape \[4\]"),
         (torch.zeros(2, 4), ValueError, r"with B = 3 .*got shape \[2, 4\]"),
         (torch.zeros(3, 4, 1, 1), ValueError, r"with B = 3 .*got shape \[3, 4, 1, 1\]"),
-        (torch.zeros(3, 0), ValueError, r"got shape \[3, 0\]"),
+        (torch.zeros(3, 0), ValueError, r"with B = 3 .*got shape \[3, 0\]"),
     ],
 )
 def test_logits(logits: object, error: type, message: str) -> None:
-    check_logits(LOGITS, 3)
+    for right in (LOGITS, torch.zeros(3), torch.zeros(3, 1)):
+        check_logits(right, 3)
     with pytest.raises(error, match=message):
         check_logits(logits, 3)
 

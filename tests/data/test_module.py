@@ -390,3 +390,26 @@ class TestFaults:
     def test_numbers(self, options):
         with pytest.raises(ValueError, match=rf"{next(iter(options))} must be"):
             ImageData("x", **options)
+
+
+class TestLastBatch:
+    """Batch norm cannot be trained on a single sample."""
+
+    @pytest.mark.parametrize(
+        ("batch_size", "sizes"),
+        [(7, [7] * 6), (41, [41]), (43, [42]), (42, [42]), (1, [1] * 42), (10, [10] * 4 + [2])],
+    )
+    def test_a_single_sample_is_left_out_of_training(self, folder, batch_size, sizes):
+        data = of_folder(folder)
+        data.batch_size = batch_size
+        data.setup()
+        train = len(data.datasets["train"])
+        assert train == 42
+        assert [len(images) for images, *_ in data.train_dataloader()] == sizes
+
+    def test_all_are_validated_on(self, folder):
+        data = of_folder(folder)
+        number = len(data.datasets["val"])
+        data.batch_size = number - 1
+        sizes = [len(images) for images, *_ in data.val_dataloader()["val"]]
+        assert sizes == [number - 1, 1]

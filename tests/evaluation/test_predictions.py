@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from faster_isnet.evaluation.accuracy import accuracy
 from faster_isnet.evaluation.predictions import Predictions, predict
 
 NAMES, CLASSES = ["a.png", "b, c.png", 'd".png'], ["no", "yes, maybe", "10"]
@@ -70,6 +71,21 @@ def test_predict_is_the_models_probabilities(several: bool) -> None:
         predict(model.train(), [(x, y)], CLASSES)
     with pytest.raises(ValueError, match="no images"):
         predict(model.eval(), [], CLASSES)
+
+
+def test_a_single_logit_is_that_of_the_second_class() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 1)).eval()
+    x, y = torch.rand(5, 3, 2, 2), torch.tensor([0, 1, 1, 0, 1])
+    yes = model(x).detach().double().sigmoid().flatten().numpy()
+    for network in (model, nn.Sequential(*model, nn.Flatten(0)).eval()):
+        found = predict(network, [{"image": x, "label": y}], ["no", "yes"])
+        np.testing.assert_allclose(found.probabilities, np.stack([1 - yes, yes], 1))
+        assert accuracy(network, [(x, y)]) == pytest.approx(((yes > 0.5) == y.numpy()).mean())
+
+
+def test_labels_are_needed() -> None:
+    with pytest.raises(ValueError, match="the batch has no labels"):
+        predict(nn.Flatten().eval(), [torch.rand(2, 3)], ["a", "b", "c"])
 
 
 @pytest.mark.parametrize(

@@ -315,7 +315,7 @@ class Returning(nn.Module):
     ("what", "error", "message"),
     [
         (lambda y: (y, y), TypeError, "must return logits .* got tuple; wrap it"),
-        (lambda y: y[:2, 0], ValueError, r"logits \[B, C\] with B = 3 .*got shape \[2\]"),
+        (lambda y: y[:, :0], ValueError, r"B = 3 .*got shape \[3, 0\]"),
         (lambda y: y[:2], ValueError, r"B = 3 .*got shape \[2, 4\]"),
         (lambda y: y.softmax(1), RuntimeError, "no relevance reaches .*Return logits"),
         (lambda y: y.detach(), RuntimeError, "no relevance reaches"),

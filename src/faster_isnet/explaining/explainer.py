@@ -19,7 +19,7 @@ from faster_isnet.common.checks import (
 )
 from faster_isnet.common.logits import class_logits
 from faster_isnet.common.precision import at_least_float32, autocasts
-from faster_isnet.explaining.targets import Target, build_quantity
+from faster_isnet.explaining.targets import Target, all_logits, build_quantity
 from faster_isnet.relevance import (
     INPUT_RULES,
     Composite,
@@ -298,9 +298,16 @@ class _Run:
 
 def _start(logits_and_values: tuple[Tensor, Tensor], target: Target, batch: int) -> _Start:
     logits, values = logits_and_values
+    scalars = build_quantity(target)
+    if scalars is all_logits and logits.shape in ((batch,), (batch, 1)):
+        raise ValueError(
+            "the logits (−z/2, z/2) of a single logit z sum to 0, so there is nothing to explain; "
+            "give the model an output for each class, or explain something else (the variants "
+            "'selective', 'stochastic' and 'original' do)"
+        )
     device = logits.device.type
     with torch.autocast(device, enabled=False) if autocasts(device) else nullcontext():
-        quantity = build_quantity(target)(class_logits(at_least_float32(logits)))
+        quantity = scalars(class_logits(at_least_float32(logits)))
     check_quantity(quantity, batch, target)
     if values is logits or not quantity.requires_grad:
         return _Start(quantity, quantity)

@@ -32,7 +32,7 @@ class ClassificationLoss(Recorded, nn.Module):
         γ ≥ 0 of the focal loss (Lin et al., 2017): what is predicted with probability p counts
         (1 − p)^γ. 0 is cross-entropy.
     function
-        A custom loss, which takes the logits ``[B, C]`` and the labels and returns a scalar. It
+        A custom loss, a function or module of the logits ``[B, C]`` and labels to a scalar. It
         replaces the cross-entropy, so the options above must keep their defaults.
 
     Raises
@@ -56,7 +56,7 @@ class ClassificationLoss(Recorded, nn.Module):
         class_weights: Sequence[float] | Tensor | None = None,
         label_smoothing: float = 0.0,
         focusing: float = 0.0,
-        function: Callable[[Tensor, Tensor], Tensor] | None = None,
+        function: nn.Module | Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         self.task = check_choice("task", task, TASKS)

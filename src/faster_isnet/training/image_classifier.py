@@ -23,6 +23,7 @@ from faster_isnet.training.options_of_0_1 import split_model_options
 from faster_isnet.training.schedules import OptimizerFactory, OptimizerName
 
 LEARNING_RATE = 1e-3  # suits AdamW, the default here
+_OF_TRAINING = ("method", "optimizer", "schedule")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -140,7 +141,8 @@ class ImageClassifier(LitClassifier):
         prefix = content.get("classifier_at", "net.backbone" if "cuts" in content else None)
         if prefix is None:
             return cls.load_from_checkpoint(checkpoint_path)
-        arguments = cls._arguments_of(content, {"method": None})
+        # What it was trained by does not matter, so no warning says that it is not kept.
+        arguments = cls._arguments_of(content, dict.fromkeys(_OF_TRAINING))
         made = cls(**(arguments | {"method": Standard(), "task": arguments.get("task")}))
         weights = {
             key.removeprefix(f"{prefix}."): value
@@ -162,7 +164,8 @@ class ImageClassifier(LitClassifier):
             ARGUMENTS: {**method, "loss": loss},
         }
         model = {name: value for name, value in model.items() if not name.startswith("_")}
-        return {"method": build(described), **model, **given}
+        kept = {"method": build(described), **model}
+        return {name: value for name, value in kept.items() if name not in given}
 
 
 class Normalise(nn.Module):
