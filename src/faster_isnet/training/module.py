@@ -13,7 +13,6 @@ import lightning
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_accuracy, multilabel_accuracy
 from typing_extensions import Self
 
 from faster_isnet.common.batch import Batch, says_too_few_samples
@@ -23,11 +22,11 @@ from faster_isnet.common.checks import (
     check_mask_values,
     check_range,
 )
-from faster_isnet.common.logits import class_logits
 from faster_isnet.common.recipes import Recorded
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.models.weight_files import read_checkpoint
 from faster_isnet.training.checkpoint_arguments import construct, describe, kept_arguments
+from faster_isnet.training.logged_values import accuracy_of, check_finite, stage_of_loader
 from faster_isnet.training.random_states import random_states, restore_random_states
 from faster_isnet.training.schedules import (
     CONSTANT,
@@ -235,7 +234,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
                 log.warning("%s is left out: batch norm needs more than one sample", where)
                 return None
             raise ValueError(f"{where}: {error}") from error
-        _check_finite(losses, where)
+        check_finite(losses, where)
         self._log_losses("train", losses, batch)
         return losses.total
 
@@ -400,10 +399,11 @@ class LitClassifier(Recorded, lightning.LightningModule):
                 labels, masks = (part if part is None else part.clone() for part in batch[1:])
                 batch = Batch(batch.images.clone(), labels, masks)
             losses = self.method.losses(self.net, batch)
-        self._log_losses(_log_name(stage, loaders, index), losses, batch)
+        self._log_losses(stage_of_loader(stage, loaders, index), losses, batch)
 
     def _log_losses(self, stage: str, losses: Losses, batch: Batch) -> None:
-        shown = {"loss": losses.total, "accuracy": self._accuracy(losses.logits, batch.labels)}
+        accuracy = accuracy_of(losses.logits, batch.needed("labels"), self.method.task)
+        shown = {"loss": losses.total, "accuracy": accuracy}
         kept = {"classification": losses.classification, **losses.parts}
         for values, in_progress_bar in ((shown, True), (kept, False)):
             self.log_dict(
@@ -415,39 +415,3 @@ class LitClassifier(Recorded, lightning.LightningModule):
                 sync_dist=True,
                 add_dataloader_idx=False,
             )
-
-    def _accuracy(self, logits: Tensor, labels: Tensor | None) -> Tensor:
-        assert labels is not None  # the classification loss has checked them
-        logits = class_logits(logits, self.method.task)
-        classes = logits.shape[1]
-        if self.method.task == "multilabel":
-            right = (labels > 0.5).long()  # soft labels count as what they are nearer to
-            return multilabel_accuracy(logits, right, num_labels=classes, average="micro")
-        if labels.is_floating_point():
-            labels = labels.argmax(1)
-        return multiclass_accuracy(logits, labels, num_classes=classes, average="micro")
-
-
-def _log_name(stage: str, loaders: Any, index: int) -> str:
-    if isinstance(loaders, Mapping):
-        key = list(loaders)[index]
-        return stage if key == stage else f"{stage}/{key}"
-    several = isinstance(loaders, Sequence) and len(loaders) > 1
-    return f"{stage}/{index}" if several else stage
-
-
-def _check_finite(losses: Losses, where: str) -> None:
-    # The one place where a training step waits for an accelerator.
-    named = {"classification": losses.classification, **losses.parts, "total": losses.total}
-    values = torch.stack([value.detach().float() for value in named.values()]).tolist()
-    bad = [
-        f"{name} loss is {value}"
-        for name, value in zip(named, values, strict=True)
-        if not math.isfinite(value)
-    ]
-    if bad:
-        raise FloatingPointError(
-            f"{where}: the {' and the '.join(bad)}. Training stops before this batch touches the "
-            "weights; lower the learning rate or the heatmap weight and resume from the last "
-            "checkpoint"
-        )
