@@ -10,7 +10,7 @@ from faster_isnet.methods.isnet.calibration import Calibration, CutCalibration, 
 from faster_isnet.methods.isnet.loss import ISNetLoss, LossParts
 from faster_isnet.methods.isnet.network import ISNet
 from faster_isnet.models.weight_files import load_published_checkpoint
-from faster_isnet.training.isnet import LitISNet
+from faster_isnet.training.lit_isnet import LitISNet
 
 __version__ = version("faster-isnet")
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from faster_isnet.benchmark import SUITES, BenchmarkSettings, run_benchmark
+from faster_isnet.benchmark.cost_tables import report
 from faster_isnet.benchmark.cost_targets import TARGETS, matching_targets
 from faster_isnet.benchmark.measurements import Measurement
 from faster_isnet.benchmark.memory import peak_memory
-from faster_isnet.benchmark.result_tables import report
 from faster_isnet.benchmark.suites import case_groups
 from faster_isnet.benchmark.timing import Quartiles
 from faster_isnet.benchmark.workloads import BASELINE, FLEX, GRADIENT_X_INPUT

@@ -21,7 +21,7 @@ from faster_isnet.models import build_backbone
 from faster_isnet.models.weight_files import load_backbone_weights
 from faster_isnet.training.export import export
 from faster_isnet.training.image_classifier import ImageClassifier
-from faster_isnet.training.module import LitClassifier
+from faster_isnet.training.lit_classifier import LitClassifier
 from toy_method import BlackBackground
 from toy_runs import fit
 

@@ -23,8 +23,8 @@ from faster_isnet.segmentation import (
     predict_masks,
 )
 from faster_isnet.segmentation.fitting import _scores, _TrainingPairs
-from faster_isnet.segmentation.network import build_network
 from faster_isnet.segmentation.segmenter import DESCRIPTION, WEIGHTS
+from faster_isnet.segmentation.unet import build_network
 
 HEIGHT, WIDTH = 72, 96
 BRIEF = SegmenterSettings(size=64, epochs=1, batch_size=4)

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from faster_isnet import NO_MASK, ISNet, ISNetLoss, LitISNet
 from faster_isnet.methods import ISNetMethod, Standard
 from faster_isnet.models import build_backbone
-from faster_isnet.training.module import LitClassifier
+from faster_isnet.training.lit_classifier import LitClassifier
 
 METHODS = ["isnet", "standard"]
 

@@ -26,7 +26,7 @@ from torch.optim.lr_scheduler import (
 from torch.utils.data import DataLoader, TensorDataset
 
 from faster_isnet.methods import Standard
-from faster_isnet.training.module import LitClassifier
+from faster_isnet.training.lit_classifier import LitClassifier
 from faster_isnet.training.schedules import SCHEDULES, build_schedule
 
 RATE = 0.1

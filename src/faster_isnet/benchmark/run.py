@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
+from faster_isnet.benchmark.cost_tables import report
 from faster_isnet.benchmark.cost_targets import matching_targets
 from faster_isnet.benchmark.measurements import Measurement, measure_group
 from faster_isnet.benchmark.plots import figures
-from faster_isnet.benchmark.result_tables import report
 from faster_isnet.benchmark.settings import BenchmarkSettings
 from faster_isnet.benchmark.suites import case_groups
 from faster_isnet.common.environment import machine as base_environment

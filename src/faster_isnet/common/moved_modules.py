@@ -11,6 +11,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 MOVED = {
+    "faster_isnet.data.module": "faster_isnet.data.image_data",
     "faster_isnet.calibration": "faster_isnet.methods.isnet.calibration",
     "faster_isnet.checkpoints": "faster_isnet.models.weight_files",
     "faster_isnet.checks": "faster_isnet.common.checks",
@@ -23,7 +24,7 @@ MOVED = {
     "faster_isnet.figures": "faster_isnet.plotting.heatmaps",
     "faster_isnet.image_classifier": "faster_isnet.training.image_classifier",
     "faster_isnet.isnet": "faster_isnet.methods.isnet.network",
-    "faster_isnet.lightning_module": "faster_isnet.training.isnet",
+    "faster_isnet.lightning_module": "faster_isnet.training.lit_isnet",
     "faster_isnet.loss": "faster_isnet.methods.isnet.loss",
     "faster_isnet.quantities": "faster_isnet.explaining.targets",
     "faster_isnet.testing": "faster_isnet.evaluation.evaluator",

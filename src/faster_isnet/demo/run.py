@@ -29,7 +29,7 @@ from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.methods.isnet.network import VARIANTS, ISNet
 from faster_isnet.models import CONVNET, CONVNET_BLOCKS, build_backbone, check_backbone
-from faster_isnet.training.isnet import LitISNet
+from faster_isnet.training.lit_isnet import LitISNet
 
 log = logging.getLogger(__name__)
 

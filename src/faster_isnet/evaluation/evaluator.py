@@ -21,7 +21,7 @@ from faster_isnet.common.checks import NO_MASK, check_range
 from faster_isnet.common.renaming import renamed_arguments
 from faster_isnet.data.backgrounds import BACKGROUNDS, ReplacedBackground
 from faster_isnet.data.dataset import Item
-from faster_isnet.data.module import ImageSet
+from faster_isnet.data.image_data import ImageSet
 from faster_isnet.evaluation.attention import (
     PREDICTION,
     attention_scores,

@@ -11,7 +11,7 @@ from importlib import import_module
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.methods.base import Losses, Method
-from faster_isnet.methods.classification import ClassificationLoss
+from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.isnet.method import ISNetMethod
 from faster_isnet.methods.standard import Standard
 

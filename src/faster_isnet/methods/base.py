@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.common.recipes import Recorded
-from faster_isnet.methods.classification import ClassificationLoss
+from faster_isnet.methods.classification_loss import ClassificationLoss
 
 
 @dataclass(frozen=True)

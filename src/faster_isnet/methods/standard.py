@@ -6,7 +6,7 @@ from torch import nn
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.methods.base import Losses, Method
-from faster_isnet.methods.classification import ClassificationLoss
+from faster_isnet.methods.classification_loss import ClassificationLoss
 
 
 class Standard(Method):

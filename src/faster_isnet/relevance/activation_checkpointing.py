@@ -23,7 +23,7 @@ from faster_isnet.common.torch_private import (
     checkpoint_generator_missing,
     outside_of_vmap,
 )
-from faster_isnet.relevance.arguments import tensors_in
+from faster_isnet.relevance.call_arguments import tensors_in
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from weakref import ref
 from torch import Tensor
 
 from faster_isnet.common.torch_private import versions
-from faster_isnet.relevance.arguments import leaves
+from faster_isnet.relevance.call_arguments import leaves
 
 BackwardRule = Callable[..., tuple[Tensor | None, ...]]
 """``rule(G, *operands)`` returns the G of each operand, ``None`` where none arrives.

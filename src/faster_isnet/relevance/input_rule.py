@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from faster_isnet.relevance.activations import RELUS, out_of_place, spellings, stabilise
-from faster_isnet.relevance.arguments import leaves, tensors_in, with_leaves
+from faster_isnet.relevance.call_arguments import leaves, tensors_in, with_leaves
 from faster_isnet.relevance.deferred_rules import BackwardRule
 from faster_isnet.relevance.functions import RelevanceNode, RelevancePass, ReLU
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, LinearCall

@@ -30,7 +30,7 @@ from faster_isnet.relevance.activations import (
     spellings,
     write_back,
 )
-from faster_isnet.relevance.arguments import leaves, tensors_in
+from faster_isnet.relevance.call_arguments import leaves, tensors_in
 from faster_isnet.relevance.concatenations import (
     CONCATENATIONS,
     ConcatenationRule,

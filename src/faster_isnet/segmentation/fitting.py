@@ -24,10 +24,10 @@ from faster_isnet.common.progress import progress_bar
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.samples import Sample
 from faster_isnet.data.splits import split
-from faster_isnet.segmentation.network import CHANNELS, build_network, mask_logits, smp
 from faster_isnet.segmentation.segmenter import Segmenter, save_segmenter
 from faster_isnet.segmentation.settings import SegmenterSettings
 from faster_isnet.segmentation.shapes import Shape, ShapeRanges, clean
+from faster_isnet.segmentation.unet import CHANNELS, build_network, mask_logits, smp
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from faster_isnet.common.files import write_atomically
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.models.weight_files import load_backbone_weights
-from faster_isnet.segmentation.network import CHANNELS, build_network, mask_logits
 from faster_isnet.segmentation.settings import SegmenterSettings
 from faster_isnet.segmentation.shapes import ShapeRanges, clean
+from faster_isnet.segmentation.unet import CHANNELS, build_network, mask_logits
 
 WEIGHTS, DESCRIPTION = "segmenter.safetensors", "segmenter.json"
 

@@ -18,7 +18,7 @@ from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.models import build_backbone
 from faster_isnet.models.weight_files import read_checkpoint
-from faster_isnet.training.module import LitClassifier
+from faster_isnet.training.lit_classifier import LitClassifier
 from faster_isnet.training.options_of_0_1 import split_model_options
 from faster_isnet.training.schedules import OptimizerFactory, OptimizerName
 
@@ -33,7 +33,7 @@ class ImageClassifier(LitClassifier):
 
     A YAML file can describe it and a checkpoint can build it again. To train a network that is
     built in Python, use :class:`~faster_isnet.LitISNet` or
-    :class:`~faster_isnet.training.module.LitClassifier`.
+    :class:`~faster_isnet.training.lit_classifier.LitClassifier`.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ class ImageClassifier(LitClassifier):
         ``"multiclass"`` or ``"multilabel"``; the classification loss of the method is set to it.
         ``None`` leaves it as it is.
     optimizer, learning_rate, **training
-        See :class:`~faster_isnet.training.module.LitClassifier`; here the learning rate of an
-        optimiser by name is 0.001 by default.
+        See :class:`~faster_isnet.training.lit_classifier.LitClassifier`; here the learning rate of
+        an optimiser by name is 0.001 by default.
 
     Raises
     ------

@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.dataset import ImageDataset
-from faster_isnet.data.module import ImageData
+from faster_isnet.data.image_data import ImageData
 from faster_isnet.data.planting import PlantedDataset, Planting
 
 h5py = pytest.importorskip("h5py")

@@ -18,7 +18,7 @@ from faster_isnet.methods import ClassificationLoss, Standard
 from faster_isnet.methods.isnet.network import VARIANTS
 from faster_isnet.models import build_backbone
 from faster_isnet.training.image_classifier import ImageClassifier
-from faster_isnet.training.module import LitClassifier
+from faster_isnet.training.lit_classifier import LitClassifier
 
 
 def data(n: int = 4) -> DataLoader[Any]:

@@ -9,15 +9,16 @@ from typing import Any
 from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.methods.isnet.method import ISNetMethod
 from faster_isnet.methods.isnet.network import ISNet
-from faster_isnet.training.module import LitClassifier
+from faster_isnet.training.lit_classifier import LitClassifier
 
 
 class LitISNet(LitClassifier):
     """An ISNet as a Lightning module.
 
     Batches, logs and checkpoints are those of
-    :class:`~faster_isnet.training.module.LitClassifier`. With ``criterion.heatmap_weight == 0`` it
-    trains the standard classifier, and no relevance is computed at all.
+    :class:`~faster_isnet.training.lit_classifier.LitClassifier`. With
+    ``criterion.heatmap_weight == 0`` it trains the standard classifier, and no relevance is
+    computed at all.
 
     Parameters
     ----------
@@ -31,7 +32,7 @@ class LitISNet(LitClassifier):
         Deprecated: ``milestone_factor``.
     **training
         Optimiser, schedule and gradient clipping, see
-        :class:`~faster_isnet.training.module.LitClassifier`.
+        :class:`~faster_isnet.training.lit_classifier.LitClassifier`.
 
     Raises
     ------
