@@ -1,7 +1,6 @@
 """Compute layer-wise relevance propagation: rules, composites, and the modified backward pass.
 
-It knows nothing of what is explained or of how explanations are used: that is in
-:mod:`faster_isnet.explaining` and :mod:`faster_isnet.methods`.
+What is explained is in :mod:`faster_isnet.explaining`, training in :mod:`faster_isnet.methods`.
 """
 
 from faster_isnet.relevance.activation_checkpointing import intercepting
