@@ -40,8 +40,7 @@ from faster_isnet.relevance.normalisations import HANDLERS
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
 
 LAYER_TYPES = ("convolution", "dense", "normalisation", "sum", "average_pool", "max_pool")
-"""The types of layers that rules are for. A batch norm behind a convolution or dense layer is one
-with it; ``"normalisation"`` is a batch norm elsewhere."""
+"""Types of layers that have rules; ``"normalisation"`` is a batch norm behind no linear layer."""
 
 
 class Composite(ABC):

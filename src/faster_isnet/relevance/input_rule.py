@@ -249,8 +249,7 @@ def _backward_rule(share: _Share, layer: _FirstLayer, epsilon: float) -> Backwar
 
 _Share = Callable[[_FirstLayer, float, Tensor, Tensor, Tensor, _Box], _Box]
 """``share(layer, ε, R, z, weight, box)`` returns the G of the pixels and of the corners, where R is
-the relevance of the layer's output and z its sum of contributions; z and weight have the batch
-norm in them."""
+the relevance of the layer's output and z its sum; the batch norm is in z and weight."""
 
 
 def _zb(
