@@ -64,7 +64,7 @@ def test_options_of_any_name_are_kept() -> None:
     method = ISNetMethod(ISNetLoss(0.5), variant="dual", epsilon=0.1)
     assert recipe(method)["init_args"]["variant"] == "dual"
     net = build(recipe(method)).build(build_backbone("convnet", 2))
-    assert (net.variant, net._explainer.epsilon) == ("dual", 0.1)
+    assert (net.variant, net.explainer.epsilon) == ("dual", 0.1)
 
 
 def test_a_network_built_by_name_is_built_again() -> None:
