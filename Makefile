@@ -18,7 +18,7 @@ style: $(VENV)/.installed-test
 	$(BIN)/lint-imports --no-cache
 
 test: style
-	$(BIN)/python $(PYTEST) --cov --cov-report= -m "not slow"
+	$(BIN)/python $(PYTEST) --cov --cov-report= --cov-fail-under=0 -m "not slow"
 
 # The slow tests, and what part of the code both suites run: less than pyproject.toml's fail_under is
 # an error.
