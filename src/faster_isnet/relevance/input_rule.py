@@ -270,7 +270,7 @@ def _zb(
         up, down = layer.shift.clamp(min=0), layer.shift.clamp(max=0)
         offset = offset + linear.per_output(layer.shift - bias_low * up - bias_high * down)
     s = relevance / stabilise(z + offset, epsilon)
-    to_low, to_high = (linear.adjoint(s, part, box.pixels) for part in (of_low, of_high))
+    to_low, to_high = linear.adjoints(s, (of_low, of_high), box.pixels)
     return _Box(-(to_low + to_high), to_low, to_high)
 
 

@@ -37,11 +37,7 @@ from faster_isnet.relevance.concatenations import (
     concatenated,
     continuing,
 )
-from faster_isnet.relevance.contributions import (
-    Elements,
-    Mapped,
-    Summed,
-)
+from faster_isnet.relevance.contributions import Elements, Mapped, Summed
 from faster_isnet.relevance.functions import RelevanceEdge, RelevanceNode, RelevancePass, ReLU
 from faster_isnet.relevance.input_rule import InputRule
 from faster_isnet.relevance.interception import ForwardPass
@@ -61,10 +57,7 @@ from faster_isnet.relevance.tensor_metadata import TensorMetadata
 
 SUMS = spellings(["add", "add_"])
 AVERAGE_POOLS = spellings(
-    [
-        *(f"{kind}avg_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)),
-        *("mean", "sum"),
-    ]
+    [*(f"{kind}avg_pool{n}d" for kind in ("", "adaptive_") for n in (1, 2, 3)), "mean", "sum"]
 )
 MAX_POOLS = spellings(
     [
@@ -213,9 +206,8 @@ class LayerRules(ForwardPass):
         if rules is None:
             return RelevanceNode.apply(self._relevance_pass, _unchanged, y, mapped.all)  # type: ignore[no-any-return]
         shift = None if call.bias is None else call.map.per_output(call.bias)
-        return self._put(
-            y, Output(rules, (mapped,), shift=shift, fusable=not dense or y.dim() == 2)
-        )
+        fusable = not dense or y.dim() == 2
+        return self._put(y, Output(rules, (mapped,), shift=shift, fusable=fusable))
 
     def _batch_norm(
         self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any

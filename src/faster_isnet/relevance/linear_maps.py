@@ -23,6 +23,10 @@ class LinearMap(Protocol):
     def adjoint(self, g: Tensor, weight: Tensor, x: Tensor) -> Tensor:
         """Return Wᵀ g, of the shape of the map's input ``x``."""
 
+    def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
+        """Return Wᵀ g for each of several weights."""
+        return tuple(self.adjoint(g, weight, x) for weight in weights)
+
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
     ) -> Gradients:
@@ -40,7 +44,7 @@ class LinearMap(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Convolution:
+class Convolution(LinearMap):
     """A convolution or transposed convolution of 1, 2 or 3 dimensions.
 
     The adjoint is a convolution too, and not PyTorch's convolution backward: it is itself
@@ -74,6 +78,12 @@ class Convolution:
         shortest = [(n - 1) * s - 2 * p + d * (k - 1) + 1 for s, p, d, k, n in spans]
         missing = tuple(n - m for n, m in zip(size, shortest, strict=True))
         return self._convolve(g, weight, None, True, missing)
+
+    def adjoints(self, g: Tensor, weights: tuple[Tensor, ...], x: Tensor) -> tuple[Tensor, ...]:
+        """Return the adjoints, by one convolution: an image's channels are too few for several."""
+        if self.transposed or self.groups > 1:
+            return LinearMap.adjoints(self, g, weights, x)
+        return self.adjoint(g, torch.cat(weights, 1), x).chunk(len(weights), 1)
 
     def gradients(
         self, g: Tensor, x: Tensor, weight: Tensor, needs: tuple[bool, bool, bool]
@@ -112,7 +122,7 @@ class Convolution:
 
 
 @dataclass(frozen=True)
-class Dense:
+class Dense(LinearMap):
     """A linear layer on the last dimension."""
 
     def forward(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -189,10 +199,8 @@ def transposed_convolution_call(
 ) -> LinearCall:
     """Read the arguments of ``torch.conv_transpose1d``, ``conv_transpose2d``, ``…3d``."""
     n = weight.dim() - 2
-    strides, paddings, dilations, output_paddings = (
-        _each(setting, n) for setting in (stride, padding, dilation, output_padding)
-    )
-    convolution = Convolution(strides, paddings, dilations, output_paddings, groups, True)
+    each = [_each(setting, n) for setting in (stride, padding, dilation, output_padding)]
+    convolution = Convolution(each[0], each[1], each[2], each[3], groups, True)
     return LinearCall(convolution, input, weight, bias)
 
 
