@@ -122,7 +122,12 @@ class Predictions:
             If the file holds something else.
         """
         try:
-            table = pd.read_csv(path, dtype=dict.fromkeys(_COLUMNS, str), keep_default_na=False)
+            table = pd.read_csv(
+                path,
+                dtype=dict.fromkeys(_COLUMNS, str),
+                keep_default_na=False,
+                float_precision="round_trip",
+            )
             of_classes = [str(c) for c in table.columns if c not in _COLUMNS]
             labels = np.array([[int(x) for x in cell.split()] for cell in table["label"]])
             multilabel = check_choice("task", table["task"].iloc[0], TASKS) == "multilabel"
