@@ -272,10 +272,10 @@ def test_rules_are_put_into_the_graph_before_anything_else_reads(how: str, fused
 
 def test_a_convolution_its_batch_norm_and_its_relu_are_one_node() -> None:
     """The fast path: relevance of the ReLU goes straight to what the convolution reads."""
-    nodes = []
-    n = Network(lambda n, x: nodes.append(F.relu(n.norm(n.other(x))).grad_fn) or x).double()
+    outputs = []
+    n = Network(lambda n, x: outputs.append(F.relu(n.norm(n.other(x)))) or x).double()
     Explainer(n)(torch.rand(3, 2, 9, 9, dtype=torch.float64), 0, differentiable=True)
-    (node,) = nodes
+    (node,) = [output.grad_fn for output in outputs]
     assert type(node).__name__ == "ReLUBackward"
     before = [type(function).__name__ for function, _ in node.next_functions if function]
     assert before[0] == "NativeBatchNormBackward0"

@@ -75,8 +75,8 @@ def hidden_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
 
     with ExitStack() as hooks:
         for name in names:
-            handle = model.get_submodule(name).register_forward_hook(collect(name))
-            hooks.callback(handle.remove)
+            module = model.get_submodule(name)
+            hooks.enter_context(module.register_forward_hook(collect(name)))
         yield outputs
 
 
@@ -105,10 +105,8 @@ def running_module(model: nn.Module) -> Iterator[Callable[[], str]]:
 
     with ExitStack() as hooks:
         for name, module in model.named_modules():
-            handle = module.register_forward_pre_hook(enter(name))
-            hooks.callback(handle.remove)
-            handle = module.register_forward_hook(exit_, always_call=True)
-            hooks.callback(handle.remove)
+            hooks.enter_context(module.register_forward_pre_hook(enter(name)))
+            hooks.enter_context(module.register_forward_hook(exit_, always_call=True))
         yield lambda: names[-1]
 
 
@@ -124,9 +122,10 @@ def shared_statistics(model: nn.Module) -> Iterator[None]:
         node: Any = output.grad_fn
         if threading.get_ident() != owner or type(node).__name__ != "SyncBatchNormBackward":
             return None
-        _input, _weight, mean, rstd, _counts = node.saved_tensors
+        _, _, mean, rstd, _ = node.saved_tensors
         x = args[0] if args else kwargs["input"]
-        output = OnDemand.apply(node, output.detach(), x, module.weight, module.bias)
+        reader = output.view_as(output).grad_fn  # keeps the node, which torch 2.6 drops with output
+        output = OnDemand.apply(reader, output.detach(), x, module.weight, module.bias)
         return shared_batch_norm(x, output, mean, rstd, module.weight, module.bias)
 
     with ExitStack() as hooks:
@@ -134,5 +133,5 @@ def shared_statistics(model: nn.Module) -> Iterator[None]:
         for module in model.modules() if together else ():
             if isinstance(module, nn.SyncBatchNorm):
                 handle = module.register_forward_hook(hook, prepend=True, with_kwargs=True)
-                hooks.callback(handle.remove)
+                hooks.enter_context(handle)
         yield

@@ -188,10 +188,7 @@ class LayerRules(ForwardPass):
 
     def _is_nonnegative(self, *tensors: Tensor) -> bool:
         rule = self._input_rule
-        return all(
-            self._nonnegative.get(tensor) or (rule is not None and rule.rectified(tensor))
-            for tensor in tensors
-        )
+        return all(self._nonnegative.get(t) or (rule and rule.rectified(t)) for t in tensors)
 
     def _linear(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
         call = LINEAR_CALLS[func](*args, **kwargs)

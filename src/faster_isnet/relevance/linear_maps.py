@@ -199,8 +199,8 @@ def transposed_convolution_call(
 ) -> LinearCall:
     """Read the arguments of ``torch.conv_transpose1d``, ``conv_transpose2d``, ``…3d``."""
     n = weight.dim() - 2
-    each = [_each(setting, n) for setting in (stride, padding, dilation, output_padding)]
-    convolution = Convolution(each[0], each[1], each[2], each[3], groups, True)
+    s, p, d, o = (_each(setting, n) for setting in (stride, padding, dilation, output_padding))
+    convolution = Convolution(s, p, d, o, groups, True)
     return LinearCall(convolution, input, weight, bias)
 
 

@@ -93,15 +93,16 @@ class SharedBatchNormCall:
 class OnDemand(Function):
     """What a node of the graph has computed, whose backward runs only where a gradient arrives.
 
-    ``OnDemand.apply(node, output, *inputs)`` returns ``output``, detached. PyTorch runs the
-    backward of a function in Python even if there is no gradient, with zeros; that of a
-    synchronised batch norm would send them to all processes in every relevance pass.
+    ``OnDemand.apply(reader, output, *inputs)`` returns ``output``, detached; ``reader`` is a node
+    that reads the other's output, and keeps it alive. PyTorch runs the backward of a function in
+    Python even without a gradient, with zeros; that of a synchronised batch norm would send them
+    to all processes in every relevance pass.
     """
 
     @staticmethod
-    def forward(ctx: Any, node: Any, output: Tensor, *inputs: Tensor | None) -> Tensor:
+    def forward(ctx: Any, reader: Any, output: Tensor, *inputs: Tensor | None) -> Tensor:
         """Return ``output`` itself, with this node on top of its inputs."""
-        ctx.node = node
+        ctx.reader = reader
         ctx.set_materialize_grads(False)
         ctx.mark_dirty(output)
         return output
@@ -109,9 +110,10 @@ class OnDemand(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         """Ask the node, if there is something to ask."""
-        inputs = len(ctx.needs_input_grad) - 2
-        gradients = (None,) * inputs if grad is None else ctx.node.apply(grad)[:inputs]
-        return None, None, *gradients
+        if grad is None:
+            return (None,) * len(ctx.needs_input_grad)
+        ((node, _),) = ctx.reader.next_functions
+        return None, None, *node.apply(grad)[: len(ctx.needs_input_grad) - 2]
 
 
 def shared_batch_norm(

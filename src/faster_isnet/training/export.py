@@ -309,17 +309,21 @@ def _write_onnx(model: nn.Module, images: _Images, path: Path) -> None:
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]  # of a page
-        raise ValueError(
-            f"{type(model).__name__} cannot be written as ONNX for batches of any size ({reason}); "
-            "choose other formats"
-        ) from error
+        raise ValueError(_not_onnx(model, error.__cause__ or error)) from error
     assert program is not None  # it is for the exporter of old
     proto = program.model_proto
     for node in proto.graph.node:  # where in whose files the Python code stood
         del node.metadata_props[:]
     path.write_bytes(proto.SerializeToString())
     _check_onnx(path, model, batches)
+
+
+def _not_onnx(model: nn.Module, error: BaseException) -> str:
+    reason = str(error).splitlines()[0]  # of a page
+    return (
+        f"{type(model).__name__} cannot be written as ONNX for batches of any size ({reason}); "
+        "choose other formats"
+    )
 
 
 def _check_onnx(path: Path, model: nn.Module, batches: Sequence[Tensor]) -> None:
@@ -333,7 +337,10 @@ def _check_onnx(path: Path, model: nn.Module, batches: Sequence[Tensor]) -> None
     onnxruntime = importlib.import_module("onnxruntime")
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for images in batches:
-        (found,) = session.run(["logits"], {"images": images.numpy()})
+        try:
+            (found,) = session.run(["logits"], {"images": images.numpy()})
+        except Exception as error:  # onnxruntime's, which have no common type
+            raise ValueError(_not_onnx(model, error)) from error
         expected = _logits(model, images)
         difference = float((torch.from_numpy(found) - expected).abs().max())
         if not difference <= TOLERANCE:  # written so that NaN fails too
