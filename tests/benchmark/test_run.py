@@ -11,7 +11,7 @@ import torch
 
 from faster_isnet.benchmark import SUITES, BenchmarkSettings, run_benchmark
 from faster_isnet.benchmark.cost_tables import report
-from faster_isnet.benchmark.cost_targets import TARGETS, matching_targets
+from faster_isnet.benchmark.cost_targets import COST_TARGETS, matching_targets
 from faster_isnet.benchmark.measurements import Measurement
 from faster_isnet.benchmark.memory import peak_memory
 from faster_isnet.benchmark.suites import case_groups
@@ -80,7 +80,7 @@ def test_a_full_run_measures_every_target() -> None:
         for case in group
         for workload in case.workloads
     ]
-    assert {target for target, _ in matching_targets(measured)} == set(TARGETS)
+    assert {target for target, _ in matching_targets(measured)} == set(COST_TARGETS)
 
 
 def test_references_of_explanations_are_gradient_x_input_and_flex() -> None:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.digits import BIASES
-from faster_isnet.data.marks import KINDS, SHAPES
+from faster_isnet.data.marks import MARK_KINDS, SHAPES
 from faster_isnet.data.planting import PlantedDataset, Planting
 
-kinds = st.sampled_from(sorted(KINDS))
+kinds = st.sampled_from(sorted(MARK_KINDS))
 seeds = st.integers(0, 2**40)
 sides = st.integers(56, 90)
 classes = st.integers(2, 12)
@@ -87,7 +87,7 @@ class TestPlant:
         # As many pixels as without a mask: nothing of a mark was cut off.
         assert torch.equal((planted != grey).flatten(1).sum(1), (whole != grey).flatten(1).sum(1))
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", MARK_KINDS)
     @pytest.mark.parametrize(("side", "size"), [(64, 0.125), (200, 0.15)])
     def test_marks_differ_clearly_at_all_sizes(self, kind, side, size):
         k = 8
@@ -107,14 +107,14 @@ class TestPlant:
         torch.testing.assert_close(half, (image + opaque) / 2)
 
     @pytest.mark.parametrize("ground", [0.0, 1.0])
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", MARK_KINDS)
     def test_marks_are_visible_on_any_background(self, kind, ground):
         image = torch.full((1, 64, 64), ground)
         for label in range(6):
             changed = (Planting(kind, 0.2).plant(image, None, label, 6) - image).abs()
             assert changed.max() > 0.9
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", MARK_KINDS)
     def test_the_kind_alone_tells_classes_apart(self, kind):
         """All but the position lie in the same place; the position has the same mark."""
         grey = torch.full((1, 64, 96), 0.47)
@@ -127,7 +127,7 @@ class TestPlant:
             contents.add(planted[window].numpy().tobytes())
         assert (len(boxes), len(contents)) == ((5, 1) if kind == "position" else (1, 5))
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", MARK_KINDS)
     def test_the_seed_chooses_which_class_has_which_mark(self, kind):
         grey = torch.full((1, 64, 64), 0.47)
         first = {
@@ -138,14 +138,14 @@ class TestPlant:
         again = [Planting(kind, seed=3).plant(grey, None, 2, 5) for _ in range(2)]
         assert torch.equal(*again)
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", MARK_KINDS)
     def test_no_mask_and_one_without_foreground_are_alike(self, kind):
         image, planting = noise(3, 64, 64), Planting(kind, seed=1)
         bare = planting.plant(image, None, 1, 3)
         for value in (0.0, NO_MASK):
             assert torch.equal(bare, planting.plant(image, torch.full((1, 64, 64), value), 1, 3))
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", MARK_KINDS)
     def test_all_foreground_gets_no_mark(self, kind):
         image = noise(3, 64, 64)
         planted = Planting(kind).plant(image, torch.ones(1, 64, 64), 1, 3)
@@ -211,7 +211,7 @@ class TestPlantedDataset:
         chi2 = ((counts[1:] - n / 3) ** 2 / (n / 3)).sum()
         assert chi2 < 13.8  # 2 degrees of freedom: one draw in a thousand is above
 
-    @pytest.mark.parametrize("kind", KINDS)
+    @pytest.mark.parametrize("kind", MARK_KINDS)
     def test_a_linear_probe_reads_the_background_and_is_deceived(self, kind):
         k, n = 4, 120
 

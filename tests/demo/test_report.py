@@ -11,7 +11,7 @@ from PIL import Image
 
 from faster_isnet.demo.examples import Example
 from faster_isnet.demo.metrics import DemoMetrics
-from faster_isnet.demo.report import headline, render_report, write_overview, write_report
+from faster_isnet.demo.report import demo_headline, render_report, write_overview, write_report
 from html_page import Page
 
 CLASS_NAMES = ["zero", "one", "two"]
@@ -82,7 +82,7 @@ def test_page_says_every_number(page: Page) -> None:
 
 
 def test_headline_comes_first_and_compares_the_deceiving_sets(page: Page) -> None:
-    sentence = headline(METRICS.models)
+    sentence = demo_headline(METRICS.models)
     assert sentence in page.text
     assert sentence == (
         "With the mark moved to a wrong class, the standard classifier is right on 3.4 % of "

@@ -20,7 +20,7 @@ from faster_isnet.evaluation.measures import (
 )
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation, save_evaluation
 from faster_isnet.reporting import text_table
-from faster_isnet.reporting.evaluation_page import render_report
+from faster_isnet.reporting.evaluation_page import render_evaluation_page
 from toy_images import CLASSES, Reader, toy_dataset
 
 
@@ -113,7 +113,7 @@ def test_they_are_in_the_json_and_are_read_again(evaluations: list[SavedEvaluati
 
 
 def test_they_are_in_the_tables_and_plots_of_the_page(evaluations: list[SavedEvaluation]) -> None:
-    page = Headings(render_report(evaluations))
+    page = Headings(render_evaluation_page(evaluations))
     assert page.heads >= {
         "Brier score",
         "Prevalence",
@@ -138,7 +138,7 @@ def test_they_are_in_the_comparison(evaluations: list[SavedEvaluation]) -> None:
     assert found.classes["dark"].scores["prevalence"] == Score(0)
     assert differences_to_json(found)["classes"]["dark"]["prevalence"]["value"] == 0
     alone, compared = (
-        render_report(evaluations, differences)
+        render_evaluation_page(evaluations, differences)
         for differences in (None, {"test": {"background": found}})
     )
     assert compared.count(">Brier score<") == alone.count(">Brier score<") + 1

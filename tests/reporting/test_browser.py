@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
-from faster_isnet.reporting import write_report
+from faster_isnet.reporting import write_evaluation_page
 
 webdriver = pytest.importorskip("selenium.webdriver")
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -24,7 +24,9 @@ pytestmark = [
 def browser(
     evaluations: list[SavedEvaluation], compared: dict, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator:
-    path = write_report(tmp_path_factory.mktemp("page") / "report.html", evaluations, compared)
+    path = write_evaluation_page(
+        tmp_path_factory.mktemp("page") / "report.html", evaluations, compared
+    )
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):

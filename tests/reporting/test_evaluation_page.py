@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
-from faster_isnet.reporting.evaluation_page import headline, render_report, write_report
+from faster_isnet.reporting.evaluation_page import (
+    headline,
+    render_evaluation_page,
+    write_evaluation_page,
+)
 from html_page import Page
 
 
 @pytest.fixture(scope="module")
 def html(evaluations: list[SavedEvaluation], compared: dict) -> str:
-    return render_report(evaluations, compared)
+    return render_evaluation_page(evaluations, compared)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def test_every_set_classifier_and_class_is_there(page: Page, evaluations: list[S
 
 
 def test_one_evaluation_alone_is_not_compared(evaluations: list[SavedEvaluation]):
-    page = Page(render_report(evaluations[:1]))
+    page = Page(render_evaluation_page(evaluations[:1]))
     assert "Difference to" not in page.text
     assert "p (AUC" not in page.text
 
@@ -94,7 +98,7 @@ def test_what_cannot_stand_side_by_side(evaluations: list[SavedEvaluation], tmp_
         ([evaluations[0], other], "compare runs of the same classes"),
     ):
         with pytest.raises(ValueError, match=message):
-            write_report(path, several)
+            write_evaluation_page(path, several)
     assert path.read_text() == "older"
-    write_report(path, evaluations[:1])
+    write_evaluation_page(path, evaluations[:1])
     assert path.read_text().startswith("<!DOCTYPE html>")

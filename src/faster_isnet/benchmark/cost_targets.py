@@ -53,7 +53,7 @@ _STEPS = {"resnet18": 2.15, "resnet50": 2.2, "densenet121": 2.2, "vgg16_bn": 2.1
 _OTHER_PACKAGES = {"zennit": 2.0, "captum": 1.6, "autolrp": 1.7}
 _EXPLAINED = ("resnet18", "densenet121", "vgg16_bn")
 
-TARGETS: Sequence[CostTarget] = (
+COST_TARGETS: Sequence[CostTarget] = (
     *(CostTarget(STEP, name, "selective", BASELINE, limit) for name, limit in _STEPS.items()),
     CostTarget(STEP, "densenet121", "dual", BASELINE, 5.0, batch=4),
     CostTarget(STEP, "densenet121", "original", BASELINE, 12.0, batch=4),
@@ -72,4 +72,4 @@ TARGETS: Sequence[CostTarget] = (
 def matching_targets(results: Iterable[Measurement]) -> list[tuple[CostTarget, Measurement]]:
     """Return pairs of a target and a measurement that it applies to."""
     results = list(results)
-    return [(target, one) for target in TARGETS for one in results if target.applies_to(one)]
+    return [(target, one) for target in COST_TARGETS for one in results if target.applies_to(one)]

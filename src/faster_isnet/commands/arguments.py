@@ -12,7 +12,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
 
-from faster_isnet.commands.help import HelpFormatter, annotation_of, describe, title
+from faster_isnet.commands.help import HelpFormatter, annotation_of, describe_options, title
 from faster_isnet.commands.spelling import option_of, spell_arguments, spell_keys
 from faster_isnet.data import list_images
 
@@ -65,7 +65,7 @@ class CommandParser(ArgumentParser):
         """Add the parameters of a class as options, with the texts of its docstring."""
         added: list[str] = super().add_class_arguments(class_type, *args, **kwargs)
         key = args[0] if args else kwargs.get("nested_key")
-        describe(self._by_key(), class_type, f"{key}." if key else "")
+        describe_options(self._by_key(), class_type, f"{key}." if key else "")
         return added
 
     def add_parameters(
@@ -111,7 +111,7 @@ class CommandParser(ArgumentParser):
                     target.add_class_arguments(component, as_group=False, skip=others)
                 else:
                     target.add_function_arguments(component, as_group=False, skip=others)
-        describe({name: self._by_key()[name] for name in chosen}, component)
+        describe_options({name: self._by_key()[name] for name in chosen}, component)
 
     def _by_key(self) -> dict[str, Action]:
         return {each.dest: each for each in self._actions if each.dest != "help"}

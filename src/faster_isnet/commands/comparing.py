@@ -13,7 +13,7 @@ from faster_isnet.common.files import write_atomically
 from faster_isnet.evaluation import Differences, differences
 from faster_isnet.evaluation.json_format import differences_to_json
 from faster_isnet.evaluation.saved_evaluation import METRICS, SavedEvaluation
-from faster_isnet.reporting import check_comparable, text_table, write_report
+from faster_isnet.reporting import check_comparable, text_table, write_evaluation_page
 
 COMPARISON = "differences.json"
 
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> None:
     }
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     write_atomically(options.out / COMPARISON, text.encode())
-    write_report(options.out / REPORT, evaluations, found)
+    write_evaluation_page(options.out / REPORT, evaluations, found)
     print(text_table(evaluations))
     print(f"\nThe report: {(options.out / REPORT).resolve()}")
 

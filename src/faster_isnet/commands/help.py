@@ -94,7 +94,9 @@ def annotation_of(action: Action) -> Any:
     return None if action.nargs == 0 else getattr(action, "_typehint", action.type)
 
 
-def describe(actions: dict[str, Action], component: Callable[..., Any], prefix: str = "") -> None:
+def describe_options(
+    actions: dict[str, Action], component: Callable[..., Any], prefix: str = ""
+) -> None:
     """Give options the texts of a docstring, also where it describes several parameters at once.
 
     jsonargparse knows only parameters that stand alone, not ``input_low, input_high``.
@@ -119,7 +121,7 @@ def describe(actions: dict[str, Action], component: Callable[..., Any], prefix: 
         hints = {}
     for name, hint in hints.items():
         if is_dataclass(hint) and any(key.startswith(f"{prefix}{name}.") for key in actions):
-            describe(actions, hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+            describe_options(actions, hint, f"{prefix}{name}.")  # type: ignore[arg-type]
 
 
 def texts(component: Callable[..., Any]) -> dict[str, str]:

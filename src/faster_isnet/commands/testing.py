@@ -16,7 +16,7 @@ from faster_isnet.commands.training import CHECKPOINTS, CONFIG, best_checkpoint
 from faster_isnet.data import ImageData, ImageSet
 from faster_isnet.evaluation.evaluator import EvaluationSettings, Evaluator
 from faster_isnet.evaluation.saved_evaluation import METRICS, SavedEvaluation, save_evaluation
-from faster_isnet.reporting import text_table, write_report
+from faster_isnet.reporting import text_table, write_evaluation_page
 
 FOLDER = "test"
 REPORT = "report.html"
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> None:
         seconds=time.perf_counter() - started,
     )
     saved = SavedEvaluation.load(out)
-    write_report(out / REPORT, [saved])
+    write_evaluation_page(out / REPORT, [saved])
     print(text_table([saved]))
     print(f"\nThe report: {(out / REPORT).resolve()}")
 

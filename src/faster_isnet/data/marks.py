@@ -86,7 +86,7 @@ def _square(side: int, which: int, num_classes: int) -> Grid:
 
 
 # Functions of side in pixels, index of the mark and number of classes: [side, side] in [0, 1].
-KINDS: dict[str, Callable[[int, int, int], Grid]] = {
+MARK_KINDS: dict[str, Callable[[int, int, int], Grid]] = {
     "shape": _shape,
     "position": _square,
     "texture": _texture,

@@ -29,7 +29,7 @@ from torch.utils.data import Dataset
 
 from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.data.digits import BIASES
-from faster_isnet.data.marks import KINDS, SMALLEST
+from faster_isnet.data.marks import MARK_KINDS, SMALLEST
 from faster_isnet.data.samples import Sample
 
 MarkedItem = tuple[Any, ...]
@@ -81,7 +81,7 @@ class Planting:
 
     def __post_init__(self) -> None:
         """Check all values."""
-        check_choice("kind", self.kind, KINDS)
+        check_choice("kind", self.kind, MARK_KINDS)
         check_range("size", self.size, 0, 0.5, open_low=True)
         check_range("opacity", self.opacity, 0, 1, open_low=True)
         check_range("seed", self.seed, 0)
@@ -133,7 +133,7 @@ class Planting:
             anchors, own = [self._corner(height - side, width - side)], 0
         row, column = _best_position(foreground, side, anchors, own)
         window = np.s_[:, row : row + side, column : column + side]
-        mark = torch.from_numpy(KINDS[self.kind](side, which, num_classes)).to(image)
+        mark = torch.from_numpy(MARK_KINDS[self.kind](side, which, num_classes)).to(image)
         planted = image.clone()
         planted[window] = image[window].lerp(
             mark, self.opacity * (1 - foreground[window].to(image))

@@ -105,7 +105,7 @@ def render_report(
     pages = environment("faster_isnet.demo")
     pages.filters.update(display_name=display_name, stress=_stress_numbers)
     return pages.get_template("demo.html.jinja").render(
-        headline=headline(metrics.models),
+        headline=demo_headline(metrics.models),
         metrics=metrics,
         test_sets=TEST_SETS,
         quantile=QUANTILE,
@@ -118,12 +118,12 @@ def render_report(
     )
 
 
-def headline(models: Mapping[str, ModelScores]) -> str:
+def demo_headline(models: Mapping[str, ModelScores]) -> str:
     """Return the finding in one sentence.
 
     Examples
     --------
-    >>> headline({"standard": ModelScores(1, 1, 0.03, 0.5), "isnet": ModelScores(1, 1, 0.98, 0)})
+    >>> demo_headline({"standard": ModelScores(1, 1, 0.03, 0), "isnet": ModelScores(1, 1, 0.98, 0)})
     'With the mark moved to a wrong class, the standard classifier is right on 3.0 % of images, \
 the ISNet on 98.0 %.'
     """

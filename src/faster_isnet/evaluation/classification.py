@@ -94,7 +94,7 @@ def auc(outcomes: Outcomes) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def accuracy(outcomes: Outcomes) -> Floats:
+def share_correct(outcomes: Outcomes) -> Floats:
     """Return ``[rows]``: the share of correct images, or of correct labels if multi-label."""
     right, total = outcomes.true_positives, outcomes.true_positives + outcomes.false_negatives
     if outcomes.predictions.task == "multilabel":

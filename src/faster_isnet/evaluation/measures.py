@@ -22,7 +22,7 @@ from faster_isnet.evaluation.changes import Change
 from faster_isnet.evaluation.classification import Outcomes
 from faster_isnet.evaluation.intervals import Floats, Score
 
-KINDS = ("overall", "class", "attention", "sensitivity")
+MEASURE_KINDS = ("overall", "class", "attention", "sensitivity")
 PERCENT = "%"
 BACKGROUND_SHARE = "background_share"
 RESERVED_NAMES = ("images", "groups", "macro", "classes", "confusion", "backgrounds")
@@ -84,7 +84,7 @@ class Measure:
                 f"a measure's name must be an identifier, and none of {list(RESERVED_NAMES)}, got "
                 f"{self.name!r}"
             )
-        check_choice("kind of measure", self.kind, KINDS)
+        check_choice("kind of measure", self.kind, MEASURE_KINDS)
         if self.better is not None:
             check_choice("direction of a measure", self.better, ("higher", "lower"))
 
@@ -190,7 +190,7 @@ MEASURES: tuple[Measure, ...] = (
         name="accuracy",
         title="Accuracy",
         description="share of images that are classified correctly (multi-label: of labels)",
-        function=classification.accuracy,
+        function=classification.share_correct,
     ),
     OverallMeasure(
         name="balanced_accuracy",

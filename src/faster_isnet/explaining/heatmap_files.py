@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 FORMATS = ("png", "npy")
 TABLE = "explanations.csv"
-Row = dict[str, str | int | float]
+ExplanationRow = dict[str, str | int | float]
 """A row of the table: its columns by name."""
 
 ALL = "all"
@@ -56,7 +56,7 @@ def write_explanations(
     formats: Sequence[str] = FORMATS,
     batch_size: int = 8,
     skip_unreadable: bool = False,
-) -> list[Row]:
+) -> list[ExplanationRow]:
     """Explain images, and write what comes out.
 
     For the n-th image and each explained class there is a picture ``n-IMAGE-CLASS.png``, the
@@ -113,7 +113,7 @@ def write_explanations(
     target = "highest-logit" if target is None else target
     _check(explainer, images, target, task, formats, batch_size)
     folder = Path(out)
-    rows: list[Row] = []
+    rows: list[ExplanationRow] = []
     try:
         for batch in _batches(images, prepare, batch_size, skip_unreadable):
             for heatmap in _explained(explainer, batch, target, class_names, task):
@@ -162,7 +162,7 @@ class _Heatmap:
             parts.append(f"pass {self.pass_number}")
         return ", ".join(parts)
 
-    def row(self) -> Row:
+    def row(self) -> ExplanationRow:
         return {
             "image": str(self.image.path),
             "class": self.class_name,
@@ -309,7 +309,7 @@ def _safe(text: str, most: int) -> str:
     return re.sub(r"[^\w.-]+", "_", text).encode()[:most].decode(errors="ignore")
 
 
-def _csv(rows: Sequence[Row]) -> bytes:
+def _csv(rows: Sequence[ExplanationRow]) -> bytes:
     text = StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()

@@ -234,3 +234,16 @@ def clamp_bounds(
 ) -> tuple[Any, Any]:
     """Return the bounds of a clamp, given its arguments but for a leading input."""
     return min, max
+
+
+def activation_handlers(
+    epsilon: float, relu: Callable[..., Tensor], gate: Callable[..., Tensor]
+) -> dict[TorchFunction, Callable[..., Tensor]]:
+    """Return what takes the place of each activation; ReLUs and gates differ by composite."""
+    activation = ActivationRule(epsilon)
+    return {
+        **dict.fromkeys(ACTIVATIONS, activation),
+        **dict.fromkeys(GATES, gate),
+        **dict.fromkeys(RELUS, relu),
+        **dict.fromkeys(CLAMPS, ClampRule(activation, relu)),
+    }

@@ -18,15 +18,10 @@ from torch import nn
 
 from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.relevance.activations import (
-    ACTIVATIONS,
-    CLAMPS,
-    GATES,
-    RELUS,
-    ActivationRule,
-    ClampRule,
     GateRule,
     ReLURule,
     TorchFunction,
+    activation_handlers,
 )
 from faster_isnet.relevance.concatenations import CONCATENATIONS, ConcatenationRule
 from faster_isnet.relevance.functions import RelevancePass
@@ -123,8 +118,8 @@ class LayerComposite(Composite):
 
     A layer gets the rule of the first pattern that its name matches, else that of its depth, else
     that of its type, else none: then it passes G by its gradient, without a stabiliser. Whatever is
-    no layer (concatenation, reshaping, dropout) does so, too; activations pass relevance on as it
-    is, and gates get none.
+    no layer (concatenation, reshaping, dropout) does so, too. ReLU passes relevance on as it is,
+    other activations share it with the stabiliser ``epsilon``, and gates get none.
 
     Parameters
     ----------
@@ -139,7 +134,7 @@ class LayerComposite(Composite):
     input_rule
         For the layers that read the image: see :class:`~faster_isnet.Explainer`.
     epsilon
-        The stabiliser of activations with φ(0) = 0 that read no layer's output.
+        The stabiliser of activations other than ReLU.
 
     Raises
     ------
@@ -226,12 +221,8 @@ def flex(epsilon: float) -> FunctionComposite:
     epsilon
         The stabiliser ε ≥ 0, in units of the activations. With 0 and ReLU it is Gradient × Input.
     """
-    rules: dict[TorchFunction, Handler] = {}
-    rules |= dict.fromkeys(ACTIVATIONS, ActivationRule(epsilon))
-    rules |= dict.fromkeys(GATES, GateRule())
-    rules |= dict.fromkeys(RELUS, ReLURule(epsilon))
-    rules |= dict.fromkeys(CLAMPS, ClampRule(ActivationRule(epsilon), ReLURule(epsilon)))
-    return FunctionComposite("flex", rules | _linear_functions())
+    activations = activation_handlers(epsilon, ReLURule(epsilon), GateRule())
+    return FunctionComposite("flex", {**activations, **_linear_functions()})
 
 
 def gradient_x_input(epsilon: float) -> Composite:

@@ -18,14 +18,9 @@ from torch import Tensor
 
 from faster_isnet.relevance import normalisations
 from faster_isnet.relevance.activations import (
-    ACTIVATIONS,
-    CLAMPS,
-    GATES,
-    RELUS,
-    ActivationRule,
-    ClampRule,
     GateRule,
     TorchFunction,
+    activation_handlers,
     out_of_place,
     spellings,
     write_back,
@@ -110,7 +105,7 @@ class LayerRules(ForwardPass):
     input_rule
         The rule of what reads the image, if that has one of its own.
     epsilon
-        The stabiliser of activations that read something else than a linear layer's output.
+        The stabiliser of activations other than ReLU.
     """
 
     def __init__(
@@ -123,7 +118,7 @@ class LayerRules(ForwardPass):
     ) -> None:
         self._relevance_pass = relevance_pass
         self._choose, self._running, self._input_rule = choose, running, input_rule
-        self._activation = ActivationRule(epsilon)
+        self._epsilon = epsilon
         self._outputs = TensorMetadata[tuple[Output, ...]]()
         self._concatenations = TensorMetadata[tuple[Output, ...]]()
         self._nonnegative = TensorMetadata[bool]()
@@ -132,10 +127,7 @@ class LayerRules(ForwardPass):
     def handlers(self) -> dict[TorchFunction, Callable[..., Any]]:
         """Return what takes the place of each function that the model calls."""
         table: dict[TorchFunction, Callable[..., Any]] = {}
-        table |= dict.fromkeys(ACTIVATIONS, self._activation)
-        table |= dict.fromkeys(GATES, self._gate)
-        table |= dict.fromkeys(RELUS, self._relu)
-        table |= dict.fromkeys(CLAMPS, ClampRule(self._activation, self._relu))
+        table |= activation_handlers(self._epsilon, self._relu, self._gate)
         table |= dict.fromkeys(LINEAR_CALLS, self._linear)
         table |= dict.fromkeys(SUMS, self._sum)
         table |= dict.fromkeys(AVERAGE_POOLS, partial(self._pool, "average_pool"))

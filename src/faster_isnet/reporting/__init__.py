@@ -4,7 +4,7 @@ What they show is measured in :mod:`faster_isnet.evaluation`, and drawn by
 :mod:`faster_isnet.plotting`.
 """
 
-from faster_isnet.reporting.evaluation_page import check_comparable, write_report
+from faster_isnet.reporting.evaluation_page import check_comparable, write_evaluation_page
 from faster_isnet.reporting.result_tables import text_table
 
-__all__ = ["check_comparable", "text_table", "write_report"]
+__all__ = ["check_comparable", "text_table", "write_evaluation_page"]

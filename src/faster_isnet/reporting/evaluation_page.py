@@ -72,7 +72,7 @@ class Section:
     worst: dict[str, list[Shot]]
 
 
-def write_report(
+def write_evaluation_page(
     path: str | Path,
     evaluations: Sequence[SavedEvaluation],
     differences: Mapping[str, DifferencesByName] | None = None,
@@ -100,14 +100,14 @@ def write_report(
         If there are no evaluations, their classes differ, two have one name, or a file of theirs
         is damaged.
     """
-    return write_atomically(path, render_report(evaluations, differences).encode())
+    return write_atomically(path, render_evaluation_page(evaluations, differences).encode())
 
 
-def render_report(
+def render_evaluation_page(
     evaluations: Sequence[SavedEvaluation],
     differences: Mapping[str, DifferencesByName] | None = None,
 ) -> str:
-    """Return the page of :func:`write_report`, which has the parameters and errors."""
+    """Return the page of :func:`write_evaluation_page`, which has the parameters and errors."""
     check_comparable(evaluations)
     script = files("faster_isnet.reporting").joinpath("templates", "tables.js").read_text("utf-8")
     page = environment().get_template("evaluation.html.jinja")
