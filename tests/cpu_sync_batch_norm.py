@@ -96,4 +96,7 @@ def _all_but_channels(x: Tensor) -> list[int]:
 _forward = nn.SyncBatchNorm.forward
 _library = torch.library.Library("aten", "IMPL")
 for _kernel in (stats, gather_stats_with_counts, elemt, backward_reduce, backward_elemt):
-    _library.impl(f"batch_norm_{_kernel.__name__}", _kernel, "CPU")
+    _name = f"batch_norm_{_kernel.__name__}"
+    # pytest may import this file twice, under two names, and torch 2.6 refuses a second kernel.
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{_name}", "CPU"):
+        _library.impl(_name, _kernel, "CPU")
