@@ -211,6 +211,7 @@ class ClampRule:
 
     activation: Callable[..., Tensor]
     relu: Callable[..., Tensor]
+    otherwise: Callable[..., Tensor] = lambda _, func, args, kwargs: func(*args, **kwargs)
 
     def __call__(
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
@@ -218,13 +219,13 @@ class ClampRule:
         """Compute the clamp with the rule that fits its bounds."""
         low, high = clamp_bounds(*args[1:], **kwargs)
         if any(isinstance(bound, Tensor) for bound in (low, high)):
-            return func(*args, **kwargs)  # type: ignore[no-any-return]
+            return self.otherwise(relevance_pass, func, args, kwargs)
         if low == 0 and high is None:
             z = args[0] if args else kwargs["input"]
             return self.relu(relevance_pass, F.relu, (z, _is_inplace_name(func.__name__)), {})
         if (low is None or low <= 0) and (high is None or high >= 0):
             return self.activation(relevance_pass, func, args, kwargs)
-        return func(*args, **kwargs)  # type: ignore[no-any-return]
+        return self.otherwise(relevance_pass, func, args, kwargs)
 
 
 def clamp_bounds(
