@@ -62,6 +62,21 @@ def test_eta_of_saturated_logits_is_finite(logits: list[int], size: float, delta
     assert gradient(eta, y).isfinite().all()
 
 
+@pytest.mark.parametrize("margin", [10.0, 51.0, 88.0, 95.0, 510.0, 1e4, 1e7, 1e20])
+@pytest.mark.parametrize("delta", [1e-2, 1e-4, 0.0])
+def test_etas_gradient_has_a_finite_gradient_at_any_margin(margin: float, delta: float) -> None:
+    """As the loss of a heatmap needs it: the network that is sure of itself trains on."""
+    logits = torch.tensor([[margin, 0.3, 0.0], [0.0, margin, margin]])
+    exact = logits.double().requires_grad_()
+    logits.requires_grad_()
+    seconds = []
+    for y in (logits, exact):
+        (g,) = torch.autograd.grad(lowest_eta(y, delta).sum(), y, create_graph=True)
+        seconds.append(torch.autograd.grad((g * torch.tensor([1.0, -2.0, 3.0])).sum(), y)[0])
+    assert seconds[0].isfinite().all()
+    torch.testing.assert_close(seconds[0].double(), seconds[1], rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("size", [1e2, 1e4])
 def test_eta_of_saturated_logits_is_its_limit(size: float) -> None:
     y = torch.tensor([[size, 0.0, -size]], requires_grad=True)

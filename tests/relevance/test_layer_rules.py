@@ -12,7 +12,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from faster_isnet import Explainer
+from faster_isnet import Explainer, ISNet, ISNetLoss
 from faster_isnet.relevance.composites import COMPOSITES, LAYER_TYPES, LayerComposite
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, ZPlus
 
@@ -334,3 +334,66 @@ def test_nothing_of_an_explanation_stays_in_memory(name: str, variant: str) -> N
         assert nodes() is None
     finally:
         gc.enable()
+
+
+def _half(x: Tensor) -> Tensor:
+    return 0.5 * x
+
+
+def _half_(x: Tensor) -> Tensor:
+    return x.mul_(0.5)
+
+
+def _slice_(x: Tensor) -> Tensor:
+    x[:, :1] = 0
+    return x
+
+
+class Applied(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+IN_PLACE = {
+    "relu6": (F.relu6, lambda x: F.relu6(x, inplace=True)),
+    "silu": (F.silu, lambda x: F.silu(x, inplace=True)),
+    "hardswish": (F.hardswish, lambda x: F.hardswish(x, inplace=True)),
+    "leaky-relu": (F.leaky_relu, F.leaky_relu_),
+    "clamp": (lambda x: x.clamp(-0.1, 0.2), lambda x: x.clamp_(-0.1, 0.2)),
+    "clamp-above-0": (lambda x: x.clamp(0.1, 0.2), lambda x: x.clamp_(0.1, 0.2)),
+    "threshold": (lambda x: F.threshold(x, 0.1, 0.0), lambda x: F.threshold(x, 0.1, 0.0, True)),
+    "product": (_half, _half_),
+    "slice": (lambda x: torch.cat([0 * x[:, :1], x[:, 1:]], 1), _slice_),
+    "dropout": (lambda x: F.dropout(x, 0.0, True), lambda x: F.dropout(x, 0.0, True, True)),
+}
+
+
+@pytest.mark.parametrize("composite", [*RULED, "epsilon-plus", "epsilon-gamma-box", "dual"])
+@pytest.mark.parametrize("normalised", [False, True])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_what_writes_over_a_layers_output_is_explained_as_what_does_not(
+    name: str, normalised: bool, composite: str
+) -> None:
+    layers = [conv(3), nn.BatchNorm2d(4) if normalised else nn.Identity(), nn.Identity()]
+    model = nn.Sequential(*layers, conv(4), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    model, x, found = model.double(), images(3, 6, 6), []
+    for function in IN_PLACE[name]:
+        model[2] = Applied(function)
+        heatmap = Explainer(model, composite)(x, "all-logits", differentiable=True).heatmap
+        gradient = torch.autograd.grad(heatmap.square().sum(), model[0].weight)[0]
+        found.append((heatmap, gradient))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small"])
+def test_the_dual_isnet_trains_a_mobilenet(name: str) -> None:
+    net = ISNet(torchvision.models.get_model(name, num_classes=3), "dual")
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[..., :16] = 1
+    explanation = net.explain(torch.rand(2, 3, 32, 32))
+    ISNetLoss()(explanation, torch.tensor([0, 1]), masks).total.backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())

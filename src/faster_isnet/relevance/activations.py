@@ -211,6 +211,7 @@ class ClampRule:
 
     activation: Callable[..., Tensor]
     relu: Callable[..., Tensor]
+    otherwise: Callable[..., Tensor]
 
     def __call__(
         self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
@@ -218,13 +219,13 @@ class ClampRule:
         """Compute the clamp with the rule that fits its bounds."""
         low, high = clamp_bounds(*args[1:], **kwargs)
         if any(isinstance(bound, Tensor) for bound in (low, high)):
-            return func(*args, **kwargs)  # type: ignore[no-any-return]
+            return self.otherwise(relevance_pass, func, args, kwargs)
         if low == 0 and high is None:
             z = args[0] if args else kwargs["input"]
             return self.relu(relevance_pass, F.relu, (z, _is_inplace_name(func.__name__)), {})
         if (low is None or low <= 0) and (high is None or high >= 0):
             return self.activation(relevance_pass, func, args, kwargs)
-        return func(*args, **kwargs)  # type: ignore[no-any-return]
+        return self.otherwise(relevance_pass, func, args, kwargs)
 
 
 def clamp_bounds(
@@ -236,14 +237,24 @@ def clamp_bounds(
     return min, max
 
 
+def call_unchanged(_: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
+    """Call the function itself."""
+    return func(*args, **kwargs)  # type: ignore[no-any-return]
+
+
 def activation_handlers(
-    epsilon: float, relu: Callable[..., Tensor], gate: Callable[..., Tensor]
+    activation: Callable[..., Tensor],
+    relu: Callable[..., Tensor],
+    gate: Callable[..., Tensor],
+    otherwise: Callable[..., Tensor] = call_unchanged,
 ) -> dict[TorchFunction, Callable[..., Tensor]]:
-    """Return what takes the place of each activation; ReLUs and gates differ by composite."""
-    activation = ActivationRule(epsilon)
+    """Return what takes the place of each activation, given a composite's handlers by their kind.
+
+    ``otherwise`` is for clamps that are no activation.
+    """
     return {
         **dict.fromkeys(ACTIVATIONS, activation),
         **dict.fromkeys(GATES, gate),
         **dict.fromkeys(RELUS, relu),
-        **dict.fromkeys(CLAMPS, ClampRule(activation, relu)),
+        **dict.fromkeys(CLAMPS, ClampRule(activation, relu, otherwise)),
     }

@@ -18,6 +18,7 @@ from torch import nn
 
 from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.relevance.activations import (
+    ActivationRule,
     GateRule,
     ReLURule,
     TorchFunction,
@@ -221,8 +222,8 @@ def flex(epsilon: float) -> FunctionComposite:
     epsilon
         The stabiliser ε ≥ 0, in units of the activations. With 0 and ReLU it is Gradient × Input.
     """
-    activations = activation_handlers(epsilon, ReLURule(epsilon), GateRule())
-    return FunctionComposite("flex", {**activations, **_linear_functions()})
+    rules = activation_handlers(ActivationRule(epsilon), ReLURule(epsilon), GateRule())
+    return FunctionComposite("flex", {**rules, **_linear_functions()})
 
 
 def gradient_x_input(epsilon: float) -> Composite:

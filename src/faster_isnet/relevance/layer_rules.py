@@ -14,10 +14,12 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from faster_isnet.relevance import normalisations
 from faster_isnet.relevance.activations import (
+    ActivationRule,
     GateRule,
     TorchFunction,
     activation_handlers,
@@ -70,6 +72,16 @@ KEEPS_SIGN = spellings(
         *("__getitem__", "expand", "repeat", "stack", "flip", "pixel_shuffle", "channel_shuffle"),
     ]
 )
+# What writes into a tensor.
+_OPERATORS = [f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "div", "pow", "mod")]
+IN_PLACE = frozenset(
+    spellings(
+        [
+            *(name for name in dir(Tensor) if name.endswith("_") and not name.startswith("_")),
+            *(*_OPERATORS, "__setitem__"),
+        ]
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,7 @@ class LayerRules(ForwardPass):
     ) -> None:
         self._relevance_pass = relevance_pass
         self._choose, self._running, self._input_rule = choose, running, input_rule
-        self._epsilon = epsilon
+        self._activation = ActivationRule(epsilon)
         self._outputs = TensorMetadata[tuple[Output, ...]]()
         self._concatenations = TensorMetadata[tuple[Output, ...]]()
         self._nonnegative = TensorMetadata[bool]()
@@ -127,7 +139,8 @@ class LayerRules(ForwardPass):
     def handlers(self) -> dict[TorchFunction, Callable[..., Any]]:
         """Return what takes the place of each function that the model calls."""
         table: dict[TorchFunction, Callable[..., Any]] = {}
-        table |= activation_handlers(self._epsilon, self._relu, self._gate)
+        table |= dict.fromkeys([*IN_PLACE, F.threshold, F.rrelu], self._write)
+        table |= activation_handlers(self._activate, self._relu, self._gate, self._write)
         table |= dict.fromkeys(LINEAR_CALLS, self._linear)
         table |= dict.fromkeys(SUMS, self._sum)
         table |= dict.fromkeys(AVERAGE_POOLS, partial(self._pool, "average_pool"))
@@ -243,6 +256,22 @@ class LayerRules(ForwardPass):
         self._nonnegative.put(a, True)
         return a
 
+    def _keep_output(self, func: TorchFunction, args: Any, kwargs: Any) -> None:
+        """Let a layer's output that a call writes into have a copy for the layer's rule to read."""
+        z = args[0] if args else kwargs.get("input")
+        outputs = self._outputs.get(z)
+        if outputs and (func in IN_PLACE or out_of_place(func, args, kwargs)[-1]):
+            copy = z.clone()
+            write_back(z, self._finish(copy, copy, outputs), True)
+
+    def _write(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Any:
+        self._keep_output(func, args, kwargs)
+        return func(*args, **kwargs)
+
+    def _activate(self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
+        self._keep_output(func, args, kwargs)
+        return self._activation(flag, func, args, kwargs)
+
     def _gate(self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
         gate = GateRule()(flag, func, args, kwargs)
         self._nonnegative.put(gate, True)
@@ -302,6 +331,7 @@ class LayerRules(ForwardPass):
         return y
 
     def _keep_sign(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Any:
+        self._keep_output(func, args, kwargs)
         result = func(*args, **kwargs)
         tensors = tensors_in(args, kwargs)
         if tensors and self._is_nonnegative(*tensors):

@@ -26,7 +26,8 @@ from faster_isnet.common.recipes import Recorded
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.models.weight_files import read_checkpoint
 from faster_isnet.training.checkpoint_arguments import construct, describe, kept_arguments
-from faster_isnet.training.logged_values import accuracy_of, check_finite, stage_of_loader
+from faster_isnet.training.finite_steps import FiniteSteps
+from faster_isnet.training.logged_values import accuracy_of, stage_of_loader
 from faster_isnet.training.random_states import random_states, restore_random_states
 from faster_isnet.training.schedules import (
     CONSTANT,
@@ -113,8 +114,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
     ValueError
         If a name is unknown or a number is out of range.
     FloatingPointError
-        In training, if a loss is not finite: names the batch and the part. Checkpoints that were
-        written before are left as they are.
+        In training, if a loss or the gradient is not finite: names the batch and the part. The
+        weights and the checkpoints that were written before are left as they are.
 
     Examples
     --------
@@ -156,6 +157,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
             )
         self.method = method
         self.net = method.build(classifier)
+        self._finite_steps = FiniteSteps()
         if isinstance(optimizer, str):
             check_choice("optimizer", optimizer, OPTIMIZERS)
         self.optimizer = optimizer
@@ -234,9 +236,16 @@ class LitClassifier(Recorded, lightning.LightningModule):
                 log.warning("%s is left out: batch norm needs more than one sample", where)
                 return None
             raise ValueError(f"{where}: {error}") from error
-        check_finite(losses, where)
+        self._finite_steps.keep(losses, where)
         self._log_losses("train", losses, batch)
         return losses.total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop before the weights change if a loss or the gradient is not finite."""
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        # A scaler has infinite gradients now and then, and leaves out the step itself.
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        self._finite_steps.check([] if scaled else [g for g in gradients if g is not None])
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the losses and the accuracy of a batch."""
