@@ -20,6 +20,7 @@ from faster_isnet.reporting import text_table, write_report
 
 FOLDER = "test"
 REPORT = "report.html"
+_OF_SOURCE = ("root", "fields", "masks", "mask_foreground", "mask_threshold")
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -64,9 +65,9 @@ def parser() -> CommandParser:
         "--source",
         type=Path,
         help="other images: a folder of class folders, a table (.csv, .parquet) or HDF5 (default: "
-        "the run's own); the next three are of these",
+        "the run's own); the next five are of these",
     )
-    parser.add_parameters(ImageData, only=("root", "fields", "masks"), group=False)
+    parser.add_parameters(ImageData, only=_OF_SOURCE, group=False)
     add("--out", type=Path, help="folder (default: RUN/test, or RUN/test-SOURCE)")
     add("--name", type=str, help="what to call the run in tables (default: its folder's name)")
     parser.add_parameters(ImageData, only=("skip_unreadable",), group=False)
@@ -89,7 +90,7 @@ def _run_folder(run: Path) -> Path:
 
 def _own_data(options: Namespace, folder: Path) -> ImageData:
     """Return the data that the run was trained with."""
-    for name in ("root", "masks", "fields"):
+    for name in _OF_SOURCE:
         if options[name] is not None:
             raise ValueError(f"--{name} is for images from elsewhere; name them with --source")
     config = _data_config(folder)
@@ -112,6 +113,8 @@ def _external_data(options: Namespace, bundle: ModelBundle, folder: Path) -> Ima
         options.root,
         options.fields,
         options.masks,
+        mask_foreground=options.mask_foreground,
+        mask_threshold=options.mask_threshold,
         class_names=list(bundle.class_names),
         task=bundle.task,
         size=(size[0], size[1]),
