@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from faster_isnet.data.images import IMAGE_SUFFIXES
-from faster_isnet.data.samples import SPLITS, Sample, class_index
+from faster_isnet.data.samples import SPLITS, Sample, check_distinct, class_index
 
 
 def from_folders(
@@ -53,7 +53,11 @@ def from_folders(
                 f"{str(path)!r} lies in no class folder; move it to "
                 f"{str(path.parent / 'CLASS' / path.name)!r}, or name images and labels in a table"
             )
-    names = sorted({part[depth] for part in parts}) if class_names is None else list(class_names)
+    if class_names is None:
+        names = sorted({part[depth] for part in parts})
+        check_distinct(names, f"class folders of {str(root)!r}:")
+    else:
+        names = list(class_names)
     samples = [
         Sample(
             path,
