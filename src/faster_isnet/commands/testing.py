@@ -20,6 +20,7 @@ from faster_isnet.reporting import text_table, write_report
 
 FOLDER = "test"
 REPORT = "report.html"
+_GO_ON = ("skip_unreadable", "allow_duplicates")
 _OF_SOURCE = ("root", "fields", "masks", "mask_foreground", "mask_threshold")
 
 
@@ -70,7 +71,7 @@ def parser() -> CommandParser:
     parser.add_parameters(ImageData, only=_OF_SOURCE, group=False)
     add("--out", type=Path, help="folder (default: RUN/test, or RUN/test-SOURCE)")
     add("--name", type=str, help="what to call the run in tables (default: its folder's name)")
-    parser.add_parameters(ImageData, only=("skip_unreadable",), group=False)
+    parser.add_parameters(ImageData, only=_GO_ON, group=False)
     parser.add_parameters(EvaluationSettings, skip=("resamples",))
     add(
         "--resamples",
@@ -98,7 +99,8 @@ def _own_data(options: Namespace, folder: Path) -> ImageData:
         raise FileNotFoundError(
             f"there is no {folder / CONFIG}, which would say what to test on; name it: --source"
         )
-    config["skip_unreadable"] |= options.skip_unreadable
+    for name in _GO_ON:
+        config[name] = config.get(name, False) or options[name]
     parser = ArgumentParser()
     parser.add_class_arguments(ImageData, "data")
     data: ImageData = parser.instantiate_classes(parser.parse_object({"data": config})).data
@@ -120,7 +122,7 @@ def _external_data(options: Namespace, bundle: ModelBundle, folder: Path) -> Ima
         size=(size[0], size[1]),
         channels=channels,
         mask_margin=_data_config(folder).get("mask_margin", 0.0),
-        skip_unreadable=options.skip_unreadable,
+        **{name: options[name] for name in _GO_ON},
     )
 
 

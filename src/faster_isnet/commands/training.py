@@ -25,7 +25,10 @@ from faster_isnet.training.options_of_0_1 import NEW_NAMES, split_model_options
 
 log = logging.getLogger(__name__)
 
-SHORT = {"--skip-unreadable": "--data.skip_unreadable=true"}
+SHORT = {
+    "--skip-unreadable": "--data.skip_unreadable=true",
+    "--allow-duplicates": "--data.allow_duplicates=true",
+}
 """What messages advise, as the parser has it."""
 ISNET = "faster_isnet.methods.isnet.method.ISNetMethod"
 _METHOD_OPTIONS = ("--method", "--method.class_path", "--method.help")

@@ -88,6 +88,8 @@ class ImageData(LightningDataModule):
         Treat nearly identical images as one group, so that they are in one split.
     skip_unreadable
         Leave out samples that cannot be read, instead of raising an error.
+    allow_duplicates
+        Go on although images have the same pixels in different splits, or with different labels.
     workers
         Number of processes for each loader. 0 reads in the main process.
     seed
@@ -138,6 +140,7 @@ class ImageData(LightningDataModule):
         fractions: dict[str, float] | None = None,
         keep_near_duplicates_together: bool = False,
         skip_unreadable: bool = False,
+        allow_duplicates: bool = False,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -166,6 +169,7 @@ class ImageData(LightningDataModule):
         self.fractions = fractions or dict(DEFAULT_FRACTIONS)
         self.keep_near_duplicates_together = keep_near_duplicates_together
         self.skip_unreadable = skip_unreadable
+        self.allow_duplicates = allow_duplicates
         self.workers = int(check_range("workers", workers, 0))
         self.seed = int(check_range("seed", seed, 0))
 
@@ -202,7 +206,9 @@ class ImageData(LightningDataModule):
         samples = split(samples, self.fractions, self.seed, self.class_names)
         for name, source in (self.val_sources | self.test_sources).items():
             samples += self._read_additional(name, source)
-        findings = check_samples(samples, self.class_names, self.skip_unreadable)
+        findings = check_samples(
+            samples, self.class_names, self.skip_unreadable, self.allow_duplicates
+        )
         _print(findings)
         return findings
 
