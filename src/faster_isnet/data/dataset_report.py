@@ -60,6 +60,11 @@ class Findings:
             found[split or "no split"] = {n: of_class[c] for c, n in enumerate(self.class_names)}
         return found
 
+    def masked(self, split: str) -> int:
+        """Count the usable samples of a split that have a mask with foreground."""
+        without = {*self.without_mask, *self.empty_masks}
+        return sum(s.split == split and s.name not in without for s in self.samples)
+
     @property
     def _by_split(self) -> dict[str | None, list[Sample]]:
         found: dict[str | None, list[Sample]] = {split: [] for split in SPLITS}
@@ -76,7 +81,7 @@ class Findings:
         lines = ["".join([" " * width, *(split.rjust(10) for split in counts)])]
         for name, cells in rows.items():
             lines.append("".join([name.ljust(width), *(str(cell).rjust(10) for cell in cells)]))
-        masked = len(self.samples) - len(self.without_mask)
+        masked = len(self.samples) - len(self.without_mask) - len(self.empty_masks)
         lines.append(f"{masked} of {len(self.samples)} images have a mask")
         for what, items in (
             ("left out, since they cannot be used", list(self.unusable.values())),
