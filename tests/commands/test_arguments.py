@@ -91,7 +91,9 @@ def another(annotation: Any, default: Any) -> Any:
     if kind is Kind.FLAG:
         return not default
     if kind is Kind.LIST:
-        return ["one", "two"] if texts else [3, 5]
+        if texts:
+            return ["one", "two"]
+        return [3.0, 5.0] if "float" in str(annotation) else [3, 5]
     if kind is Kind.MAPPING:
         return {"label": "a-column"}
     if "int" in str(annotation) and "float" not in str(annotation):

@@ -33,6 +33,43 @@ def test_a_run_lies_in_its_folder(run: Path) -> None:
     assert {"train/heatmap", "val/loss", "val/accuracy"} <= columns
 
 
+@pytest.mark.parametrize("value", [None, 0])
+def test_an_isnet_without_a_single_mask_is_refused(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], value: int | None
+) -> None:
+    words = [
+        "fit",
+        "--data.source",
+        str(images),
+        "--data.size",
+        "24",
+        "--model.backbone",
+        "convnet",
+    ]
+    words += ["--out", str(tmp_path / "run"), "--trainer.max_epochs", "1"]
+    if value is not None:  # masks without foreground count as none
+        for path in images.rglob("*.png"):
+            empty = tmp_path / "masks" / path.relative_to(images)
+            empty.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((24, 24), value, np.uint8)).save(empty)
+        words += ["--data.masks", str(tmp_path / "masks")]
+    assert main(words) == 2
+    assert "none of the 42 training images has a mask" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert main([*words, "--method.loss.heatmap_weight", "0"]) == 0
+
+
+def test_missing_masks_are_warned_of(
+    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fit(images, tmp_path / "isnet", "--trainer.max_epochs", "1")
+    assert "training images (" in caplog.text
+    assert "only" in caplog.text
+    caplog.clear()
+    fit(images, tmp_path / "standard", "--trainer.max_epochs", "1", "--method", "standard")
+    assert "have a mask" not in caplog.text
+
+
 def test_a_run_goes_on_where_it_stopped(images: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(images, whole, "--trainer.max_epochs", "3")

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from faster_isnet.data.dataset_report import check_samples
+from faster_isnet.data.dataset_report import Findings, check_samples
 from faster_isnet.data.masks import Boxes
-from faster_isnet.data.samples import Sample
+from faster_isnet.data.samples import Sample, classes_of
 
 CLASSES = ["cat", "dog"]
 
@@ -87,6 +89,7 @@ def test_duplicates_across_splits_are_named(good, tmp_path):
             Sample(tmp_path / "within.tif", 0, split="train"),  # in the first one's own split
         ],
         CLASSES,
+        allow_duplicates=True,
     )
     same, within = str(tmp_path / "same.tif"), str(tmp_path / "within.tif")
     assert findings.duplicates == [(good[0].name, same), (same, within)]
@@ -95,6 +98,49 @@ def test_duplicates_across_splits_are_named(good, tmp_path):
         findings
     )
     assert f"1 pairs of different splits that look the same:\n  {good[3].name} and" in str(findings)
+
+
+def test_the_same_pixels_in_two_splits_stop(good, tmp_path):
+    tifffile.imwrite(tmp_path / "same.tif", np.array(Image.open(good[0].image)))
+    copy = Sample(tmp_path / "same.tif", good[0].label, split="test")
+    with pytest.raises(
+        ValueError, match=rf"(?s)1 pairs .*{good[0].name} and {copy.name}\n.*--allow-duplicates"
+    ):
+        check_samples([*good, copy], CLASSES)
+    assert check_samples([*good, replace(copy, split="train")], CLASSES).duplicates == []
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_same_pixels_with_two_labels_stop(good, tmp_path, split, mode):
+    Image.open(good[0].image).convert(mode).save(tmp_path / "again.png")
+    again = Sample(tmp_path / "again.png", 1, split=split)
+    with pytest.raises(
+        ValueError, match=rf"(?s)different labels:.*{good[0].name} and {again.name}"
+    ):
+        check_samples([*good, again], CLASSES)
+    findings = check_samples([*good, again], CLASSES, allow_duplicates=True)
+    assert findings.contradictions == [(good[0].name, again.name)]
+    assert "1 pairs with the same pixels and different labels" in str(findings)
+
+
+def test_groups_that_splits_share_are_counted(good):
+    groups = ["p1", "p2", "p2", "p3", "p1", "p2"]
+    samples = [replace(s, group=g) for s, g in zip(good, groups, strict=True)]
+    findings = check_samples(samples, CLASSES)
+    assert findings.shared_groups == {("train", "test"): 2}
+    assert "2 groups are in both 'train' and 'test'" in str(findings)
+    assert "groups" not in str(check_samples(good, CLASSES))
+
+
+def test_text_in_time_that_grows_with_the_images_not_with_images_times_classes():
+    names = [str(i) for i in range(2000)]
+    samples = [
+        Sample(Path(f"{i}.png"), tuple(int(c == i) for c in range(2000))) for i in range(200)
+    ]
+    with patch("faster_isnet.data.dataset_report.classes_of", wraps=classes_of) as counted:
+        str(Findings(samples, names))
+    assert counted.call_count == len(samples)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faster_isnet.data.images import read_image
+from faster_isnet.data.masks import read_mask
 
 pydicom = pytest.importorskip("pydicom")
 
@@ -119,3 +120,31 @@ def test_no_pixels(tmp_path):
     dataset.save_as(path)
     with pytest.raises(ValueError, match=r"cannot read .*report.dcm.*leave it out"):
         read_image(path)
+
+
+def test_padding_is_no_part_of_the_range(tmp_path):
+    padded = np.full((4, 4), -2000, np.int16)
+    padded[1:] = np.linspace(0, 100, 12).reshape(3, 4)
+    image = read_image(write(tmp_path / "a.dcm", padded, 16, PixelPaddingValue=-2000))[0]
+    assert torch.allclose(image[1:], torch.from_numpy(padded[1:] / 100).float(), atol=1e-6)
+    assert (image[0] == 0).all()
+    limits = {"PixelPaddingValue": -2100, "PixelPaddingRangeLimit": -1900}
+    for number in (1, 2):  # black where there is nothing, inverted or not
+        kind = f"MONOCHROME{number}"
+        path = write(tmp_path / "b.dcm", padded, 16, PhotometricInterpretation=kind, **limits)
+        assert (read_image(path)[0, 0] == 0).all()
+        assert read_image(path)[0, 1:].max() == 1
+
+
+@pytest.mark.parametrize("value", [1, 255, 1000])
+def test_masks_are_read_as_they_are_stored(tmp_path, value):
+    options = {"WindowCenter": 2000, "WindowWidth": 100}  # of which nothing is above the middle
+    for mask in (np.eye(4), np.ones((4, 4)), np.zeros((4, 4))):
+        path = write(tmp_path / "a.dcm", (mask * value).astype(np.uint16), **options)
+        assert torch.equal(read_mask(path)[0], torch.from_numpy(mask).float())
+
+
+def test_a_mask_that_is_inverted_is_refused(tmp_path):
+    path = write(tmp_path / "a.dcm", PhotometricInterpretation="MONOCHROME1")
+    with pytest.raises(ValueError, match=r"a.dcm.*MONOCHROME1.*save it as MONOCHROME2"):
+        read_mask(path)

@@ -53,6 +53,65 @@ def test_indices_of_given_classes(tmp_path):
     assert samples[0].label == 1
 
 
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("K\u00e4se/\u00fc.png", "Ka\u0308se/u\u0308.png"),
+        ("Ka\u0308se/u\u0308.png", "K\u00e4se/\u00fc.png"),
+        ("a/Scan.JPG", "a/scan.png"),
+        ("a/1.jpg", "a/1_mask.png"),
+        ("a/1.jpg", "A/1_Mask.PNG"),
+        ("a/1_mask.jpg", "a/1_mask.png"),
+    ],
+)
+def test_names_of_masks_that_are_spelt_otherwise(tmp_path, image, mask):
+    images, masks = make(tmp_path / "images", image), make(tmp_path / "masks", mask)
+    assert from_folders(images, masks)[0][0].mask == masks / mask
+
+
+def test_the_same_name_goes_before_a_similar_one(tmp_path):
+    images = make(tmp_path / "images", "a/X.png", "a/x.png", "a/y.png")
+    masks = make(tmp_path / "masks", "a/X.png", "a/x.png", "a/y.png")
+    assert [s.mask.name for s in from_folders(images, masks)[0]] == ["X.png", "x.png", "y.png"]
+    (masks / "a/X.png").unlink()
+    assert from_folders(images, masks)[0][0].mask is None
+
+
+def test_what_is_passed_over_is_named(tmp_path, caplog):
+    images = make(tmp_path / "images", "a/1.png", "b/1.png", "b/2.png")
+    (images / "empty" / "inside").mkdir(parents=True)
+    (images / "a" / "scan").write_bytes(b"")
+    (images / "a" / "film.gif").write_bytes(b"")
+    masks = make(tmp_path / "masks", "a/1.png", "b/1.png", "b/9.png")
+    from_folders(images, masks)
+    files, folders, orphans = (record.getMessage() for record in caplog.records)
+    assert "film.gif" in files
+    assert files.endswith("scan")
+    assert folders.startswith("1 folders of classes")
+    assert folders.endswith("empty")
+    assert orphans.startswith("1 of 3 masks")
+    assert orphans.endswith("b/9.png")
+
+
+def test_nothing_is_said_of_a_complete_folder(tmp_path, caplog):
+    images, masks = (make(tmp_path / kind, "a/x/1.png", "b/.2.png", "b/3.png") for kind in "im")
+    from_folders(images, masks)
+    assert not caplog.records
+
+
+def test_links_are_followed(tmp_path):
+    elsewhere = make(tmp_path / "elsewhere", "cat/1.png", "single/2.png")
+    images = tmp_path / "images"
+    (images / "dog").mkdir(parents=True)
+    (images / "cat").symlink_to(elsewhere / "cat")
+    (images / "dog" / "2.png").symlink_to(elsewhere / "single" / "2.png")
+    (tmp_path / "masks").symlink_to(images)
+    samples, names = from_folders(images, tmp_path / "masks")
+    assert names == ["cat", "dog"]
+    assert [s.image for s in samples] == [images / "cat/1.png", images / "dog/2.png"]
+    assert all(s.mask is not None for s in samples)
+
+
 class TestFaults:
     def test_no_folder(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"no folder .*gone.*correct its name"):
@@ -80,9 +139,26 @@ class TestFaults:
 
     def test_masks_that_fit_no_image(self, tmp_path):
         images = make(tmp_path / "images", "a/1.jpg")
-        masks = make(tmp_path / "masks", "a/1_mask.png")
-        with pytest.raises(ValueError, match=r"none of the masks in .*1_mask.png.*1.jpg"):
+        masks = make(tmp_path / "masks", "a/1_other.png")
+        with pytest.raises(ValueError, match=r"none of the 1 masks in .*1_other.png.*1.jpg"):
             from_folders(images, masks)
+
+    def test_most_masks_fit_no_image(self, tmp_path):
+        images = make(tmp_path / "images", "a/1.jpg", "a/2.jpg")
+        masks = make(tmp_path / "masks", "a/1.png", "b/2.png", "b/3.png")
+        with pytest.raises(ValueError, match=r"only 1 of the 3 masks in .*b/2.png.*a/1.jpg"):
+            from_folders(images, masks)
+
+    def test_a_link_to_a_folder_around_it(self, tmp_path):
+        root = make(tmp_path, "a/1.png")
+        (root / "a" / "again").symlink_to(root)
+        with pytest.raises(ValueError, match=r"again' is a link to a folder around it"):
+            from_folders(root)
+
+    @pytest.mark.parametrize("names", [["Cat/1.png", "cat/1.png"], ["1/a.png", "01/a.png"]])
+    def test_classes_that_differ_only_in_how_they_are_written(self, tmp_path, names):
+        with pytest.raises(ValueError, match=r"class folders of .*write them the same"):
+            from_folders(make(tmp_path, *names))
 
     def test_two_masks_of_one_image(self, tmp_path):
         images = make(tmp_path / "images", "a/1.jpg")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -116,6 +117,25 @@ class TestKinds:
         tifffile.imwrite(tmp_path / "a.tif", picture, photometric="miniswhite")
         assert read_image(tmp_path / "a.tif").tolist() == [[[1.0, 0.0]]]
 
+    def test_floats_where_white_is_zero(self, tmp_path):
+        values = np.array([[0, 0.25]], np.float32)
+        tifffile.imwrite(tmp_path / "a.tif", values, photometric="miniswhite")
+        assert read_image(tmp_path / "a.tif").tolist() == [[[1.0, 0.75]]]
+
+    def test_floats_in_colour(self, tmp_path):
+        values = np.random.default_rng(0).random((4, 5, 3)).astype(np.float32)
+        tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb")
+        assert torch.equal(read_image(tmp_path / "a.tif"), torch.from_numpy(values).movedim(2, 0))
+
+    @pytest.mark.parametrize("kind", ["webp", "bmp", "jpeg2000"])
+    @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".jp2"])
+    def test_the_content_tells_the_format(self, tmp_path, kind, suffix):
+        colours = np.repeat(gradient(64, 64)[..., None], 3, 2)
+        options = {"lossless": True} if kind == "webp" else {}
+        with (tmp_path / f"a{suffix}").open("wb") as file:
+            Image.fromarray(colours).save(file, kind, **options)
+        assert torch.equal(read_image(tmp_path / f"a{suffix}"), expected(colours))
+
     @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_exif_orientation(self, tmp_path, orientation, suffix):
@@ -182,17 +202,45 @@ class TestFaults:
         with pytest.raises(ValueError, match=r"stack.tif.*several pages; save each"):
             read_image(tmp_path / "stack.tif")
 
-    @pytest.mark.parametrize("dtype", [np.int16, np.int32])
+    @pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32])
     def test_types_without_a_range(self, tmp_path, dtype):
         tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 5), dtype))
         with pytest.raises(ValueError, match=r"a.tif.*no natural range; save it as 8 or 16 bit"):
             read_image(tmp_path / "a.tif")
 
-    @pytest.mark.parametrize("value", [1.5, -0.1, np.nan])
+    @pytest.mark.parametrize("value", [1.5, -0.1])
     def test_floats_outside_of_the_range(self, tmp_path, value):
         tifffile.imwrite(tmp_path / "a.tif", np.full((4, 5), value, np.float32))
         with pytest.raises(ValueError, match=r"a.tif.*scale them to \[0, 1\]"):
             read_image(tmp_path / "a.tif")
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_values_that_are_not_finite(self, tmp_path, value):
+        tifffile.imwrite(tmp_path / "a.tif", np.array([[0, value]], np.float32))
+        with pytest.raises(ValueError, match=r"a.tif' holds NaN or infinite values; replace them"):
+            read_image(tmp_path / "a.tif")
+
+    def test_more_channels_than_an_image_has(self, tmp_path):
+        for dtype in (np.uint8, np.uint16, np.float32):
+            tifffile.imwrite(
+                tmp_path / "a.tif",
+                np.zeros((6, 7, 5), dtype),
+                photometric="rgb",
+                planarconfig="contig",
+            )
+            with pytest.raises(ValueError, match=r"a.tif.*it has 5 channels, but an image has 1"):
+                read_image(tmp_path / "a.tif")
+
+    def test_messages_have_no_addresses_in_memory(self, tmp_path):
+        (tmp_path / "a.png").write_bytes(b"no image")
+        with pytest.raises(ValueError, match=r"a.png.*none of PNG, JPEG, .*WEBP") as caught:
+            read_image(tmp_path / "a.png")
+        assert "0x" not in str(caught.value)
+
+    def test_a_pipe_does_not_hang(self, tmp_path):
+        os.mkfifo(tmp_path / "a.png")
+        with pytest.raises(ValueError, match=r"a.png' is not a file"):
+            read_image(tmp_path / "a.png")
 
     def test_deep_colour_that_lies_on_its_side(self, tmp_path):
         tag = (274, "H", 1, 6, True)

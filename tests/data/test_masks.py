@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,7 @@ from pycocotools import mask as coco
 from scipy.ndimage import binary_dilation
 
 from faster_isnet.common.checks import NO_MASK
-from faster_isnet.data.masks import Boxes, Segments, grow, read_mask
+from faster_isnet.data.masks import Boxes, Foreground, Segments, grow, read_mask
 
 quick = settings(max_examples=30, deadline=None)
 small_masks = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
@@ -23,28 +24,69 @@ def tensor(mask: np.ndarray) -> torch.Tensor:
 
 class TestFiles:
     @quick
-    @given(mask=small_masks, high=st.sampled_from([1, 128, 255, 2**15, 2**16 - 1]))
+    @given(mask=small_masks, high=st.sampled_from([1, 2, 100, 128, 255, 2**15, 2**16 - 1]))
     def test_foreground_values_of_any_type(self, tmp_path_factory, mask, high):
         path = tmp_path_factory.mktemp("mask") / "mask.png"
-        # Beside 1 there must be nothing else, and no foreground at all is no question of type.
         dtype = np.uint8 if high < 256 else np.uint16
         Image.fromarray(mask.astype(dtype) * dtype(high)).save(path)
         read = read_mask(path)
         assert read.dtype == torch.float32
         assert torch.equal(read, tensor(mask))
 
-    @pytest.mark.parametrize(
-        ("values", "foreground"),
-        [
-            ([0, 1], [0, 1]),
-            ([0, 127, 128], [0, 0, 1]),
-            ([0, 1, 255], [0, 0, 1]),
-            ([0, 100], [0, 0]),
-        ],
-    )
-    def test_the_rule(self, tmp_path, values, foreground):
-        Image.fromarray(np.array([values], dtype=np.uint8)).save(tmp_path / "a.png")
-        assert read_mask(tmp_path / "a.png").tolist() == [[foreground]]
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32, np.float32])
+    def test_one_value_besides_0_is_foreground_in_every_type(self, tmp_path, dtype):
+        for value in (2, 100, 255):
+            tifffile.imwrite(tmp_path / "a.tif", np.array([[0, value]], dtype=dtype))
+            assert read_mask(tmp_path / "a.tif").tolist() == [[[0, 1]]]
+
+    @pytest.mark.parametrize("values", [[0, 1, 2, 3], [0, 127, 128], [0, 1, 255], [1, 2]])
+    def test_several_values_are_refused_or_chosen_from(self, tmp_path, values):
+        path = tmp_path / "a.png"
+        Image.fromarray(np.array([values], dtype=np.uint8)).save(path)
+        listed = ", ".join(map(str, values))
+        cures = rf"mask_foreground: \[{values[-1]}\].*mask_threshold: {values[-1] / 2:g}"
+        with pytest.raises(ValueError, match=rf"a.png' holds the values {listed}, .*{cures}"):
+            read_mask(path)
+        chosen = read_mask(path, Foreground(values=(values[-1],)))[0, 0].tolist()
+        assert chosen == [float(value == values[-1]) for value in values]
+        above = read_mask(path, Foreground(threshold=1))[0, 0].tolist()
+        assert above == [float(value > 1) for value in values]
+
+    @pytest.mark.parametrize("mode", ["P", "RGB"])
+    def test_colours_that_differ_are_labels(self, tmp_path, mode):
+        labels = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), "P")
+        labels.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+        labels.convert(mode).save(tmp_path / "a.png")
+        with pytest.raises(ValueError, match=r"a.png' holds the values .*\(128, 0, 0\)"):
+            read_mask(tmp_path / "a.png")
+        second = Foreground(values=(2,))
+        if mode == "P":
+            assert read_mask(tmp_path / "a.png", second).tolist() == [[[0, 0, 1]]]
+        else:
+            with pytest.raises(ValueError, match=r"a.png' is in colour"):
+                read_mask(tmp_path / "a.png", second)
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf, -1.0])
+    def test_values_that_are_none(self, tmp_path, bad):
+        tifffile.imwrite(tmp_path / "a.tif", np.array([[0, bad]], dtype=np.float32))
+        with pytest.raises(ValueError, match=r"a.tif' holds"):
+            read_mask(tmp_path / "a.tif")
+
+    def test_a_mask_that_is_transparency_alone_is_not_empty(self, tmp_path):
+        pixels = np.zeros((2, 2, 4), dtype=np.uint8)
+        pixels[0, :, 3] = 255
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        with pytest.raises(ValueError, match=r"a.png.*transparency differs.*save it in grey"):
+            read_mask(tmp_path / "a.png")
+        pixels[0, :, 0] = 255
+        Image.fromarray(pixels).save(tmp_path / "a.png")
+        assert read_mask(tmp_path / "a.png").tolist() == [[[1, 1], [0, 0]]]
+
+    def test_one_way_to_choose(self):
+        with pytest.raises(ValueError, match=r"mask_foreground is \[1\] and mask_threshold 5"):
+            Foreground((1,), 5)
+        with pytest.raises(ValueError, match="mask_foreground is empty"):
+            Foreground(())
 
     def test_one_channel_of_a_colour_suffices(self, tmp_path):
         red = np.zeros((2, 2, 3), dtype=np.uint8)

@@ -113,7 +113,74 @@ def test_boxes(tmp_path, suffix):
     ]
 
 
+def test_missing_values_as_pandas_writes_them_are_missing(tmp_path):
+    missing = ["nan", "NaN", "None", "<NA>", "NaT", ""]
+    path = write(
+        tmp_path,
+        image=[f"{i}.png" for i in range(7)],
+        label=["cat", *missing],
+        mask=["m.png", *missing],
+        group=["p", *missing],
+    )
+    samples, names = from_table(path)
+    assert names == ["cat"]
+    assert {(s.label, s.mask, s.group) for s in samples[1:]} == {(None, None, None)}
+
+
+def test_groups_and_labels_that_read_the_same_are_one(tmp_path):
+    path = write(tmp_path, image=["a.png", "b.png"], label=["x", " x"], group=["p1", " p1"])
+    samples, names = from_table(path)
+    assert names == ["x"]
+    assert {s.group for s in samples} == {"p1"}
+    composed, decomposed = "K\u00e4se", "Ka\u0308se"
+    path = write(tmp_path, image=["a.png", "b.png"], label=[composed, decomposed])
+    assert from_table(path)[1] == [composed]
+
+
 class TestFaults:
+    @pytest.mark.parametrize(
+        "rows",
+        [
+            "0,a.png,cat,m.png",
+            "a.png,cat,m.png,",
+            "a.png,cat,m.png\nb.png,dog,n.png,x",
+            "a.png,m.png",
+        ],
+    )
+    def test_a_row_with_more_or_fewer_cells_than_the_header(self, tmp_path, rows):
+        path = tmp_path / "table.csv"
+        path.write_text(f"image,label,mask\n{rows}\n")
+        line = 1 + len(rows.splitlines())
+        cells = len(rows.splitlines()[-1].split(","))
+        with pytest.raises(
+            ValueError, match=rf"table.csv.*line {line} has {cells} cells, but the header 3"
+        ):
+            from_table(path)
+
+    def test_a_quote_that_is_not_closed(self, tmp_path):
+        path = tmp_path / "table.csv"
+        path.write_text('image,label\n"a.png,cat\nb.png,dog\n')
+        with pytest.raises(ValueError, match=r"cannot read the table .*table.csv"):
+            from_table(path)
+
+    def test_two_columns_of_one_name(self, tmp_path):
+        path = tmp_path / "table.csv"
+        path.write_text("image,label,label\na.png,cat,dog\n")
+        with pytest.raises(ValueError, match=r"table.csv.*header is \['image', 'label', 'label'\]"):
+            from_table(path)
+
+    @pytest.mark.parametrize("labels", [["1", "1.0"], ["True", "true"], ["Cat", "cat"]])
+    def test_labels_that_differ_only_in_how_they_are_written(self, tmp_path, labels):
+        path = write(tmp_path, image=["a.png", "b.png"], label=labels)
+        with pytest.raises(ValueError, match=r"classes of .*table.csv.*write them the same"):
+            from_table(path)
+        assert from_table(path, class_names=labels)[1] == labels
+
+    def test_groups_that_differ_only_in_how_they_are_written(self, tmp_path):
+        path = write(tmp_path, image=["a.png", "b.png"], label=["x", "y"], group=["7", "7.0"])
+        with pytest.raises(ValueError, match=r"groups of .*table.csv.* '7' and '7.0' differ only"):
+            from_table(path)
+
     def test_no_table(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"no table .*gone.csv.*correct its name"):
             from_table(tmp_path / "gone.csv")

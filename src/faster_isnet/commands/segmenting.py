@@ -8,7 +8,14 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, image_files, parameters
-from faster_isnet.data import Sample, add_mask_folder, from_table, list_images
+from faster_isnet.data import (
+    Foreground,
+    ImageData,
+    Sample,
+    add_mask_folder,
+    from_table,
+    list_images,
+)
 from faster_isnet.segmentation import (
     SegmenterSettings,
     fit_segmenter,
@@ -45,6 +52,7 @@ def _fit_parser() -> CommandParser:
         "if some belong together, such as a patient's",
     )
     add("--masks", type=Path, help="a folder of masks named as the images are")
+    parser.add_parameters(ImageData, only=("mask_foreground", "mask_threshold"), group=False)
     add("--out", type=Path, default=Path("segmenter"), help="folder of the segmenter")
     parser.add_class_arguments(SegmenterSettings, "settings")
     return parser
@@ -70,6 +78,7 @@ def _fit(options: Namespace) -> None:
         options.out,
         settings,
         [sample.group for sample in samples],
+        Foreground.of(options.mask_foreground, options.mask_threshold),
     )
     held_out = len(found["held_out"])
     print(f"Dice {found['dice']:.3f}, IoU {found['iou']:.3f} on {held_out} held-out images")

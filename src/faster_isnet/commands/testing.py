@@ -20,6 +20,8 @@ from faster_isnet.reporting import text_table, write_evaluation_page
 
 FOLDER = "test"
 REPORT = "report.html"
+_GO_ON = ("skip_unreadable", "allow_duplicates")
+_OF_SOURCE = ("root", "fields", "masks", "mask_foreground", "mask_threshold")
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -64,12 +66,12 @@ def parser() -> CommandParser:
         "--source",
         type=Path,
         help="other images: a folder of class folders, a table (.csv, .parquet) or HDF5 (default: "
-        "the run's own); the next three are of these",
+        "the run's own); the next five are of these",
     )
-    parser.add_parameters(ImageData, only=("root", "fields", "masks"), group=False)
+    parser.add_parameters(ImageData, only=_OF_SOURCE, group=False)
     add("--out", type=Path, help="folder (default: RUN/test, or RUN/test-SOURCE)")
     add("--name", type=str, help="what to call the run in tables (default: its folder's name)")
-    parser.add_parameters(ImageData, only=("skip_unreadable",), group=False)
+    parser.add_parameters(ImageData, only=_GO_ON, group=False)
     parser.add_parameters(EvaluationSettings, skip=("resamples",))
     add(
         "--resamples",
@@ -89,7 +91,7 @@ def _run_folder(run: Path) -> Path:
 
 def _own_data(options: Namespace, folder: Path) -> ImageData:
     """Return the data that the run was trained with."""
-    for name in ("root", "masks", "fields"):
+    for name in _OF_SOURCE:
         if options[name] is not None:
             raise ValueError(f"--{name} is for images from elsewhere; name them with --source")
     config = _data_config(folder)
@@ -97,7 +99,8 @@ def _own_data(options: Namespace, folder: Path) -> ImageData:
         raise FileNotFoundError(
             f"there is no {folder / CONFIG}, which would say what to test on; name it: --source"
         )
-    config["skip_unreadable"] |= options.skip_unreadable
+    for name in _GO_ON:
+        config[name] = config.get(name, False) or options[name]
     parser = ArgumentParser()
     parser.add_class_arguments(ImageData, "data")
     data: ImageData = parser.instantiate_classes(parser.parse_object({"data": config})).data
@@ -112,12 +115,14 @@ def _external_data(options: Namespace, bundle: ModelBundle, folder: Path) -> Ima
         options.root,
         options.fields,
         options.masks,
+        mask_foreground=options.mask_foreground,
+        mask_threshold=options.mask_threshold,
         class_names=list(bundle.class_names),
         task=bundle.task,
         size=(size[0], size[1]),
         channels=channels,
         mask_margin=_data_config(folder).get("mask_margin", 0.0),
-        skip_unreadable=options.skip_unreadable,
+        **{name: options[name] for name in _GO_ON},
     )
 
 

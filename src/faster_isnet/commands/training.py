@@ -25,7 +25,10 @@ from faster_isnet.training.options_of_0_1 import NEW_NAMES, split_model_options
 
 log = logging.getLogger(__name__)
 
-SHORT = {"--skip-unreadable": "--data.skip_unreadable=true"}
+SHORT = {
+    "--skip-unreadable": "--data.skip_unreadable=true",
+    "--allow-duplicates": "--data.allow_duplicates=true",
+}
 """What messages advise, as the parser has it."""
 ISNET = "faster_isnet.methods.isnet.method.ISNetMethod"
 _METHOD_OPTIONS = ("--method", "--method.class_path", "--method.help")
@@ -188,6 +191,8 @@ class RunCLI(LightningCLI):
     def before_fit(self) -> None:
         """Look at all data before anything is trained or written."""
         self.datamodule.setup()
+        if self.model.method.needs_masks():
+            check_masks(self.datamodule)
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Make the trainer, whose curves go to the run's folder, a new one each time."""
@@ -201,6 +206,34 @@ class RunCLI(LightningCLI):
             *([progress_bar()] if bar else ()),
         ]
         return super().instantiate_trainer(logger=loggers, **kwargs)
+
+
+def check_masks(data: ImageData) -> None:
+    """Check that training images have masks; warn if some have none.
+
+    Raises
+    ------
+    ValueError
+        If none has.
+    """
+    masked = data.findings.masked("train")
+    total = sum(sample.split == "train" for sample in data.findings.samples)
+    if not masked:
+        raise ValueError(
+            f"none of the {total} training images has a mask, without which this method trains a "
+            "standard classifier; name masks (--data.masks), draw some and let faster-isnet "
+            "segment make the others, or train without on purpose: --method standard, or "
+            "--method.loss.heatmap_weight 0"
+        )
+    if masked < total:
+        log.warning(
+            "\nWARNING: only %d of %d training images (%d %%) have a mask.\n"
+            "The others train the classification alone, and teach the network to use the "
+            "background: with masks for\na fifth of the images, an ISNet used a planted mark as "
+            "much as a standard classifier did. Make masks for all\n(faster-isnet segment), and "
+            "test without the bias before you rely on it.\n",
+            *(masked, total, 100 * masked // total),
+        )
 
 
 def best_checkpoint(run_folder: Path) -> Path:

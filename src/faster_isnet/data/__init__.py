@@ -13,7 +13,7 @@ from faster_isnet.data.folders import add_mask_folder, from_folders, list_images
 from faster_isnet.data.hdf5 import from_hdf5
 from faster_isnet.data.image_data import ImageData, ImageSet
 from faster_isnet.data.images import read_image
-from faster_isnet.data.masks import Boxes, Segments, grow, read_mask
+from faster_isnet.data.masks import Boxes, Foreground, MaskFile, Segments, grow, read_mask
 from faster_isnet.data.planting import PlantedDataset, Planting
 from faster_isnet.data.sample_tables import from_table
 from faster_isnet.data.samples import Sample
@@ -28,9 +28,11 @@ __all__ = [
     "BiasedDigitsData",
     "Boxes",
     "Findings",
+    "Foreground",
     "ImageData",
     "ImageDataset",
     "ImageSet",
+    "MaskFile",
     "PlantedDataset",
     "Planting",
     "Sample",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from torch import Tensor
 
@@ -31,6 +33,11 @@ class Findings:
         none), and, if there are classes, without a label.
     duplicates, near_duplicates
         Pairs of names from different splits with the same pixels, or nearly the same picture.
+    contradictions
+        Pairs of names with the same pixels and different labels, in any split.
+    shared_groups
+        Numbers of groups that two splits share, by the splits' names. Groups of additional data may
+        be those of the others, or only be called the same.
     """
 
     samples: list[Sample]
@@ -41,17 +48,22 @@ class Findings:
     unlabelled: list[str] = field(default_factory=list)
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     near_duplicates: list[tuple[str, str]] = field(default_factory=list)
+    contradictions: list[tuple[str, str]] = field(default_factory=list)
+    shared_groups: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
         """Numbers of usable samples by split and class."""
-        return {
-            split or "no split": {
-                name: sum(c in classes_of(sample) for sample in members)
-                for c, name in enumerate(self.class_names)
-            }
-            for split, members in self._by_split.items()
-        }
+        found = {}
+        for split, members in self._by_split.items():
+            of_class = Counter(c for sample in members for c in classes_of(sample))
+            found[split or "no split"] = {n: of_class[c] for c, n in enumerate(self.class_names)}
+        return found
+
+    def masked(self, split: str) -> int:
+        """Count the usable samples of a split that have a mask with foreground."""
+        without = {*self.without_mask, *self.empty_masks}
+        return sum(s.split == split and s.name not in without for s in self.samples)
 
     @property
     def _by_split(self) -> dict[str | None, list[Sample]]:
@@ -63,12 +75,13 @@ class Findings:
     def __str__(self) -> str:
         """Return a table of counts by class and split, and lists of the findings."""
         width = max(map(len, ["images", *self.class_names]))
-        rows = {name: [of[name] for of in self.counts.values()] for name in self.class_names}
+        counts = self.counts
+        rows = {name: [of[name] for of in counts.values()] for name in self.class_names}
         rows["images"] = [len(members) for members in self._by_split.values()]
-        lines = ["".join([" " * width, *(split.rjust(10) for split in self.counts)])]
+        lines = ["".join([" " * width, *(split.rjust(10) for split in counts)])]
         for name, cells in rows.items():
             lines.append("".join([name.ljust(width), *(str(cell).rjust(10) for cell in cells)]))
-        masked = len(self.samples) - len(self.without_mask)
+        masked = len(self.samples) - len(self.without_mask) - len(self.empty_masks)
         lines.append(f"{masked} of {len(self.samples)} images have a mask")
         for what, items in (
             ("left out, since they cannot be used", list(self.unusable.values())),
@@ -76,14 +89,23 @@ class Findings:
             ("without a label", self.unlabelled),
             ("pairs of different splits with the same pixels", _joined_names(self.duplicates)),
             ("pairs of different splits that look the same", _joined_names(self.near_duplicates)),
+            ("pairs with the same pixels and different labels", _joined_names(self.contradictions)),
         ):
             if items:
                 lines.append(f"{len(items)} {what}:\n{_bullet_list(items)}")
+        for (one, other), count in self.shared_groups.items():
+            lines.append(
+                f"{count} groups are in both {one!r} and {other!r}; if they are the same patients, "
+                f"for example, what is measured on {other!r} is not of unseen ones"
+            )
         return "\n".join(lines)
 
 
 def check_samples(
-    samples: Iterable[Sample], class_names: Sequence[str], skip_unreadable: bool = False
+    samples: Iterable[Sample],
+    class_names: Sequence[str],
+    skip_unreadable: bool = False,
+    allow_duplicates: bool = False,
 ) -> Findings:
     """Read and check all images and masks once.
 
@@ -95,12 +117,16 @@ def check_samples(
         Names of the classes.
     skip_unreadable
         Leave out unusable samples instead of raising an error.
+    allow_duplicates
+        Report images with the same pixels in different splits, or with different labels, instead of
+        raising an error.
 
     Raises
     ------
     ValueError
-        If there are unusable samples and ``skip_unreadable`` is off; the message lists up to ten of
-        them with the reasons.
+        If there are unusable samples and ``skip_unreadable`` is off, or the same pixels in several
+        splits or with several labels and ``allow_duplicates`` is off; the message lists up to ten
+        of them.
     """
     samples = list(samples)
     summaries = map_samples(samples, _summarise)
@@ -123,9 +149,16 @@ def check_samples(
     usable = [sample for sample, _ in readable]
     hashes = [summary.pixel_hash for _, summary in readable]
     near: dict[bool, list[tuple[str, str]]] = {True: [], False: []}  # by whether pixels are equal
+    contradictions = []
     for i, j in near_pairs([summary.perceptual_hash for _, summary in readable]):
+        same, pair = hashes[i] == hashes[j], (usable[i].name, usable[j].name)
         if usable[i].split != usable[j].split:
-            near[hashes[i] == hashes[j]].append((usable[i].name, usable[j].name))
+            near[same].append(pair)
+        labels = {usable[i].label, usable[j].label} - {None}
+        if same and len(labels) > 1:
+            contradictions.append(pair)
+    if not allow_duplicates:
+        _refuse_duplicates(near[True], contradictions)
     return Findings(
         samples=usable,
         class_names=list(class_names),
@@ -135,7 +168,39 @@ def check_samples(
         unlabelled=[sample.name for sample in usable if class_names and sample.label is None],
         duplicates=near[True],
         near_duplicates=near[False],
+        contradictions=contradictions,
+        shared_groups=_shared_groups(usable),
     )
+
+
+def _refuse_duplicates(
+    duplicates: Sequence[tuple[str, str]], contradictions: Sequence[tuple[str, str]]
+) -> None:
+    """Raise an error if there are any."""
+    if contradictions:
+        raise ValueError(
+            f"{len(contradictions)} pairs of images have the same pixels and different labels:\n"
+            f"{_bullet_list(_joined_names(contradictions))}\n"
+            "Leave out one of each, or go on with all: --allow-duplicates"
+        )
+    if duplicates:
+        raise ValueError(
+            f"{len(duplicates)} pairs of images in different splits have the same pixels, so what "
+            f"is tested on was trained on:\n{_bullet_list(_joined_names(duplicates))}\n"
+            "Leave out one of each, keep them in one split (keep_near_duplicates_together), or go "
+            "on with all: --allow-duplicates"
+        )
+
+
+def _shared_groups(samples: Iterable[Sample]) -> dict[tuple[str, str], int]:
+    groups: dict[str, set[str]] = {}
+    for sample in samples:
+        if sample.group is not None:
+            groups.setdefault(sample.split or "no split", set()).add(sample.group)
+    shared = {
+        (one, other): len(groups[one] & groups[other]) for one, other in combinations(groups, 2)
+    }
+    return {pair: count for pair, count in shared.items() if count}
 
 
 @dataclass(frozen=True)

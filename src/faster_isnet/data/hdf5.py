@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from faster_isnet.data.images import Pixels, unit_tensor
-from faster_isnet.data.masks import binary_tensor
+from faster_isnet.data.dicom import Pixels
+from faster_isnet.data.images import unit_tensor
+from faster_isnet.data.masks import EITHER_OF_TWO, Foreground
 from faster_isnet.data.samples import Sample
 
 if TYPE_CHECKING:
@@ -38,11 +39,14 @@ class Hdf5Entry:
         Name of a data set ``[N, H, W]``, ``[N, C, H, W]`` or ``[N, H, W, C]``, C 1 or 3.
     index
         In 0..N − 1.
+    foreground
+        Of masks: which values are foreground.
     """
 
     path: Path
     dataset: str
     index: int
+    foreground: Foreground = EITHER_OF_TWO
 
     def __str__(self) -> str:
         """Return the file, the data set and the index."""
@@ -54,7 +58,7 @@ class Hdf5Entry:
 
     def read_mask(self, size: tuple[int, int]) -> Tensor:
         """Read the mask, ``[1, H, W]`` in {0, 1}, by the rule for mask files."""
-        return binary_tensor(self._read_pixels())
+        return self.foreground.mask(self._read_pixels(), str(self))
 
     def _read_pixels(self) -> Pixels:
         with _open(self.path) as file:

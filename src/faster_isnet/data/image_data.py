@@ -21,9 +21,10 @@ from faster_isnet.data.dataset import Augmentation, ImageDataset, Item
 from faster_isnet.data.dataset_report import Findings, check_samples
 from faster_isnet.data.duplicates import group_near_duplicates
 from faster_isnet.data.folders import add_mask_folder
+from faster_isnet.data.masks import Foreground
 from faster_isnet.data.planting import PlantedDataset, Planting
 from faster_isnet.data.samples import SPLITS, Sample, classes_of
-from faster_isnet.data.sources import read_samples, task_of
+from faster_isnet.data.sources import choose_foreground, read_samples, task_of
 from faster_isnet.data.splits import DEFAULT_FRACTIONS, split
 
 ImageSet = ImageDataset | PlantedDataset
@@ -62,6 +63,11 @@ class ImageData(LightningDataModule):
         Side of the images, or H and W.
     channels
         3 or 1.
+    mask_foreground
+        Values of masks that are foreground, for label maps: ``[1, 3]``. By default 0 is background
+        and the one other value foreground; see :func:`~faster_isnet.data.masks.read_mask`.
+    mask_threshold
+        Number that values of the foreground are above, for masks with intermediate values.
     mask_margin
         Distance by which masks are dilated, in pixels at ``size``.
     augmentation
@@ -82,6 +88,8 @@ class ImageData(LightningDataModule):
         Treat nearly identical images as one group, so that they are in one split.
     skip_unreadable
         Leave out samples that cannot be read, instead of raising an error.
+    allow_duplicates
+        Go on although images have the same pixels in different splits, or with different labels.
     workers
         Number of processes for each loader. 0 reads in the main process.
     seed
@@ -122,6 +130,8 @@ class ImageData(LightningDataModule):
         test_sources: dict[str, Path] | None = None,
         size: int | tuple[int, int] = 224,
         channels: int = 3,
+        mask_foreground: list[float] | None = None,
+        mask_threshold: float | None = None,
         mask_margin: float = 0.0,
         augmentation: Augmentation | None = Augmentation(),  # noqa: B008 (it is frozen)
         planting: Planting | None = None,
@@ -130,6 +140,7 @@ class ImageData(LightningDataModule):
         fractions: dict[str, float] | None = None,
         keep_near_duplicates_together: bool = False,
         skip_unreadable: bool = False,
+        allow_duplicates: bool = False,
         workers: int = 0,
         seed: int = 0,
     ) -> None:
@@ -149,6 +160,7 @@ class ImageData(LightningDataModule):
         self.test_sources = test_sources or {}
         self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
         self.channels = channels
+        self.foreground = Foreground.of(mask_foreground, mask_threshold)
         self.mask_margin = mask_margin
         self.augmentation = augmentation
         self.planting = planting
@@ -157,6 +169,7 @@ class ImageData(LightningDataModule):
         self.fractions = fractions or dict(DEFAULT_FRACTIONS)
         self.keep_near_duplicates_together = keep_near_duplicates_together
         self.skip_unreadable = skip_unreadable
+        self.allow_duplicates = allow_duplicates
         self.workers = int(check_range("workers", workers, 0))
         self.seed = int(check_range("seed", seed, 0))
 
@@ -193,7 +206,9 @@ class ImageData(LightningDataModule):
         samples = split(samples, self.fractions, self.seed, self.class_names)
         for name, source in (self.val_sources | self.test_sources).items():
             samples += self._read_additional(name, source)
-        findings = check_samples(samples, self.class_names, self.skip_unreadable)
+        findings = check_samples(
+            samples, self.class_names, self.skip_unreadable, self.allow_duplicates
+        )
         _print(findings)
         return findings
 
@@ -269,7 +284,7 @@ class ImageData(LightningDataModule):
             samples = add_mask_folder(samples, self._image_folder, self.masks)
         if self.coco is not None:
             samples = from_coco(self.coco, samples, self.coco_categories)
-        return samples, class_names
+        return choose_foreground(samples, self.foreground), class_names
 
     @property
     def _image_folder(self) -> Path:
@@ -293,6 +308,7 @@ class ImageData(LightningDataModule):
             raise ValueError(f"additional data are called {name!r}; give them the name of a file")
         fields = None if Path(source).is_dir() else self.fields
         samples, _ = read_samples(source, None, fields, self.class_names, self.task)
+        samples = choose_foreground(samples, self.foreground)
         return [replace(sample, split=name) for sample in samples]
 
     def _dataset(self, name: str) -> ImageDataset:

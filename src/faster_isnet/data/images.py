@@ -1,26 +1,33 @@
-"""Read images as float tensors in [0, 1]: PNG, JPEG and TIFF of 8 or 16 bits, and DICOM."""
+"""Read images as float tensors in [0, 1]: PNG, JPEG, TIFF and others of 8 or 16 bits, and DICOM."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import png
 import tifffile
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-Pixels = npt.NDArray[Any]
+from faster_isnet.data.dicom import DICOM_SUFFIXES, Pixels, read_dicom, read_stored_dicom
 
-DICOM_SUFFIXES = (".dcm", ".dicom")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", *DICOM_SUFFIXES)
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".jp2"),
+    *DICOM_SUFFIXES,
+)
 
-_FORMATS = ("PNG", "JPEG", "TIFF")
-_ORIENTATION, _BITS, _PHOTOMETRIC = 274, 258, 262  # TIFF's tags; EXIF shares the first
+_FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "JPEG2000")
+_ORIENTATION, _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 274, 258, 262, 339  # TIFF's tags
+_TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MOST_CHANNELS = 4  # RGB and alpha
+_SIGNED = 2  # a value of the tag _SAMPLE_FORMAT
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # values of the tag _PHOTOMETRIC
 
 
@@ -34,7 +41,8 @@ def read_image(path: str | Path) -> Tensor:
     Parameters
     ----------
     path
-        A PNG, JPEG or TIFF file with one page, or DICOM (``.dcm``, ``.dicom``) with one frame.
+        A PNG, JPEG, TIFF, WebP, BMP or JPEG 2000 file with one page, or DICOM (``.dcm``,
+        ``.dicom``) with one frame.
 
     Returns
     -------
@@ -69,10 +77,38 @@ def read_pixels(path: str | Path) -> Pixels:
 
     Otherwise like :func:`read_image`. DICOM is scaled to [0, 1], except for colour images.
     """
-    path = Path(path)
-    read = _read_dicom if path.suffix.lower() in DICOM_SUFFIXES else _read_picture
+    return _read(Path(path), _read_picture, read_dicom)
+
+
+def read_stored_pixels(path: str | Path, palette_indices: bool = False) -> Pixels:
+    """Read the values of a file as they are stored, for masks.
+
+    Parameters
+    ----------
+    path
+        As in :func:`read_image`.
+    palette_indices
+        Return the indices of a palette instead of its colours.
+
+    Raises
+    ------
+    FileNotFoundError, ImportError
+        As :func:`read_image` does.
+    ValueError
+        If the file cannot be read; if its colours are all the same, while its transparency differs;
+        or if it is DICOM with inverted values (MONOCHROME1).
+    """
+    read = partial(_read_mask_picture, palette_indices=palette_indices)
+    return _read(Path(path), read, read_stored_dicom)
+
+
+def _read(
+    path: Path, read_picture: Callable[[Path], Pixels], read_dicom: Callable[[Path], Pixels]
+) -> Pixels:
+    if path.exists() and not path.is_file():  # a pipe would wait for ever
+        raise ValueError(f"{str(path)!r} is not a file; name one, or leave it out")
     try:
-        return read(path)
+        return (read_dicom if path.suffix.lower() in DICOM_SUFFIXES else read_picture)(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"there is no file {str(path)!r}; correct its name, or the folder that it starts from"
@@ -99,7 +135,7 @@ def unit_tensor(pixels: Pixels, where: str) -> Tensor:
     Raises
     ------
     ValueError
-        If they are of another type, or floats outside of [0, 1].
+        If they are of another type, not finite, or floats outside of [0, 1].
     """
     kind = pixels.dtype.kind
     if kind not in "buf":
@@ -110,7 +146,12 @@ def unit_tensor(pixels: Pixels, where: str) -> Tensor:
     unit = torch.from_numpy(pixels.astype(np.float32))
     if kind == "u":
         unit = unit / float(np.iinfo(pixels.dtype).max)
-    if kind == "f" and not bool(((unit >= 0) & (unit <= 1)).all()):  # in this form NaN is refused
+    if not bool(unit.isfinite().all()):
+        raise ValueError(
+            f"{where!r} holds NaN or infinite values; replace them by a value that an empty pixel "
+            "has, such as 0"
+        )
+    if kind == "f" and not bool(((unit >= 0) & (unit <= 1)).all()):
         raise ValueError(
             f"{where!r} holds floats in [{pixels.min():g}, {pixels.max():g}]; scale them to [0, 1]"
         )
@@ -121,10 +162,8 @@ def unit_tensor(pixels: Pixels, where: str) -> Tensor:
 def _read_picture(path: Path) -> Pixels:
     # From memory, since Pillow memory-maps uncompressed TIFF, and then rotates it wrongly.
     content = path.read_bytes()
-    with Image.open(BytesIO(content), formats=_FORMATS) as image:
-        if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
-            raise ValueError("it has several pages; save each as a file of its own")
-        if _is_deep_colour(content, image):
+    with _opened(content) as image:
+        if image is None or _is_deep_colour(content, image):
             return _read_deep_colour(content, image)
         upright = ImageOps.exif_transpose(image)
         if upright.mode in ("LA", "La"):
@@ -136,9 +175,47 @@ def _read_picture(path: Path) -> Pixels:
             return pixels.astype(np.uint16)  # older versions of Pillow read 16 bits as int32
         if pixels.dtype.kind == "u" and pixels.dtype.itemsize == 2:
             pixels = pixels.astype(np.uint16)  # in native byte order
-            if _tags(image).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts 8 bits only
-                pixels = np.iinfo(np.uint16).max - pixels
-        return pixels
+        return _in_declared_type(pixels, image)
+
+
+def _read_mask_picture(path: Path, palette_indices: bool) -> Pixels:
+    content = path.read_bytes()
+    with _opened(content) as image:
+        if palette_indices and image is not None and image.mode == "P":
+            return np.asarray(ImageOps.exif_transpose(image))
+        alpha = None if image is None or "A" not in image.getbands() else image.getchannel("A")
+        is_transparent = alpha is not None and len(np.unique(np.asarray(alpha))) > 1
+    pixels = _read_picture(path)
+    if is_transparent and bool((pixels == pixels[:1, :1]).all()):
+        raise ValueError("its transparency differs, but not its colours; save it in grey, without")
+    return pixels
+
+
+@contextmanager
+def _opened(content: bytes) -> Iterator[Image.Image | None]:
+    """Open an image; ``None`` for TIFF of a kind that Pillow does not know."""
+    try:
+        image: Image.Image | None = Image.open(BytesIO(content), formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        if not content.startswith(_TIFF_BEGINS):
+            raise ValueError(f"it is none of {', '.join(_FORMATS)}") from error
+        image = None
+    with nullcontext() if image is None else image:
+        if image is not None and getattr(image, "n_frames", 1) > 1:
+            raise ValueError("it has several pages; save each as a file of its own")
+        yield image
+
+
+def _in_declared_type(pixels: Pixels, image: Image.Image) -> Pixels:
+    """Correct what Pillow passes over in TIFF: signs, and white as 0 beyond 8 bits."""
+    tags = _tags(image)
+    is_signed = _SIGNED in np.atleast_1d(tags.get(_SAMPLE_FORMAT, 1))
+    if pixels.dtype == np.uint8 and is_signed:
+        return pixels.view(np.int8)
+    if pixels.dtype == np.int32 and not is_signed and tags.get(_BITS) == (32,):
+        pixels = pixels.view(np.uint32)
+    is_inverted = tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+    return _inverted(pixels) if is_inverted and pixels.dtype != np.uint8 else pixels
 
 
 def _tags(image: Image.Image) -> dict[int, Any]:
@@ -146,18 +223,23 @@ def _tags(image: Image.Image) -> dict[int, Any]:
 
 
 def _is_deep_colour(content: bytes, image: Image.Image) -> bool:
-    """Return whether an image has several channels of over 8 bits: Pillow reduces them to 8."""
+    """Return whether Pillow drops part of an image: over 8 bits in colour, or over 4 channels."""
     if image.format == "PNG":
         bits, colour = content[24:26]  # at fixed positions in the PNG header
         return bits == 16 and colour > 0
     bits_by_channel = _tags(image).get(_BITS, (8,))
-    return len(bits_by_channel) > 1 and max(bits_by_channel) > 8
+    is_deep = len(bits_by_channel) > 1 and max(bits_by_channel) > 8
+    return is_deep or len(bits_by_channel) > _MOST_CHANNELS
 
 
-def _read_deep_colour(content: bytes, image: Image.Image) -> Pixels:
-    if image.getexif().get(_ORIENTATION, 1) != 1:
+def _read_deep_colour(content: bytes, image: Image.Image | None) -> Pixels:
+    """Read what Pillow does not: several channels of over 8 bits, and floats in colour."""
+    if image is not None and image.getexif().get(_ORIENTATION, 1) != 1:
         raise ValueError("it has 16 bits a channel and lies on its side; save it upright")
-    pixels = _read_deep_png(content) if image.format == "PNG" else _read_deep_tiff(content)
+    is_png = image is not None and image.format == "PNG"
+    pixels = _read_deep_png(content) if is_png else _read_deep_tiff(content)
+    if pixels.ndim == 2:
+        return pixels
     return (
         pixels[..., :3] if pixels.shape[2] > 2 else pixels[..., 0]
     )  # of 2 or 4 channels, the last is alpha
@@ -172,48 +254,26 @@ def _read_deep_png(content: bytes) -> Pixels:
 def _read_deep_tiff(content: bytes) -> Pixels:
     with tifffile.TiffFile(BytesIO(content)) as file:
         page = file.pages.first
-        if page.photometric not in (_BLACK_IS_ZERO, _RGB):
+        if len(file.pages) > 1:
+            raise ValueError("it has several pages; save each as a file of its own")
+        if _ORIENTATION in page.tags and page.tags[_ORIENTATION].value != 1:
+            raise ValueError("it lies on its side; save it upright")
+        if page.photometric not in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB):
             raise ValueError(f"its colours are {page.photometric!r}; save it as RGB")
         pixels: Pixels = page.asarray()
-        return np.moveaxis(pixels, 0, -1) if page.axes.startswith("S") else pixels
+        if page.axes.startswith("S"):
+            pixels = np.moveaxis(pixels, 0, -1)
+        channels = pixels.shape[2] if pixels.ndim == 3 else 1
+        if channels > (_MOST_CHANNELS if page.photometric == _RGB else 3):
+            raise ValueError(
+                f"it has {channels} channels, but an image has 1 or 3, and alpha; save those that "
+                "are to be seen"
+            )
+        return _inverted(pixels) if page.photometric == _WHITE_IS_ZERO else pixels
 
 
-def _read_dicom(path: Path) -> Pixels:
-    try:
-        import pydicom
-        from pydicom.pixels.processing import apply_color_lut
-    except ImportError as error:
-        raise ImportError(
-            f"to read {str(path)!r} install pydicom: pip install 'faster-isnet[dicom]'"
-        ) from error
-    dataset = pydicom.dcmread(path)
-    if int(dataset.get("NumberOfFrames") or 1) > 1:
-        raise ValueError("it has several frames; save each as a file of its own")
-    pixels: Pixels = dataset.pixel_array
-    interpretation = dataset.PhotometricInterpretation
-    if interpretation == "PALETTE COLOR":
-        return apply_color_lut(pixels, dataset)[..., :3]
-    if not interpretation.startswith("MONOCHROME"):
-        return pixels  # pydicom has converted it to RGB
-    unit = _windowed(pixels, dataset)
-    return 1 - unit if interpretation == "MONOCHROME1" else unit
-
-
-def _windowed(pixels: Pixels, dataset: Any) -> Pixels:
-    """Apply the modality and VOI transformations (DICOM PS3.3 C.11.1 and C.11.2), to [0, 1]."""
-    from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
-
-    values = apply_voi_lut(apply_modality_lut(pixels, dataset), dataset).astype(np.float64)
-    if dataset.get("VOILUTSequence"):
-        low, high = 0.0, 2.0 ** dataset.VOILUTSequence[0].LUTDescriptor[2] - 1
-    elif dataset.get("WindowWidth") is not None:
-        # Outputs of pydicom for values far outside of the window are the ends of its range.
-        centre, width = (
-            np.atleast_1d(np.asarray(dataset[name].value, dtype=np.float64))[0]
-            for name in ("WindowCenter", "WindowWidth")
-        )
-        low, high = apply_voi_lut(centre + np.array([-100, 100]) * width, dataset)
-    else:
-        low, high = values.min(), values.max()
-    unit: Pixels = (values - low) / max(high - low, np.finfo(np.float64).tiny)
-    return unit.clip(0, 1)
+def _inverted(pixels: Pixels) -> Pixels:
+    """Return pixels whose 0 is white with 0 as black."""
+    if pixels.dtype.kind == "i":
+        return pixels  # without a range there is nothing to invert; images of it are refused
+    return (np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1) - pixels

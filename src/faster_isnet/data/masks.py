@@ -14,22 +14,150 @@ from pycocotools import mask as coco
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from faster_isnet.data.images import Pixels, read_pixels
+from faster_isnet.data.dicom import Pixels
+from faster_isnet.data.images import read_stored_pixels
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height in pixels, from the image's top left corner."""
+_MOST_LISTED = 8
 
 
-def read_mask(path: str | Path) -> Tensor:
+@dataclass(frozen=True)
+class Foreground:
+    """Choose which pixel values of a mask are foreground.
+
+    Parameters
+    ----------
+    values
+        These values are foreground, all others background. ``None`` for the default: 0 is
+        background, and the one other value foreground.
+    threshold
+        Values above it are foreground; of colours, the largest channel counts.
+
+    Raises
+    ------
+    ValueError
+        If both are given, or ``values`` are empty.
+
+    Examples
+    --------
+    >>> labels = np.array([[0, 1, 2, 3]], dtype=np.uint8)
+    >>> Foreground(values=(1, 3)).mask(labels, "labels.png")
+    tensor([[[0., 1., 0., 1.]]])
+    """
+
+    values: tuple[float, ...] | None = None
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that at most one is given."""
+        if self.values is not None and self.threshold is not None:
+            raise ValueError(
+                f"mask_foreground is {list(self.values)} and mask_threshold {self.threshold:g}; "
+                "give one of them"
+            )
+        if self.values is not None and not self.values:
+            raise ValueError("mask_foreground is empty; name a value of the foreground, such as 1")
+
+    @classmethod
+    def of(
+        cls, mask_foreground: Sequence[float] | None, mask_threshold: float | None
+    ) -> Foreground:
+        """Create it from options as users write them."""
+        values = None if mask_foreground is None else tuple(mask_foreground)
+        return cls(values, mask_threshold)
+
+    def mask(self, pixels: Pixels, where: str) -> Tensor:
+        """Convert pixels ``[H, W]`` or ``[H, W, C]`` to a mask.
+
+        Parameters
+        ----------
+        pixels
+            Values as the file has them.
+        where
+            Name of the mask for error messages.
+
+        Returns
+        -------
+        Tensor
+            ``[1, H, W]`` float32 in {0, 1}.
+
+        Raises
+        ------
+        ValueError
+            If a value is negative or not finite; ``values`` are given for a mask in colour; or
+            neither is given and there are several values, or colours, besides 0.
+        """
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            raise ValueError(f"{where!r} holds NaN or infinite values; write 0 in the background")
+        if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+            pixels = pixels[..., 0]
+        if self.threshold is not None:
+            grey = pixels.max(2) if pixels.ndim == 3 else pixels
+            foreground = grey > self.threshold
+        elif self.values is not None:
+            foreground = self._listed(pixels, where, self.values)
+        else:
+            foreground = _other_than_zero(pixels, where)
+        return torch.from_numpy(foreground.astype(np.float32))[None]
+
+    @staticmethod
+    def _listed(pixels: Pixels, where: str, values: tuple[float, ...]) -> Pixels:
+        if pixels.ndim == 3:
+            raise ValueError(
+                f"{where!r} is in colour, but mask_foreground {list(values)} names "
+                "values of one channel; save it in grey or with a palette"
+            )
+        return np.isin(pixels, values)
+
+
+def _other_than_zero(pixels: Pixels, where: str) -> Pixels:
+    """Return what is not 0, if that is one value or colour."""
+    if pixels.ndim == 3:
+        colours = np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0)
+        foreground: Pixels = np.asarray(pixels.any(2))
+        found = [tuple(colour.tolist()) for colour in colours]
+        several = sum(map(any, found)) > 1
+        cure = (
+            "name the indices of the foreground, if it has a palette (mask_foreground: [1, 3]), or "
+            "the number that the largest channel is above (mask_threshold: 127)"
+        )
+    else:
+        values = np.unique(pixels)
+        foreground = np.asarray(pixels != 0)
+        found = values.tolist()
+        several = bool(np.count_nonzero(values) > 1 or (values < 0).any())
+        cure = (
+            f"name those of the foreground (mask_foreground: [{found[-1]}]), or a number that they "
+            f"are above (mask_threshold: {found[-1] / 2:g})"
+        )
+    if several:
+        shown = ", ".join(map(str, found[:_MOST_LISTED]))
+        more = f", … {found[-1]} ({len(found)} in all)" if len(found) > _MOST_LISTED else ""
+        raise ValueError(
+            f"{where!r} holds the values {shown}{more}, where a mask has 0 and one other; {cure}"
+        )
+    return foreground
+
+
+EITHER_OF_TWO = Foreground()
+"""0 is background and the one other value foreground."""
+
+
+def read_mask(path: str | Path, foreground: Foreground = EITHER_OF_TWO) -> Tensor:
     """Read a mask from an image file.
 
-    Foreground are values above half of the range of the file's type (above 127 for 8 bits), or
-    above 0 if the file has only zeros and ones. In colour files, one channel suffices.
+    By default 0 is background and the one other value, whatever it is, foreground; in files in
+    colour (with a palette, too) black is background and the one other colour foreground.
 
     Parameters
     ----------
     path
-        A file in a format that :func:`~faster_isnet.data.images.read_image` supports.
+        A file in a format that :func:`~faster_isnet.data.images.read_image` supports. DICOM's
+        values are taken as they are stored, without window or rescaling.
+    foreground
+        Which values are foreground, for label maps and masks with intermediate values (JPEG, or
+        resized with interpolation). Of a file with a palette, ``values`` are the palette's indices.
 
     Returns
     -------
@@ -38,21 +166,38 @@ def read_mask(path: str | Path) -> Tensor:
 
     Raises
     ------
-    FileNotFoundError, ValueError, ImportError
+    FileNotFoundError, ImportError
         As :func:`~faster_isnet.data.images.read_image` does.
+    ValueError
+        If the file cannot be read, or has other values, see :meth:`Foreground.mask`; the message
+        lists them.
     """
-    return binary_tensor(read_pixels(path))
+    pixels = read_stored_pixels(path, palette_indices=foreground.values is not None)
+    return foreground.mask(pixels, str(path))
 
 
-def binary_tensor(pixels: Pixels) -> Tensor:
-    """Convert pixels ``[H, W]`` or ``[H, W, C]`` to a mask, by the rule of :func:`read_mask`."""
-    grey = pixels.max(2) if pixels.ndim == 3 else pixels
-    is_integer = grey.dtype.kind in "iu"
-    if is_integer and grey.max() > 1:
-        foreground = grey > np.iinfo(grey.dtype).max // 2
-    else:
-        foreground = grey > (0 if is_integer else 0.5)
-    return torch.from_numpy(foreground.astype(np.float32))[None]
+@dataclass(frozen=True)
+class MaskFile:
+    """Describe a mask by its file and its values of the foreground.
+
+    Attributes
+    ----------
+    path
+        The file.
+    foreground
+        See :func:`read_mask`.
+    """
+
+    path: Path
+    foreground: Foreground
+
+    def __str__(self) -> str:
+        """Return the path."""
+        return str(self.path)
+
+    def read_mask(self, size: tuple[int, int]) -> Tensor:
+        """Read the mask, see :func:`read_mask`; ``size`` is ignored."""
+        return read_mask(self.path, self.foreground)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +12,11 @@ import pandas as pd
 
 from faster_isnet.common.checks import TASKS, check_choice
 from faster_isnet.data.masks import Boxes
-from faster_isnet.data.samples import SPLITS, Sample, class_index
+from faster_isnet.data.samples import SPLITS, Sample, check_distinct, class_index
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 _LABEL_SEPARATOR = "|"
+_MISSING = ("nan", "NaN", "None", "<NA>", "NaT")  # as pandas writes missing values
 
 
 def from_table(
@@ -33,7 +36,8 @@ def from_table(
     Parameters
     ----------
     path
-        A ``.csv`` or ``.parquet`` file. Empty cells are missing values.
+        A ``.csv`` or ``.parquet`` file. Empty cells are missing values, and so are ``nan``,
+        ``NaN``, ``None``, ``<NA>`` and ``NaT``, as pandas writes them.
     root
         Folder that relative paths start from. By default the table's folder.
     image
@@ -63,8 +67,9 @@ def from_table(
     FileNotFoundError
         If there is no such table.
     ValueError
-        If it cannot be read, is empty, lacks a column, or a cell is invalid. Row numbers in
-        messages start with 1, below the header.
+        If it cannot be read, is empty, lacks a column, has a row with more or fewer cells than the
+        header, a cell is invalid, or labels or groups differ only in how they are written (``1``
+        and ``1.0``). Row numbers in messages start with 1, below the header.
     """
     path = Path(path)
     root = path.parent if root is None else Path(root)
@@ -80,6 +85,7 @@ def from_table(
                 f"{str(path)!r} has no column {column!r}, it has {', '.join(map(repr, table))}; "
                 "say which it is, or add it"
             )
+    table = _stripped(table, [image, mask, *boxes])
     rows = [f"row {row} of {str(path)!r}" for row in range(1, len(table) + 1)]
     indices: list[int | tuple[int, ...] | None] = [None] * len(table)
     if isinstance(label, str):
@@ -88,6 +94,10 @@ def from_table(
         names, indices = _binary_labels(table[label_columns], rows, class_names)
     else:
         names = list(class_names or ())
+    if class_names is None:
+        check_distinct(names, f"classes of {str(path)!r}")
+    if group in table:
+        check_distinct(table[group].unique(), f"groups of {str(path)!r}", fold=_whole_number)
     samples = [
         Sample(
             root / _required(cells[image], f"the image in {row}"),
@@ -108,8 +118,7 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise FileNotFoundError(f"there is no table {str(path)!r}; correct its name")
     try:
         if path.suffix.lower() == ".csv":
-            # As strings, to keep leading zeros, such as in patient 007.
-            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+            table = _read_csv(path)
         else:
             # Arrow's types, since pandas turns integers with missing values into floats.
             table = pd.read_parquet(path, dtype_backend="pyarrow")
@@ -121,6 +130,36 @@ def _read_table(path: Path) -> pd.DataFrame:
         ) from error
     if table.empty:
         raise ValueError(f"the table {str(path)!r} has no rows below its header; add some")
+    return table
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV file; pandas would shift rows that have a cell more than the header."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, strict=True)
+        header = next(rows, [])
+        if not header or len(set(header)) < len(header):
+            raise ValueError(f"its header is {header}; give each column a name of its own")
+        cells = []
+        for row in rows:
+            if row and len(row) != len(header):
+                raise ValueError(
+                    f"line {rows.line_num} has {len(row)} cells, but the header {len(header)}: "
+                    f"{','.join(row)[:80]!r}; quote cells with commas in them, and delete commas "
+                    "at the end"
+                )
+            if row:
+                cells.append(row)
+    return pd.DataFrame(cells, columns=header, dtype=str)
+
+
+def _stripped(table: pd.DataFrame, paths: Sequence[str]) -> pd.DataFrame:
+    """Make cells that read the same equal, but for paths; empty those of missing values."""
+    for column in table:
+        cells = table[column].where(~table[column].isin(_MISSING), "")
+        if column not in paths:
+            cells = cells.map(lambda cell: unicodedata.normalize("NFC", cell.strip()))
+        table[column] = cells
     return table
 
 
@@ -163,6 +202,11 @@ def _named_labels(
 def _by_value(name: str) -> tuple[float, str]:
     # Integers first, by value, then names.
     return (float(name) if name.isdecimal() else float("inf"), name)
+
+
+def _whole_number(name: str) -> str:
+    # Not 007 and 7, which are different patients.
+    return name.removesuffix(".0")
 
 
 def _binary_labels(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -96,6 +97,13 @@ def _rows_and_columns(size: Sequence[int]) -> str:
     return f"{size[0]} rows of {size[1]} pixels"
 
 
+def _folded(name: str) -> object:
+    try:
+        return float(name)
+    except ValueError:
+        return unicodedata.normalize("NFC", name.strip()).casefold()
+
+
 def class_index(name: str, class_names: Sequence[str], where: str) -> int:
     """Look up the index of a class.
 
@@ -105,6 +113,43 @@ def class_index(name: str, class_names: Sequence[str], where: str) -> int:
         If it is not among ``class_names``; the message contains ``where`` it was found.
     """
     return list(class_names).index(check_choice(f"class of {where}:", name, class_names))
+
+
+def check_distinct(
+    names: Iterable[str], what: str, fold: Callable[[str], object] = _folded
+) -> None:
+    """Check that no two names are one, written in two ways.
+
+    Parameters
+    ----------
+    names
+        The names.
+    what
+        What they are, for the message.
+    fold
+        What is equal for two ways to write a name; by default its number, or its letters whatever
+        their case.
+
+    Raises
+    ------
+    ValueError
+        If two names are one.
+
+    Examples
+    --------
+    >>> check_distinct(["cat", "dog", "Cat"], "classes")
+    Traceback (most recent call last):
+    ...
+    ValueError: classes 'cat' and 'Cat' differ only in how they are written; write them the same
+    """
+    known: dict[object, str] = {}
+    for name in names:
+        first = known.setdefault(fold(name), name)
+        if first != name:
+            raise ValueError(
+                f"{what} {first!r} and {name!r} differ only in how they are written; write them "
+                "the same"
+            )
 
 
 def classes_of(sample: Sample) -> list[int]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from faster_isnet.common.checks import TASKS, check_choice
 from faster_isnet.data.folders import from_folders
-from faster_isnet.data.hdf5 import HDF5_SUFFIXES, from_hdf5
+from faster_isnet.data.hdf5 import HDF5_SUFFIXES, Hdf5Entry, from_hdf5
+from faster_isnet.data.masks import Foreground, MaskFile
 from faster_isnet.data.sample_tables import TABLE_SUFFIXES, from_table
 from faster_isnet.data.samples import SPLITS, Sample
 
@@ -97,6 +98,17 @@ def _read_source(
 def task_of(samples: Sequence[Sample]) -> str:
     """Return ``"multilabel"`` if labels are a 0 or 1 for each class, else ``"multiclass"``."""
     return TASKS[any(isinstance(sample.label, tuple) for sample in samples)]
+
+
+def choose_foreground(samples: Iterable[Sample], foreground: Foreground) -> list[Sample]:
+    """Set which values are foreground in masks from files and HDF5; others have none."""
+    return [replace(sample, mask=_with_foreground(sample.mask, foreground)) for sample in samples]
+
+
+def _with_foreground(mask: Any, foreground: Foreground) -> Any:
+    if isinstance(mask, Path):
+        return MaskFile(mask, foreground)
+    return replace(mask, foreground=foreground) if isinstance(mask, Hdf5Entry) else mask
 
 
 def _read_splits(

@@ -141,6 +141,10 @@ class Method(Recorded, nn.Module, ABC):
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state` returned."""
 
+    def needs_masks(self) -> bool:
+        """Whether a training without a single mask would not be this method's; by default no."""
+        return False
+
     def reads_masks(self) -> bool:
         """Whether the masks of the next batch are used, and must be valid."""
         return True

@@ -22,6 +22,7 @@ from faster_isnet.common.environment import machine
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import progress_bar
 from faster_isnet.data.dataset import fit_image
+from faster_isnet.data.masks import EITHER_OF_TWO, Foreground, MaskFile
 from faster_isnet.data.samples import Sample
 from faster_isnet.data.splits import split
 from faster_isnet.segmentation.segmenter import Segmenter, save_segmenter
@@ -41,6 +42,7 @@ def fit_segmenter(
     out: str | Path,
     settings: SegmenterSettings = _DEFAULTS,
     groups: Sequence[str | None] | None = None,
+    foreground: Foreground = EITHER_OF_TWO,
 ) -> dict[str, Any]:
     """Train a segmenter, evaluate it on held-out images, and write it to files.
 
@@ -59,6 +61,8 @@ def fit_segmenter(
         Settings of the segmenter and its training.
     groups
         Group of each pair, such as a patient, to keep together; ``None`` for a separate group.
+    foreground
+        Which values of the masks are foreground, see :func:`~faster_isnet.data.read_mask`.
 
     Returns
     -------
@@ -82,7 +86,7 @@ def fit_segmenter(
         If segmentation-models-pytorch is not installed.
     """
     started = time.perf_counter()
-    trained_on, held_out = _split_held_out(_samples_of_pairs(pairs, groups), settings)
+    trained_on, held_out = _split_held_out(_samples_of_pairs(pairs, groups, foreground), settings)
     for sample in held_out:
         _read_pair(sample)  # so that unreadable files raise before training
     with isolate_rng():
@@ -187,7 +191,9 @@ def _train(network: nn.Module, dataset: _TrainingPairs, settings: SegmenterSetti
 
 
 def _samples_of_pairs(
-    pairs: Sequence[tuple[Path, Path]], groups: Sequence[str | None] | None
+    pairs: Sequence[tuple[Path, Path]],
+    groups: Sequence[str | None] | None,
+    foreground: Foreground,
 ) -> list[Sample]:
     groups = [None] * len(pairs) if groups is None else groups
     if len(groups) != len(pairs):
@@ -197,7 +203,7 @@ def _samples_of_pairs(
         path = Path(image).resolve()
         if path in samples:
             raise ValueError(f"{str(image)!r} occurs twice; give each image one mask")
-        samples[path] = Sample(Path(image), mask=Path(mask), group=group)
+        samples[path] = Sample(Path(image), mask=MaskFile(Path(mask), foreground), group=group)
     return list(samples.values())
 
 

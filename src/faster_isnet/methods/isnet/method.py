@@ -139,8 +139,7 @@ class ISNetMethod(Method):
 
     def callbacks(self) -> list[Callback]:
         """Return the calibration of C1 and C2, if they are needed and not known yet."""
-        weights = (self.loss.heatmap_weight, *self.heatmap_weight_schedule.values())
-        unknown = self.loss.cuts is None and any(weight > 0 for weight in weights)
+        unknown = self.loss.cuts is None and self.needs_masks()
         return [CutCalibration(self.calibration_epochs)] if unknown else []
 
     def state(self) -> dict[str, Any]:
@@ -151,6 +150,11 @@ class ISNetMethod(Method):
         """Restore C1 and C2 that were calibrated."""
         if "cuts" in state and self.loss.cuts is None:
             self.loss.cuts = Cuts.of(**state["cuts"])
+
+    def needs_masks(self) -> bool:
+        """Whether there is a heatmap loss in any epoch."""
+        weights = (self.loss.heatmap_weight, *self.heatmap_weight_schedule.values())
+        return any(weight > 0 for weight in weights)
 
     def reads_masks(self) -> bool:
         """Whether there is a heatmap loss."""
