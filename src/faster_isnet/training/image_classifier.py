@@ -118,6 +118,7 @@ class ImageClassifier(LitClassifier):
         """Return the arguments; built again it takes its weights from a file."""
         arguments = super().recipe_arguments()
         return arguments | {
+            "class_names": list(self.class_names),  # their order may be of a checkpoint
             "pretrained": False,
             "normalise": self._normalises,
             "method": self.method,
