@@ -45,7 +45,8 @@ from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.models.weight_files import read_checkpoint
 from faster_isnet.training.checkpoint_files import (
     AtomicCheckpointIO,
-    check_resumable,
+    check_complete,
+    check_same_optimizer,
     check_weights_fit,
     trained_class_names,
 )
@@ -263,8 +264,9 @@ class RunCLI(LightningCLI):
         if hasattr(self.trainer, "calibrate"):
             return  # an ISNet is measured on the weights of another method
         check_weights_fit(self.model, content, path)
+        check_complete(content, path, trains=self._trains)
         if self._trains:
-            check_resumable(content, path)
+            check_same_optimizer(self.model, content, path)
 
     def fit(self, **arguments: Any) -> None:
         """Look at all data before anything is trained or written, then train."""

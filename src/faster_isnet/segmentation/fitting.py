@@ -21,6 +21,7 @@ from torchvision import tv_tensors
 from faster_isnet.common.environment import machine
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import progress_bar
+from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.samples import Sample
 from faster_isnet.data.splits import split
@@ -94,7 +95,7 @@ def fit_segmenter(
     segmenter = Segmenter(network.eval(), settings, dataset.seen)
     scores = pd.DataFrame([_scores(segmenter, sample) for sample in held_out])
     out = Path(out)
-    write_atomically(out / HELD_OUT_TABLE, scores.to_csv(index=False).encode())
+    write_atomically(out / HELD_OUT_TABLE, safe_csv(scores))
     results = {
         "dice": float(scores["dice"].mean()),
         "iou": float(scores["iou"].mean()),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
 from faster_isnet.common.files import open_atomically
-from faster_isnet.common.recipes import ARGUMENTS
+from faster_isnet.common.recipes import ARGUMENTS, Recorded
+from faster_isnet.training.checkpoint_arguments import describe
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -44,8 +46,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        with open_atomically(path) as file:
-            torch.save(checkpoint, file)
+        try:
+            with open_atomically(path) as file:
+                torch.save(checkpoint, file)
+        except RuntimeError as error:
+            reason = error.__context__  # torch's writer hides what the file raised
+            if not isinstance(reason, OSError):
+                raise
+            raise OSError(reason.errno, reason.strerror, str(path)) from error
 
 
 def trained_class_names(content: Mapping[str, Any], path: str | Path) -> list[str]:
@@ -85,22 +93,76 @@ def check_weights_fit(model: nn.Module, content: Mapping[str, Any], path: str | 
         )
 
 
-def check_resumable(content: Mapping[str, Any], path: str | Path) -> None:
-    """Raise ``ValueError`` unless a checkpoint has all that a training goes on with."""
-    missing = [key for key, kind in _RESUMED.items() if not isinstance(content.get(key), kind)]
+def check_same_optimizer(model: Recorded, content: Mapping[str, Any], path: str | Path) -> None:
+    """Raise ``ValueError`` if a module has options that the checkpoint's optimiser would replace.
+
+    The state of an optimiser and of a schedule holds their options as well. Checkpoints of version
+    0.1 do not say with which options they were made.
+    """
+    before = (content.get("recipe") or {}).get(ARGUMENTS, {})
+    now = describe(model)["recipe"][ARGUMENTS]
+    for name in _KEPT_BY_OPTIMIZER:
+        if name in before and name in now and before[name] != now[name]:
+            raise ValueError(
+                f"{name} is {now[name]!r}, but a training that goes on from {str(path)!r} keeps its "
+                f"{before[name]!r}; leave the option as it was, or train a new run without "
+                "--ckpt_path"
+            )
+
+
+_KEPT_BY_OPTIMIZER = (
+    "optimizer",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "schedule",
+    "warmup_epochs",
+    "milestones",
+    "milestone_factor",
+)
+
+
+def check_complete(content: Mapping[str, Any], path: str | Path, *, trains: bool) -> None:
+    """Raise ``ValueError`` unless a checkpoint has all that Lightning reads of it.
+
+    Parameters
+    ----------
+    content, path
+        The checkpoint.
+    trains
+        Whether a training goes on from it.
+    """
+    wanted = _READ | (_RESUMED if trains else {})
+    missing = [key for key, fits in wanted.items() if not fits(content.get(key))]
     if missing:
         raise ValueError(
-            f"a training cannot go on from {str(path)!r}: it lacks {', '.join(missing)}, or they "
-            "are damaged; give another checkpoint of the run, or train anew without --ckpt_path"
+            f"{str(path)!r} lacks {', '.join(missing)}, or they are damaged, so that "
+            f"{'no training can go on from it' if trains else 'it cannot be loaded'}; give another "
+            "checkpoint of the run, or train anew without --ckpt_path"
         )
 
 
-_RESUMED = {
-    "epoch": int,
-    "global_step": int,
-    "loops": Mapping,
-    "optimizer_states": list,
-    "lr_schedulers": list,
+def _is_mappings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(each, Mapping) for each in value)
+
+
+def _has_loops(value: object) -> bool:
+    names = ("fit_loop", "validate_loop")
+    return isinstance(value, Mapping) and all(isinstance(value.get(n), Mapping) for n in names)
+
+
+_READ: dict[str, Callable[[object], bool]] = {
+    "pytorch-lightning_version": lambda v: isinstance(v, str) and bool(re.match(r"\d+\.\d+", v)),
+    "loops": _has_loops,
+    "callbacks": lambda v: v is None or isinstance(v, Mapping),
+    "random_states": lambda v: v is None or _is_mappings(v),
+    "method_state": lambda v: v is None or isinstance(v, Mapping),
+}
+_RESUMED: dict[str, Callable[[object], bool]] = {
+    "epoch": lambda v: isinstance(v, int),
+    "global_step": lambda v: isinstance(v, int),
+    "optimizer_states": _is_mappings,
+    "lr_schedulers": _is_mappings,
 }
 
 
