@@ -7,13 +7,12 @@ from pathlib import Path
 
 import lightning
 
+from faster_isnet.commands.run_folder import CALIBRATION
 from faster_isnet.commands.training import RunCLI
 from faster_isnet.data import ImageData
 from faster_isnet.methods.isnet.calibration import calibrate
 from faster_isnet.methods.isnet.network import ISNet
 from faster_isnet.training.image_classifier import ImageClassifier
-
-CALIBRATION = "calibration.json"
 
 
 def run(words: Sequence[str]) -> None:

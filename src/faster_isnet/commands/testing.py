@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,13 @@ from jsonargparse import ArgumentParser, Namespace
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, parameters
 from faster_isnet.commands.model_bundle import ModelBundle
-from faster_isnet.commands.training import CHECKPOINTS, CONFIG, best_checkpoint
-from faster_isnet.data import ImageData, ImageSet
+from faster_isnet.commands.run_folder import (
+    CONFIG,
+    best_checkpoint,
+    recorded_division,
+    run_folder,
+)
+from faster_isnet.data import Division, ImageData, ImageSet, Planting, Sample
 from faster_isnet.evaluation.evaluator import EvaluationSettings, Evaluator
 from faster_isnet.evaluation.saved_evaluation import METRICS, SavedEvaluation, save_evaluation
 from faster_isnet.reporting import text_table, write_evaluation_page
@@ -29,9 +35,10 @@ def run(arguments: Sequence[str]) -> None:
     options = parser().parse_args(list(arguments[1:]))
     started = time.perf_counter()
     checkpoint = options.run if options.run.is_file() else best_checkpoint(options.run)
-    folder = _run_folder(options.run)
+    folder = run_folder(options.run)
     bundle = ModelBundle.from_checkpoint(checkpoint)
     data = _external_data(options, bundle, folder) if options.source else _own_data(options, folder)
+    data.match_classes(bundle.class_names)
     sets = _test_sets(data, options.source)
     settings = EvaluationSettings(**parameters(EvaluationSettings, options))
     names = list(bundle.class_names)
@@ -69,9 +76,15 @@ def parser() -> CommandParser:
         "the run's own); the next five are of these",
     )
     parser.add_parameters(ImageData, only=_OF_SOURCE, group=False)
+    add(
+        "--trained_images",
+        type=bool,
+        default=False,
+        help="test on images of --source although the run was trained on them",
+    )
     add("--out", type=Path, help="folder (default: RUN/test, or RUN/test-SOURCE)")
     add("--name", type=str, help="what to call the run in tables (default: its folder's name)")
-    parser.add_parameters(ImageData, only=_GO_ON, group=False)
+    parser.add_parameters(ImageData, only=("new_images", *_GO_ON), group=False)
     parser.add_parameters(EvaluationSettings, skip=("resamples",))
     add(
         "--resamples",
@@ -83,16 +96,10 @@ def parser() -> CommandParser:
     return parser
 
 
-def _run_folder(run: Path) -> Path:
-    if run.is_dir():
-        return run
-    return run.parent.parent if run.parent.name == CHECKPOINTS else run.parent
-
-
 def _own_data(options: Namespace, folder: Path) -> ImageData:
     """Return the data that the run was trained with."""
-    for name in _OF_SOURCE:
-        if options[name] is not None:
+    for name in (*_OF_SOURCE, "trained_images"):
+        if options[name] not in (None, False):
             raise ValueError(f"--{name} is for images from elsewhere; name them with --source")
     config = _data_config(folder)
     if not config:
@@ -101,16 +108,45 @@ def _own_data(options: Namespace, folder: Path) -> ImageData:
         )
     for name in _GO_ON:
         config[name] = config.get(name, False) or options[name]
+    config["new_images"] = options.new_images
+    config["division"] = recorded_division(folder) or config.get("division")
+    config["augmentation"] = None  # no training image is augmented, and the file may be anybody's
+    _check_plain(config.get("planting"), folder / CONFIG)
     parser = ArgumentParser()
     parser.add_class_arguments(ImageData, "data")
     data: ImageData = parser.instantiate_classes(parser.parse_object({"data": config})).data
     return data
 
 
+def _check_plain(planting: object, path: Path) -> None:
+    """Raise ``ValueError`` if a configuration would have another class than ours constructed."""
+    known = {field.name for field in fields(Planting)}
+    if planting is not None and not (isinstance(planting, dict) and planting.keys() <= known):
+        raise ValueError(
+            f"data.planting in {str(path)!r} is {planting!r}; test constructs nothing from a run's "
+            f"folder but marks with the options {', '.join(sorted(known))}; correct the file"
+        )
+
+
+def _check_unseen(samples: Sequence[Sample], division: Path | None) -> None:
+    """Raise ``ValueError`` if a run was trained on some of these images."""
+    if division is None:
+        return
+    trained = Division.load(division).trained_on(samples)
+    if trained:
+        raise ValueError(
+            f"the run was trained on {len(trained)} of these {len(samples)} images, for example "
+            f"{', '.join(trained[:5])}; leave them out, or test on them all the same: "
+            "--trained_images"
+        )
+
+
 def _external_data(options: Namespace, bundle: ModelBundle, folder: Path) -> ImageData:
     """Return other data, for a network that is there already."""
+    if options.new_images is not None:
+        raise ValueError("--new_images is of the run's own images; those of --source are all used")
     channels, *size = bundle.image_shape
-    return ImageData(
+    data = ImageData(
         {"test": options.source},
         options.root,
         options.fields,
@@ -124,6 +160,9 @@ def _external_data(options: Namespace, bundle: ModelBundle, folder: Path) -> Ima
         mask_margin=_data_config(folder).get("mask_margin", 0.0),
         **{name: options[name] for name in _GO_ON},
     )
+    if not options.trained_images:
+        _check_unseen(data.datasets["test"].samples, recorded_division(folder))
+    return data
 
 
 def _data_config(folder: Path) -> dict[str, Any]:
@@ -137,7 +176,10 @@ def _test_sets(data: ImageData, source: Path | None) -> dict[str, ImageSet]:
         return {source.stem: data.datasets["test"]}
     sets = {name: data.datasets[name] for name in data.test_dataloader()}
     if not sets:
-        raise ValueError("the run's data hold no images to test on; name others: --source")
+        raise ValueError(
+            "the run's data hold no images to test on; name others: --source; or if some were "
+            "added since the training: --new_images test"
+        )
     return sets
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from signal import SIGINT, SIGTERM
 from typing import Any
 
 import lightning
@@ -13,13 +16,40 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from faster_isnet.commands.arguments import CommandParser
+from faster_isnet.commands.run_folder import (
+    BEST,
+    CONFIG,
+    CURVES,
+    DIVISION,
+    LAST,
+    best_checkpoint,
+    check_unused,
+    checkpoint_folder,
+    how_to_go_on,
+    last_checkpoint,
+    only_writer,
+    recorded_division,
+    remove_run,
+    run_folder,
+)
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import progress_bar
 from faster_isnet.data import ImageData
 from faster_isnet.methods import Method, method_names
 from faster_isnet.methods.isnet.cuts import AUTO
+from faster_isnet.models.weight_files import read_checkpoint
+from faster_isnet.training.checkpoint_files import (
+    AtomicCheckpointIO,
+    check_complete,
+    check_same_optimizer,
+    check_weights_fit,
+    trained_class_names,
+)
 from faster_isnet.training.image_classifier import ImageClassifier
 from faster_isnet.training.options_of_0_1 import NEW_NAMES, split_model_options
 
@@ -32,7 +62,6 @@ SHORT = {
 """What messages advise, as the parser has it."""
 ISNET = "faster_isnet.methods.isnet.method.ISNetMethod"
 _METHOD_OPTIONS = ("--method", "--method.class_path", "--method.help")
-CHECKPOINTS, BEST, LAST, CONFIG = "checkpoints", "best", "last", "config.yaml"
 
 
 def run(words: Sequence[str]) -> None:
@@ -41,14 +70,19 @@ def run(words: Sequence[str]) -> None:
 
 
 class KeepConfig(SaveConfigCallback):
-    """Writes the configuration of a training into its folder."""
+    """Writes the configuration of a training into its folder.
+
+    How a training was continued is no part of it: the configuration is that of the whole run.
+    """
 
     def save_config(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str
     ) -> None:
         """Write it, if this is a training."""
         if stage == "fit":
-            text = self.parser.dump(self.config, skip_none=False)
+            config = self.config.clone()
+            config.ckpt_path, config.overwrite, config.data.new_images = None, False, None
+            text = self.parser.dump(config, skip_none=False)
             write_atomically(Path(self.config.out) / CONFIG, text.encode())
 
 
@@ -155,6 +189,12 @@ class RunCLI(LightningCLI):
         parser.add_argument(
             "--out", type=str, default="run", help="folder of the run (default: run)"
         )
+        parser.add_argument(
+            "--overwrite",
+            type=bool,
+            default=False,
+            help="of fit: replace an earlier run in the folder, and what was tested of it",
+        )
         parser.add_subclass_arguments(Method, "method")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -178,34 +218,115 @@ class RunCLI(LightningCLI):
         parser.link_arguments("method", "model.method", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Take the run's best checkpoint if what shall be judged is not named."""
+        """Find the checkpoint that is evaluated or trained on."""
         super().parse_arguments(parser, args)
-        command = self.config.subcommand
-        options = self.config[command]
-        if command != "fit" and options.ckpt_path is None:
-            options.ckpt_path = str(best_checkpoint(Path(options.out)))
+        options = self._options
+        out = Path(options.out)
+        if self._trains:
+            if options.ckpt_path == LAST:
+                options.ckpt_path = str(last_checkpoint(out))
+        elif options.overwrite:
+            raise ValueError(f"--overwrite is of fit; {self.config.subcommand} replaces no run")
+        if options.ckpt_path == BEST or (options.ckpt_path is None and not self._trains):
+            options.ckpt_path = str(best_checkpoint(out))
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: the options of a checkpoint do not replace those that the user gives."""
 
-    def before_fit(self) -> None:
-        """Look at all data before anything is trained or written."""
+    @property
+    def _options(self) -> Namespace:
+        options: Namespace = self.config[self.config.subcommand]
+        return options
+
+    @property
+    def _trains(self) -> bool:
+        return bool(self.config.subcommand == "fit")
+
+    def instantiate_classes(self) -> None:
+        """Construct data, model and trainer; the data are divided as the checkpoint's run was."""
+        options = self._options
+        self._division_of_run: Path | None = None
+        config = self.config
+        if options.ckpt_path is not None and options.data.division is None:
+            self._division_of_run = recorded_division(run_folder(Path(options.ckpt_path)))
+            config = self.config.clone()
+            config[config.subcommand].data.division = self._division_of_run
+        self.config_init = self.parser.instantiate_classes(config)
+        made = self.config_init[config.subcommand]
+        self.datamodule, self.model = made.data, made.model
+        self.trainer = self.instantiate_trainer()
+        if options.ckpt_path is not None:
+            self._compare_with_checkpoint(Path(options.ckpt_path))
+
+    def _compare_with_checkpoint(self, path: Path) -> None:
+        """Give the data's classes the order of the checkpoint's; raise if it does not fit."""
+        content = read_checkpoint(path)
+        names = trained_class_names(content, path)
+        self.datamodule.match_classes(names)
+        self.model.class_names = list(names)
+        if hasattr(self.trainer, "calibrate"):
+            return  # an ISNet is measured on the weights of another method
+        check_weights_fit(self.model, content, path)
+        check_complete(content, path, trains=self._trains)
+        if self._trains:
+            check_same_optimizer(self.model, content, path)
+
+    def fit(self, **arguments: Any) -> None:
+        """Look at all data before anything is trained or written, then train."""
+        out = Path(self._options.out)
+        writes = self.trainer.is_global_zero and not self._options.trainer.fast_dev_run
+        with only_writer(out) if writes else nullcontext():
+            if writes:
+                self._prepare_folder(out)
+            self._check_data()
+            try:
+                self.trainer.fit(**arguments)
+            except SystemExit as stop:  # so Lightning ends after SIGTERM and Ctrl-C
+                print(f"\nThe training was stopped. {how_to_go_on(out)}", file=sys.stderr)
+                terminated = isinstance(stop, SIGTERMException)
+                raise SystemExit(128 + (SIGTERM if terminated else SIGINT)) from stop
+
+    def _check_data(self) -> None:
         self.datamodule.setup()
         if self.model.method.needs_masks():
             check_masks(self.datamodule)
 
+    def _prepare_folder(self, out: Path) -> None:
+        """Refuse or remove an earlier run, and record the division of the data."""
+        options = self._options
+        goes_on_with = options.ckpt_path and run_folder(Path(options.ckpt_path)).resolve()
+        goes_on = goes_on_with == out.resolve()
+        if goes_on and options.overwrite:
+            raise ValueError(
+                f"--overwrite would remove {options.ckpt_path}, which --ckpt_path goes on from; "
+                "give one of them"
+            )
+        if not goes_on and not options.overwrite:
+            check_unused(out)
+        self._check_data()
+        if options.overwrite:
+            remove_run(out)
+        if options.ckpt_path is None or self.datamodule.division is not None:
+            self.datamodule.record_division().save(out / DIVISION)
+
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Make the trainer, whose curves go to the run's folder, a new one each time."""
         options = self.config_init[self.config_init.subcommand]
-        curves = CSVLogger(options.out, name="curves")
-        loggers = [curves, TensorBoardLogger(options.out, name="curves", version=curves.version)]
+        curves = CSVLogger(options.out, name=CURVES)
+        loggers = [curves, TensorBoardLogger(options.out, name=CURVES, version=curves.version)]
         chosen = any(isinstance(each, ProgressBar) for each in options.trainer.callbacks or ())
         bar = options.trainer.enable_progress_bar is not False and not chosen
         self.trainer_defaults["callbacks"] = [
             _last_checkpoint(options.out),
             *([progress_bar()] if bar else ()),
         ]
-        return super().instantiate_trainer(logger=loggers, **kwargs)
+        trainer = super().instantiate_trainer(logger=loggers, **kwargs)
+        # Others, such as those that share out a model, write their checkpoints themselves.
+        if isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            io = trainer.strategy.checkpoint_io
+            if type(io) is TorchCheckpointIO:
+                trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
 
 
 def check_masks(data: ImageData) -> None:
@@ -236,29 +357,16 @@ def check_masks(data: ImageData) -> None:
         )
 
 
-def best_checkpoint(run_folder: Path) -> Path:
-    """Return a run's best checkpoint.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it has none.
-    """
-    path = Path(_checkpoints(run_folder)) / f"{BEST}.ckpt"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no {path}; train first (faster-isnet fit --out {run_folder}), or name a "
-            "checkpoint with --ckpt_path"
-        )
-    return path
-
-
-def _last_checkpoint(run_folder: str | Path) -> ModelCheckpoint:
+def _last_checkpoint(run: str | Path) -> ModelCheckpoint:
     """Keep the last epoch, whatever it is worth: ``save_last`` of the other keeps the last best."""
     return ModelCheckpoint(
-        _checkpoints(run_folder), LAST, save_top_k=1, every_n_epochs=1, enable_version_counter=False
+        str(checkpoint_folder(run)),
+        LAST,
+        save_top_k=1,
+        every_n_epochs=1,
+        enable_version_counter=False,
     )
 
 
-def _checkpoints(run_folder: str | Path) -> str:
-    return str(Path(run_folder) / CHECKPOINTS)
+def _checkpoints(run: str | Path) -> str:
+    return str(checkpoint_folder(run))

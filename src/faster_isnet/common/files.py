@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
+
+_SUFFIX = ".tmp"
+_HOUR = 3600.0  # in seconds; no file takes as long to write
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
@@ -26,13 +35,64 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
     OSError
         If it cannot be written.
     """
+    with open_atomically(path) as file:
+        file.write(content)
+    return Path(path)
+
+
+@contextmanager
+def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that replaces ``path`` when the context ends without an error.
+
+    It is written beside ``path`` and is on the disk before it is renamed, so that ``path`` is the
+    old file or the new one, wherever the process is killed. What a killed process left beside it
+    is removed, after an hour.
+
+    Parameters
+    ----------
+    path
+        The file; missing folders are created.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written. The error names ``path``.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # In the same folder, since a rename is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}{_SUFFIX}")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:  # such as a full disk
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
-    return path
+    remove_leftovers(path.parent, path.name, older_than=_HOUR)
+
+
+def remove_leftovers(folder: Path, name: str | None = None, older_than: float = 0.0) -> None:
+    """Remove files that :func:`open_atomically` left when its process was killed.
+
+    Parameters
+    ----------
+    folder
+        Where to look, not in its folders; there may be none.
+    name
+        Of the file that was written; by default any.
+    older_than
+        Time since the last writing, in seconds. At 0, no other process may be writing.
+    """
+    written = "*" if name is None else escape(name)
+    for path in folder.glob(f".{written}.{'[0-9a-f]' * 32}{_SUFFIX}"):
+        try:
+            if time.time() - path.stat().st_mtime >= older_than:
+                path.unlink()
+        except FileNotFoundError:  # another process was faster
+            continue

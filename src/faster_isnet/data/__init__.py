@@ -8,6 +8,7 @@ from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset
 from faster_isnet.data.dataset_report import Findings, check_samples
 from faster_isnet.data.digits import BIASES, SOURCES, BiasedDigits, BiasedDigitsData
+from faster_isnet.data.division import Division, DivisionChanges
 from faster_isnet.data.duplicates import group_near_duplicates
 from faster_isnet.data.folders import add_mask_folder, from_folders, list_images
 from faster_isnet.data.hdf5 import from_hdf5
@@ -27,6 +28,8 @@ __all__ = [
     "BiasedDigits",
     "BiasedDigitsData",
     "Boxes",
+    "Division",
+    "DivisionChanges",
     "Findings",
     "Foreground",
     "ImageData",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +17,20 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, WeightedRandomSampler
 
-from faster_isnet.common.checks import check_range
+from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset, Item
 from faster_isnet.data.dataset_report import Findings, check_samples
+from faster_isnet.data.division import Division
 from faster_isnet.data.duplicates import group_near_duplicates
 from faster_isnet.data.folders import add_mask_folder
 from faster_isnet.data.masks import Foreground
 from faster_isnet.data.planting import PlantedDataset, Planting
-from faster_isnet.data.samples import SPLITS, Sample, classes_of
+from faster_isnet.data.samples import SPLITS, Sample, classes_of, relabel
 from faster_isnet.data.sources import choose_foreground, read_samples, task_of
 from faster_isnet.data.splits import DEFAULT_FRACTIONS, split
+
+log = logging.getLogger(__name__)
 
 ImageSet = ImageDataset | PlantedDataset
 _PLANTED_TESTS = {"test-biased": "biased", "test-deceiving": "deceiving"}
@@ -86,6 +91,14 @@ class ImageData(LightningDataModule):
         :func:`~faster_isnet.data.splits.split`.
     keep_near_duplicates_together
         Treat nearly identical images as one group, so that they are in one split.
+    division
+        A file of :meth:`~faster_isnet.data.division.Division.save`, such as a run's
+        ``division.json``: the images are divided as recorded there, and what differs from it is
+        named in a warning. ``None`` divides them anew.
+    new_images
+        With ``division``, the split of images that are not in it: ``"train"``, ``"val"`` or
+        ``"test"``. Images whose files have changed then keep the split that they had. ``None``
+        leaves both out.
     skip_unreadable
         Leave out samples that cannot be read, instead of raising an error.
     allow_duplicates
@@ -139,6 +152,8 @@ class ImageData(LightningDataModule):
         balanced: bool = False,
         fractions: dict[str, float] | None = None,
         keep_near_duplicates_together: bool = False,
+        division: Path | None = None,
+        new_images: str | None = None,
         skip_unreadable: bool = False,
         allow_duplicates: bool = False,
         workers: int = 0,
@@ -156,6 +171,7 @@ class ImageData(LightningDataModule):
         self.coco = coco
         self.coco_categories = coco_categories or []
         self._given_classes_and_task = class_names, task
+        self._own_classes: list[str] | None = None  # in the order of the data, if it is another
         self.val_sources = val_sources or {}
         self.test_sources = test_sources or {}
         self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
@@ -168,6 +184,15 @@ class ImageData(LightningDataModule):
         self.balanced = balanced
         self.fractions = fractions or dict(DEFAULT_FRACTIONS)
         self.keep_near_duplicates_together = keep_near_duplicates_together
+        self.division = None if division is None else Division.load(division)
+        if new_images is not None:
+            check_choice("split of new_images", new_images, SPLITS)
+            if self.division is None:
+                raise ValueError(
+                    f"new_images={new_images!r} is about images that a division lacks, but no "
+                    "division is given; name a run's division.json: division"
+                )
+        self.new_images = new_images
         self.skip_unreadable = skip_unreadable
         self.allow_duplicates = allow_duplicates
         self.workers = int(check_range("workers", workers, 0))
@@ -201,16 +226,65 @@ class ImageData(LightningDataModule):
     def findings(self) -> Findings:
         """Results of checking all data, by data set instead of split; printed once."""
         samples = self._samples_and_classes[0]
-        if self.keep_near_duplicates_together:
-            samples = group_near_duplicates(samples)
-        samples = split(samples, self.fractions, self.seed, self.class_names)
+        if self.division is None:
+            if self.keep_near_duplicates_together:
+                samples = group_near_duplicates(samples)
+            samples = split(samples, self.fractions, self.seed, self.class_names)
         for name, source in (self.val_sources | self.test_sources).items():
-            samples += self._read_additional(name, source)
+            samples = [*samples, *self._read_additional(name, source)]
+        if self.division is not None:
+            samples = self._divide_as_recorded(self.division, samples)
         findings = check_samples(
             samples, self.class_names, self.skip_unreadable, self.allow_duplicates
         )
         _print(findings)
         return findings
+
+    def _divide_as_recorded(self, division: Division, samples: list[Sample]) -> list[Sample]:
+        division.check_settings(self._division_settings)
+        samples, changes = division.apply(samples, self.class_names, self._folder, self.new_images)
+        if text := str(changes):
+            log.warning("The images are not those that the run was divided with.\n%s", text)
+        return samples
+
+    def record_division(self) -> Division:
+        """Record which image is in which data set, for the next time that the data are read.
+
+        With a division given, images that only it has are recorded, too.
+        """
+        now = Division.of(
+            self.findings.samples, self.class_names, self._folder, self._division_settings
+        )
+        return now if self.division is None else self.division.merged(now)
+
+    @property
+    def _division_settings(self) -> dict[str, object]:
+        names = ("fractions", "seed", "keep_near_duplicates_together")
+        return {name: getattr(self, name) for name in names}
+
+    def match_classes(self, class_names: Sequence[str]) -> None:
+        """Give the classes the indices that they have in a trained network.
+
+        Parameters
+        ----------
+        class_names
+            Names of the network's classes, by index.
+
+        Raises
+        ------
+        ValueError
+            If the data have other classes.
+        """
+        samples, own = self._samples_and_classes
+        if sorted(own) != sorted(class_names):
+            raise ValueError(
+                f"the data have the classes {own}, but the network was trained on "
+                f"{list(class_names)}; rename the data's classes, leave out or add what differs, "
+                "or train a new run on them"
+            )
+        if own != list(class_names):
+            self._own_classes = own
+            self._samples_and_classes = relabel(samples, own, class_names), list(class_names)
 
     @cached_property
     def datasets(self) -> dict[str, ImageSet]:
@@ -287,6 +361,13 @@ class ImageData(LightningDataModule):
         return choose_foreground(samples, self.foreground), class_names
 
     @property
+    def _folder(self) -> Path:
+        """The folder that recorded names are relative to."""
+        sources = self.source.values() if isinstance(self.source, dict) else [self.source]
+        folders = [each if each.is_dir() else each.parent for each in map(Path.absolute, sources)]
+        return self.root or Path(os.path.commonpath(folders))
+
+    @property
     def _image_folder(self) -> Path:
         if self.root is not None:
             return self.root
@@ -307,8 +388,9 @@ class ImageData(LightningDataModule):
         if Path(name).name != name:
             raise ValueError(f"additional data are called {name!r}; give them the name of a file")
         fields = None if Path(source).is_dir() else self.fields
-        samples, _ = read_samples(source, None, fields, self.class_names, self.task)
-        samples = choose_foreground(samples, self.foreground)
+        own = self._own_classes or self.class_names
+        samples, _ = read_samples(source, None, fields, own, self.task)
+        samples = choose_foreground(relabel(samples, own, self.class_names), self.foreground)
         return [replace(sample, split=name) for sample in samples]
 
     def _dataset(self, name: str) -> ImageDataset:

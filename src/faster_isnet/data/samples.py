@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -157,3 +157,25 @@ def classes_of(sample: Sample) -> list[int]:
     if isinstance(sample.label, tuple):
         return [index for index, applies in enumerate(sample.label) if applies]
     return [] if sample.label is None else [sample.label]
+
+
+def relabel(
+    samples: Sequence[Sample], class_names: Sequence[str], order: Sequence[str]
+) -> list[Sample]:
+    """Return samples with labels for the same classes in another order.
+
+    Parameters
+    ----------
+    samples
+        Labelled by index in ``class_names``.
+    class_names, order
+        The names by index, as they are and as they shall be; the same names.
+    """
+    position = {index: list(order).index(name) for index, name in enumerate(class_names)}
+
+    def label(old: int | tuple[int, ...] | None) -> int | tuple[int, ...] | None:
+        if isinstance(old, tuple):
+            return tuple(value for _, value in sorted((position[i], v) for i, v in enumerate(old)))
+        return None if old is None else position[old]
+
+    return [replace(sample, label=label(sample.label)) for sample in samples]

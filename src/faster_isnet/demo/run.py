@@ -29,6 +29,7 @@ from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.methods.isnet.network import VARIANTS, ISNet
 from faster_isnet.models import CONVNET, CONVNET_BLOCKS, build_backbone, check_backbone
+from faster_isnet.training.checkpoint_files import AtomicCheckpointIO
 from faster_isnet.training.lit_isnet import LitISNet
 
 log = logging.getLogger(__name__)
@@ -214,6 +215,7 @@ def train(
             CSVLogger(out, name="", version="csv"),
             TensorBoardLogger(out, name="", version=""),
         ],
+        plugins=[AtomicCheckpointIO()],
         enable_model_summary=False,
         log_every_n_steps=10,
     )

@@ -17,6 +17,7 @@ from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import TASKS, check_choice
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.logits import class_logits
+from faster_isnet.common.spreadsheets import original_cell, safe_csv
 
 _COLUMNS = ("name", "group", "task", "label")
 
@@ -110,7 +111,7 @@ class Predictions:
         table["label"] = [" ".join(map(str, np.atleast_1d(label))) for label in self.labels]
         for number, name in enumerate(self.class_names):
             table[f"probability of {name}"] = self.probabilities[:, number]
-        write_atomically(Path(path), table.to_csv(index=False).encode())
+        write_atomically(Path(path), safe_csv(table))
 
     @classmethod
     def load(cls, path: str | Path) -> Predictions:
@@ -131,9 +132,11 @@ class Predictions:
             of_classes = [str(c) for c in table.columns if c not in _COLUMNS]
             labels = np.array([[int(x) for x in cell.split()] for cell in table["label"]])
             multilabel = check_choice("task", table["task"].iloc[0], TASKS) == "multilabel"
-            groups = None if (table["group"] == "").all() else list(table["group"])
+            groups = (
+                None if (table["group"] == "").all() else list(table["group"].map(original_cell))
+            )
             return cls(
-                list(table["name"]),
+                list(table["name"].map(original_cell)),
                 labels if multilabel else labels[:, 0],
                 table[of_classes].to_numpy(np.float64),
                 [c.removeprefix("probability of ") for c in of_classes],

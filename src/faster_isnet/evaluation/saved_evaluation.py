@@ -10,6 +10,7 @@ from typing import Any
 
 from faster_isnet.common.environment import machine
 from faster_isnet.common.files import write_atomically
+from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.evaluation.evaluator import Evaluation, EvaluationSettings, Evaluator
 from faster_isnet.evaluation.json_format import (
     key_of,
@@ -155,7 +156,7 @@ def save_evaluation(
     for data, found in evaluations.items():
         found.predictions.save(_predictions_file(folder, data))
         if len(found.attention):
-            table = found.attention.rename(columns=key_of).to_csv(index=False).encode()
+            table = safe_csv(found.attention.rename(columns=key_of))
             write_atomically(folder / "attention" / f"{data}.csv", table)
         pictures = [
             _save_picture(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from faster_isnet.common.checks import check_choice, check_images, check_range
 from faster_isnet.common.files import write_atomically
+from faster_isnet.common.spreadsheets import safe_cell
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.plotting.heatmaps import class_name, explanation_figure, percent, png
 from faster_isnet.plotting.pictures import check_image
@@ -313,5 +314,5 @@ def _csv(rows: Sequence[ExplanationRow]) -> bytes:
     text = StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: safe_cell(value) for name, value in row.items()} for row in rows)
     return text.getvalue().encode()

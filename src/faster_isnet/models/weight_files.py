@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -162,9 +163,26 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         If it cannot be read without running code, or is no Lightning checkpoint.
     """
     content = _read_tensors(path, map_location)
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise ValueError(f"{path} is no Lightning checkpoint: it has no 'state_dict'")
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
+        raise ValueError(
+            f"{path} is no Lightning checkpoint: it has no weights as 'state_dict'; give a file of "
+            "RUN/checkpoints"
+        )
     return content
+
+
+@contextmanager
+def naming_damage(path: str | Path) -> Iterator[None]:
+    """Raise what goes wrong with a checkpoint's content as ``ValueError`` that names the file."""
+    try:
+        yield
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        raise ValueError(
+            f"{path} cannot be used ({type(error).__name__}: {error}); it is no checkpoint of "
+            "faster-isnet fit, or damaged: take another of RUN/checkpoints"
+        ) from error
 
 
 def _read_tensors(path: str | Path, map_location: Any = "cpu") -> object:

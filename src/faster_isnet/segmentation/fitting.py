@@ -21,6 +21,7 @@ from torchvision import tv_tensors
 from faster_isnet.common.environment import machine
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import progress_bar
+from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.masks import EITHER_OF_TWO, Foreground, MaskFile
 from faster_isnet.data.samples import Sample
@@ -98,7 +99,7 @@ def fit_segmenter(
     segmenter = Segmenter(network.eval(), settings, dataset.seen)
     scores = pd.DataFrame([_scores(segmenter, sample) for sample in held_out])
     out = Path(out)
-    write_atomically(out / HELD_OUT_TABLE, scores.to_csv(index=False).encode())
+    write_atomically(out / HELD_OUT_TABLE, safe_csv(scores))
     results = {
         "dice": float(scores["dice"].mean()),
         "iou": float(scores["iou"].mean()),

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
+from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.data.images import read_image
 from faster_isnet.segmentation.segmenter import Segmenter
 from faster_isnet.segmentation.shapes import Shape
@@ -116,7 +117,7 @@ def predict_masks(
     finally:  # list the masks that were written, also after an error
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         if rows:
-            write_atomically(out / MASK_TABLE, table.to_csv(index=False).encode())
+            write_atomically(out / MASK_TABLE, safe_csv(table))
     return table
 
 

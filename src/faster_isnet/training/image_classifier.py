@@ -17,7 +17,7 @@ from faster_isnet.methods import ISNetMethod, Method, Standard
 from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.models import build_backbone
-from faster_isnet.models.weight_files import read_checkpoint
+from faster_isnet.models.weight_files import naming_damage, read_checkpoint
 from faster_isnet.training.lit_classifier import LitClassifier
 from faster_isnet.training.options_of_0_1 import split_model_options
 from faster_isnet.training.schedules import OptimizerFactory, OptimizerName
@@ -118,6 +118,7 @@ class ImageClassifier(LitClassifier):
         """Return the arguments; built again it takes its weights from a file."""
         arguments = super().recipe_arguments()
         return arguments | {
+            "class_names": list(self.class_names),  # their order may be of a checkpoint
             "pretrained": False,
             "normalise": self._normalises,
             "method": self.method,
@@ -138,25 +139,26 @@ class ImageClassifier(LitClassifier):
             does.
         """
         content = read_checkpoint(checkpoint_path)
-        prefix = content.get("classifier_at", "net.backbone" if "cuts" in content else None)
-        if prefix is None:
-            return cls.load_from_checkpoint(checkpoint_path)
-        # What it was trained by does not matter, so no warning says that it is not kept.
-        arguments = cls._arguments_of(content, dict.fromkeys(_OF_TRAINING))
-        made = cls(**(arguments | {"method": Standard(), "task": arguments.get("task")}))
-        weights = {
-            key.removeprefix(f"{prefix}."): value
-            for key, value in content["state_dict"].items()
-            if key.startswith(f"{prefix}.")
-        }
-        made.deployed.load_state_dict(weights)
-        return made
+        with naming_damage(checkpoint_path):
+            prefix = content.get("classifier_at", "net.backbone" if "cuts" in content else None)
+            if prefix is None:
+                return cls.load_from_checkpoint(checkpoint_path)
+            # What it was trained by does not matter, so no warning says that it is not kept.
+            arguments = cls._arguments_of(content, dict.fromkeys(_OF_TRAINING))
+            made = cls(**(arguments | {"method": Standard(), "task": arguments.get("task")}))
+            weights = {
+                key.removeprefix(f"{prefix}."): value
+                for key, value in content["state_dict"].items()
+                if key.startswith(f"{prefix}.")
+            }
+            made.deployed.load_state_dict(weights)
+            return made
 
     @classmethod
     def _arguments_of(cls, content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         options = content.get("hyper_parameters")
         if "recipe" in content or not options:
-            return super()._arguments_of(content, given)
+            return _without_download(super()._arguments_of(content, given))
         model, method = split_model_options(options)
         loss = {CLASS: f"{ISNetLoss.__module__}.ISNetLoss", ARGUMENTS: method.pop("loss")}
         described = {
@@ -164,8 +166,19 @@ class ImageClassifier(LitClassifier):
             ARGUMENTS: {**method, "loss": loss},
         }
         model = {name: value for name, value in model.items() if not name.startswith("_")}
-        kept = {"method": build(described), **model}
+        kept = {"method": build(described), **_without_download(model)}
         return {name: value for name, value in kept.items() if name not in given}
+
+
+def _without_download(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments of a checkpoint, whose weights need no others from the network."""
+    if not arguments.get("pretrained"):
+        return arguments
+    normalise = arguments.get("normalise")
+    return arguments | {
+        "pretrained": False,
+        "normalise": True if normalise is None else normalise,
+    }
 
 
 class Normalise(nn.Module):

@@ -1,0 +1,141 @@
+"""Find the files of a run's folder, and keep two runs out of one folder."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from faster_isnet.common.files import remove_leftovers
+from faster_isnet.evaluation.saved_evaluation import METRICS
+
+log = logging.getLogger(__name__)
+
+CHECKPOINTS, BEST, LAST = "checkpoints", "best", "last"
+CONFIG, DIVISION, CURVES, CALIBRATION = "config.yaml", "division.json", "curves", "calibration.json"
+_LOCK = ".lock"
+
+
+def checkpoint_folder(run: str | Path) -> Path:
+    """Return where a run's checkpoints are."""
+    return Path(run) / CHECKPOINTS
+
+
+def best_checkpoint(run: Path) -> Path:
+    """Return a run's best checkpoint.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it has none.
+    """
+    path = checkpoint_folder(run) / f"{BEST}.ckpt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no {path}; train first (faster-isnet fit --out {run}), or name a "
+            "checkpoint with --ckpt_path"
+        )
+    return path
+
+
+def last_checkpoint(run: Path) -> Path:
+    """Return the checkpoint of a run's last epoch.
+
+    Raises
+    ------
+    FileNotFoundError
+        If no epoch has ended.
+    """
+    path = checkpoint_folder(run) / f"{LAST}.ckpt"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"there is no {path} to go on from: no epoch of the run in {str(run)!r} has ended; "
+            "begin it anew, without --ckpt_path, or name the run's folder with --out"
+        )
+    return path
+
+
+def run_folder(run: Path) -> Path:
+    """Return a run's folder, of the folder itself or of one of its checkpoints."""
+    if run.is_dir():
+        return run
+    return run.parent.parent if run.parent.name == CHECKPOINTS else run.parent
+
+
+def recorded_division(run: Path) -> Path | None:
+    """Return the file that says how a run's images were divided, ``None`` if there is none.
+
+    Then a warning says what cannot be checked.
+    """
+    path = run / DIVISION
+    if path.is_file():
+        return path
+    log.warning(
+        "There is no %s, which runs have since version 0.2: the data are divided anew, and it "
+        "cannot be checked which images the run was trained on. If images were added, removed or "
+        "renamed since, some that it was trained on may count as validation or test images.",
+        path,
+    )
+    return None
+
+
+def how_to_go_on(run: Path) -> str:
+    """Say how a training that was stopped goes on."""
+    command = f"faster-isnet fit --config {run / CONFIG}"
+    if (checkpoint_folder(run) / f"{LAST}.ckpt").is_file():
+        return f"Go on after the last whole epoch with: {command} --ckpt_path last"
+    return f"No epoch has ended yet; begin anew with: {command}"
+
+
+def check_unused(run: Path) -> None:
+    """Raise ``FileExistsError`` if a folder holds checkpoints of a run, which would be mixed."""
+    checkpoints = sorted(checkpoint_folder(run).glob("*.ckpt"))
+    if checkpoints:
+        raise FileExistsError(
+            f"{str(run)!r} holds an earlier run ({checkpoints[0].name} and what belongs to it); "
+            "to go on with it: --ckpt_path last; to replace it: --overwrite; to keep it, name "
+            "another folder: --out"
+        )
+
+
+def remove_run(run: Path) -> None:
+    """Remove what an earlier run and its evaluations left in a folder, and nothing else."""
+    for path in checkpoint_folder(run).glob("*.ckpt"):
+        path.unlink()
+    for name in (CONFIG, DIVISION, CALIBRATION):
+        (run / name).unlink(missing_ok=True)
+    tests = {path.parent for path in run.glob(f"test*/{METRICS}")}
+    for folder in (*(run / CURVES).glob("version_*"), *tests):
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def only_writer(run: Path) -> Iterator[None]:
+    """Keep other processes from training into a folder, and remove what killed ones left.
+
+    The operating system releases the lock when the process ends, however it ends.
+
+    Raises
+    ------
+    FileExistsError
+        If another process trains into it.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise FileExistsError(
+            f"another process is training into {str(run)!r}; wait for its end, or name another "
+            "folder: --out"
+        ) from None
+    try:
+        remove_leftovers(run)
+        remove_leftovers(checkpoint_folder(run))
+        yield
+    finally:
+        lock.release()
