@@ -154,7 +154,7 @@ def test_thresholds_of_several_labels_come_from_validation_images_and_go_along(
     table = tmp_path / "labels.csv"
     pd.DataFrame(rows, columns=["image", "label", "split"]).to_csv(table, index=False)
     run = tmp_path / "run"
-    fit(table, run, "--data.masks", "null")
+    fit(table, run, "--data.masks", "null", "--method", "standard")
     elsewhere = ["test", str(run / "checkpoints" / "best.ckpt"), "--source", str(table)]
     assert main([*elsewhere, *FEW]) == 2
     assert "test the run on its own data first" in capsys.readouterr().err

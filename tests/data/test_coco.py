@@ -73,6 +73,28 @@ def test_an_image_of_another_size(tmp_path):
         sample.read_mask((5, 6))
 
 
+def test_merged_files_are_joined(tmp_path):
+    path = write(
+        tmp_path,
+        images=[{"id": i, "file_name": "2.png", "height": 4, "width": 6} for i in (7, 8)],
+        categories=[{"id": i, "name": "lung"} for i in (1, 2)],
+        annotations=[
+            {"image_id": 7, "category_id": 1, "segmentation": LEFT},
+            {"image_id": 8, "category_id": 2, "segmentation": TOP},
+        ],
+    )
+    expected = torch.zeros(4, 6)
+    expected[:, :2] = expected[0] = 1
+    for categories in ([], ["lung"]):
+        assert torch.equal(read(from_coco(path, samples("2.png"), categories)[0]), expected)
+
+
+def test_annotated_images_that_are_no_sample_are_counted(tmp_path, caplog):
+    from_coco(write(tmp_path), samples("2.png"))
+    assert "1 of 2 annotated images" in caplog.text
+    assert "a/1.png" in caplog.text
+
+
 class TestFaults:
     def test_no_file(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"no file .*gone.json"):
@@ -111,7 +133,71 @@ class TestFaults:
             from_coco(write(tmp_path), samples("a/2.png", "b/2.png"))
 
     def test_a_broken_segment_names_its_image(self, tmp_path):
-        bad = [{"image_id": 8, "segmentation": {"size": [4, 6]}}]
-        sample = from_coco(write(tmp_path, annotations=bad), samples("2.png"))[0]
-        with pytest.raises(ValueError, match=r"the mask of '/data/2.png': not a polygon"):
-            sample.read_mask((4, 6))
+        bad = [{"id": 77, "image_id": 8, "segmentation": {"size": [4, 6]}}]
+        with pytest.raises(
+            ValueError, match=r"annotation id 77 of .*coco.json', of '2.png': not a polygon"
+        ):
+            from_coco(write(tmp_path, annotations=bad), samples("2.png"))
+
+    @pytest.mark.parametrize(
+        "shape",
+        [
+            {"bbox": [0, 0, 1e12, 1e12]},
+            {"bbox": ["0", "0", "2", "2"]},
+            {"bbox": [0, 0, 2]},
+            {"bbox": [0, 0, 0, 2]},
+            {"bbox": [0, 0, float("nan"), 2]},
+            {"bbox": [0.1, 0.1, 0.5, 0.5]},
+            {"bbox": None},
+            {"bbox": 10**400},
+            {"bbox": [10**400, 0, 0.5, 1]},
+            {},
+            {"segmentation": [[0, 0, 1e12, 0, 1e12, 1e12]]},
+            {"segmentation": [[0, 0, 10**400, 0, 2, 2]]},
+            {"segmentation": [[0, 0, float("inf"), 0, 2, 2]]},
+            {"segmentation": [[0, 0, float("nan"), 0, 2, 2]]},
+            {"segmentation": [[0.1, 0.1, 0.9, 0.1, 0.9, 0.9]]},
+            {"segmentation": [[0, 0, 2, 0, 2]]},
+            {"segmentation": [[0, 0, 2, 0]]},
+            {"segmentation": [[]]},
+            {"segmentation": [0, 0, 2, 0, 2, 2]},
+            {"segmentation": [["0", "0", "2", "0", "2", "2"]]},
+            {"segmentation": [[True, 0, 2, 0, 2, 2]]},
+            {"segmentation": [[0, 0, 2, 0, 2, 2], None]},
+            {"segmentation": "polygon"},
+            {"segmentation": 5},
+            {"segmentation": {"size": [10**6, 10**6], "counts": [10**12]}},
+            {"segmentation": {"size": [4, 6], "counts": [5, 5]}},
+            {"segmentation": {"size": [4, 6], "counts": [25]}},
+            {"segmentation": {"size": [4, 6], "counts": [-1, 25]}},
+            {"segmentation": {"size": [4, 6], "counts": [24.0]}},
+            {"segmentation": {"size": [6, 4], "counts": [24]}},
+            {"segmentation": {"size": 4, "counts": [24]}},
+            {"segmentation": {"counts": [24]}},
+            {"segmentation": {"size": [4, 6], "counts": "\u00e4"}},
+            {"segmentation": {"size": [4, 6], "counts": "o"}},
+            {"segmentation": {"size": [4, 6], "counts": "0"}},
+            {"segmentation": {"size": [4, 6], "counts": ""}},
+            {"segmentation": {"size": [4, 6], "counts": 24}},
+        ],
+    )
+    def test_annotations_that_cannot_be_are_named_by_their_id(self, tmp_path, shape):
+        path = write(tmp_path, annotations=[{"id": 77, "image_id": 8, **shape}])
+        with pytest.raises(ValueError, match=r"annotation id 77 of .*coco.json', of '2.png': "):
+            from_coco(path, samples("2.png"))
+
+    @pytest.mark.parametrize("size", [(10**6, 10**6), (0, 4), (-4, -6)])
+    def test_sizes_that_no_image_has(self, tmp_path, size):
+        image = {"id": 8, "file_name": "2.png", "height": size[0], "width": size[1]}
+        with pytest.raises(ValueError, match=rf"coco.json.*height and width are {size[0]} and"):
+            from_coco(write(tmp_path, images=[image], annotations=[]), samples("2.png"))
+
+    def test_an_id_of_two_images(self, tmp_path):
+        images = [{"id": 8, "file_name": n, "height": 4, "width": 6} for n in ("1.png", "2.png")]
+        with pytest.raises(ValueError, match=r"id 8 is that of both '1.png' and '2.png'"):
+            from_coco(write(tmp_path, images=images), samples("2.png"))
+
+    def test_an_image_of_two_sizes(self, tmp_path):
+        images = [{"id": i, "file_name": "2.png", "height": 4, "width": i} for i in (7, 8)]
+        with pytest.raises(ValueError, match=r"'2.png' is there with the sizes \[4, 7\] and"):
+            from_coco(write(tmp_path, images=images), samples("2.png"))

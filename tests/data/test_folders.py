@@ -149,6 +149,13 @@ class TestFaults:
         with pytest.raises(ValueError, match=r"only 1 of the 3 masks in .*b/2.png.*a/1.jpg"):
             from_folders(images, masks)
 
+    def test_masks_of_images_that_are_not_asked_for_are_no_fault(self, tmp_path, caplog):
+        names = [f"a/{i}.png" for i in range(5)]
+        images, masks = make(tmp_path / "images", *names), make(tmp_path / "masks", *names)
+        found = add_mask_folder([Sample(images / names[0])], images, masks)
+        assert found[0].mask == masks / names[0]
+        assert not caplog.records
+
     def test_a_link_to_a_folder_around_it(self, tmp_path):
         root = make(tmp_path, "a/1.png")
         (root / "a" / "again").symlink_to(root)

@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader
 
 from faster_isnet.data.dataset import ImageDataset
 from faster_isnet.data.hdf5 import from_hdf5
+from faster_isnet.data.masks import Foreground
+from faster_isnet.data.sources import choose_foreground
 
 h5py = pytest.importorskip("h5py")
 
@@ -66,6 +68,19 @@ def test_multi_label(tmp_path):
     assert len(names) == 2
 
 
+def test_a_column_of_labels_is_multiclass(tmp_path):
+    samples, names = from_hdf5(write(tmp_path, images=noise(4, 5, 6), labels=LABELS[:, None]))
+    assert [s.label for s in samples] == LABELS.tolist()
+    assert names == ["0", "1", "2"]
+
+
+def test_masks_by_their_values(tmp_path):
+    labels = np.broadcast_to(np.arange(4)[:, None, None], (4, 5, 6))
+    path = write(tmp_path, images=noise(4, 5, 6), masks=labels[:, None], labels=LABELS)
+    samples = choose_foreground(from_hdf5(path)[0], Foreground(threshold=1))
+    assert [s.read_mask((5, 6)).mean().item() for s in samples] == [0, 0, 1, 1]
+
+
 def test_workers_read_as_the_process_does(tmp_path):
     path = write(tmp_path, images=noise(4, 5, 6), masks=np.ones((4, 5, 6)), labels=LABELS)
     dataset = ImageDataset(from_hdf5(path)[0], (5, 6))
@@ -101,11 +116,41 @@ class TestFaults:
             from_hdf5(path)
 
     @pytest.mark.parametrize(
-        "labels", [LABELS - 1, LABELS + 0.5, LABELS[:, None], np.array([b"a", b"b", b"c", b"d"])]
+        "labels", [LABELS - 1, LABELS + 0.5, LABELS * np.nan, np.array([b"a", b"b", b"c", b"d"])]
     )
     def test_labels_that_are_none(self, tmp_path, labels):
         with pytest.raises(ValueError, match=r"data.h5:labels"):
             from_hdf5(write(tmp_path, images=noise(4, 5, 6), labels=labels))
+
+    def test_what_is_no_data_set(self, tmp_path):
+        path = write(tmp_path, images=noise(4, 5, 6), labels=LABELS)
+        kinds = {
+            "single": "is a single value",
+            "group": "is a group",
+            "soft": "cannot read .*soft",
+            "external": "cannot read .*external",
+        }
+        with h5py.File(path, "a") as file:
+            file["single"] = 5
+            file.create_group("group")
+            file["soft"] = h5py.SoftLink("/nowhere")
+            file["external"] = h5py.ExternalLink("gone.h5", "/images")
+        for name, said in kinds.items():
+            for role in ("images", "labels", "masks"):
+                with pytest.raises(ValueError, match=said):
+                    from_hdf5(path, **{role: name})
+
+    def test_a_class_beyond_all_numbers_of_entries(self, tmp_path):
+        path = write(tmp_path, images=noise(4, 5, 6), labels=np.array([0, 1, 2, 10**7]))
+        with pytest.raises(ValueError, match=r"labels' has the class 10000000, but only 4 entries"):
+            from_hdf5(path)
+
+    @pytest.mark.parametrize("bad", [np.nan, -1.0, np.inf])
+    def test_masks_that_are_none(self, tmp_path, bad):
+        masks = np.full((4, 5, 6), bad)
+        path = write(tmp_path, images=noise(4, 5, 6), masks=masks, labels=LABELS)
+        with pytest.raises(ValueError, match=r"data.h5:masks\[1\]' holds"):
+            from_hdf5(path)[0][1].read_mask((5, 6))
 
     def test_more_labels_than_classes(self, tmp_path):
         path = write(tmp_path, images=noise(4, 5, 6), labels=LABELS)

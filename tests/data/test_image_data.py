@@ -131,7 +131,10 @@ class TestFolder:
             tmp_path / "elsewhere", image=[f"{i}.png" for i in range(4)], label=["dog"] * 4
         )
         data = of_folder(
-            folder, test_sources={"elsewhere": table}, val_sources={"again": folder / "images"}
+            folder,
+            test_sources={"elsewhere": table},
+            val_sources={"again": folder / "images"},
+            allow_duplicates=True,
         )
         assert list(data.test_dataloader()) == ["test", "elsewhere"]
         assert list(data.val_dataloader()) == ["val", "again"]
@@ -226,7 +229,11 @@ class TestPlanting:
     def test_further_data_stay_as_they_are(self, folder):
         sources = {"elsewhere": folder / "images"}
         data = ImageData(
-            folder / "images", size=32, planting=Planting(size=0.4), test_sources=sources
+            folder / "images",
+            size=32,
+            planting=Planting(size=0.4),
+            test_sources=sources,
+            allow_duplicates=True,
         )
         assert list(data.test_dataloader())[-1] == "elsewhere"
         assert isinstance(data.datasets["elsewhere"], ImageDataset)
@@ -234,7 +241,9 @@ class TestPlanting:
     def test_one_label_each_and_names_of_their_own(self, folder, tmp_path):
         save(tmp_path / "0.png", 0)
         table = write_table(tmp_path, image=["0.png"] * 3, label=["a|b", "a", "b"])
-        data = ImageData({"test": table}, size=32, planting=Planting(size=0.4))
+        data = ImageData(
+            {"test": table}, size=32, planting=Planting(size=0.4), allow_duplicates=True
+        )
         with pytest.raises(ValueError, match="marks need one class per image"):
             data.setup()
         data = ImageData(folder / "images", test_sources={"test-biased": folder / "images"})
@@ -311,6 +320,7 @@ def test_from_yaml(folder):
           augmentation: {{rotation: 30, brightness: 0}}
           fractions: {{train: 0.5, test: 0.5}}
           test_sources: {{again: {folder / "images"}}}
+          allow_duplicates: true
         """
     )
     assert parser.parse_string(parser.dump(config)) == config

@@ -149,9 +149,16 @@ def _check_owners(
     masks: Sequence[Path], owned: set[Path], folder: Path, images: Path, samples: Sequence[Sample]
 ) -> None:
     """Warn of masks that belong to no image, or raise if most do not."""
-    orphans = [str(path) for path in masks if path not in owned]
-    if not orphans:
+    if len(owned) == len(masks):
         return
+    # A table may name some of a folder's images only: the masks of the others have their images.
+    files = [path.relative_to(images) for path in _files(images) if _is_image(path)]
+    others = {name for path in files for name in _names(path)[:2]}
+    orphans = [
+        str(path)
+        for path in masks
+        if not owned or (path not in owned and others.isdisjoint(_names(path.relative_to(folder))))
+    ]
     if 2 * len(orphans) > len(masks):
         count = "none" if len(orphans) == len(masks) else f"only {len(owned)}"
         raise ValueError(
@@ -159,10 +166,11 @@ def _check_owners(
             f"{str(images)!r}; the path of {orphans[0]!r} under the one must be, but for the "
             f"suffix, that of an image under the other, like {samples[0].name!r}"
         )
-    log.warning(
-        "%d of %d masks in %s belong to no image and are passed over: %s",
-        *(len(orphans), len(masks), folder, _listed(orphans)),
-    )
+    if orphans:
+        log.warning(
+            "%d of %d masks in %s belong to no image and are passed over: %s",
+            *(len(orphans), len(masks), folder, _listed(orphans)),
+        )
 
 
 def list_images(folder: str | Path) -> list[Path]:
@@ -183,8 +191,7 @@ def list_images(folder: str | Path) -> list[Path]:
     images: list[Path] = []
     others: list[Path] = []
     for path in _files(folder):
-        is_image = path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-        (images if is_image else others).append(path)
+        (images if _is_image(path) else others).append(path)
     if not images:
         raise ValueError(
             f"{str(folder)!r} has no images; their names must end in {', '.join(IMAGE_SUFFIXES)}"
@@ -195,6 +202,10 @@ def list_images(folder: str | Path) -> list[Path]:
             *(len(others), folder, _listed(sorted(map(str, others)))),
         )
     return sorted(images)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -22,6 +22,7 @@ from faster_isnet.data.samples import Sample
 if TYPE_CHECKING:
     import h5py
 
+_FEW = 1000  # classes that may have gaps, whatever the number of entries
 HDF5_SUFFIXES = (".h5", ".hdf5", ".h5py")
 
 
@@ -98,8 +99,8 @@ def from_hdf5(
         Names of data sets ``[N, H, W]``, ``[N, C, H, W]`` or ``[N, H, W, C]``. Masks are
         optional.
     labels
-        Name of a data set of class indices ``[N]``, or of zeros and ones ``[N, K]`` for
-        multi-label data.
+        Name of a data set of class indices ``[N]`` or ``[N, 1]``, or of zeros and ones ``[N, K]``
+        for multi-label data.
     class_names
         The names of the classes. By default their indices.
 
@@ -113,18 +114,17 @@ def from_hdf5(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is not an HDF5 file, lacks images or labels, or their lengths differ.
+        If it is not an HDF5 file, lacks images or labels, one of them is no data set, their lengths
+        differ, or labels are not of these kinds.
     ImportError
         If h5py is not installed.
     """
     path = Path(path)
     with _open(path) as file:
-        for name in (images, labels):
-            if name not in file:
-                raise ValueError(
-                    f"{str(path)!r} has no data set {name!r}, only {sorted(file)}; say which it is"
-                )
-        present = {name: file[name].shape[0] for name in (images, masks, labels) if name in file}
+        optional = [masks] if file.get(masks, getlink=True) is not None else []
+        present = {
+            name: _length(file, name, f"{path}:{name}") for name in (images, labels, *optional)
+        }
         values = np.asarray(file[labels])
     if len(set(present.values())) > 1 or not len(values):
         raise ValueError(
@@ -143,6 +143,24 @@ def from_hdf5(
     return samples, classes
 
 
+def _length(file: Any, name: str, where: str) -> int:
+    """Return the number of entries of a data set."""
+    link = file.get(name, getlink=True)
+    if link is None:
+        raise ValueError(
+            f"{file.filename!r} has no data set {name!r}, only {sorted(file)}; say which it is"
+        )
+    try:
+        found = file[name]
+    except (KeyError, OSError) as error:  # a link that leads nowhere
+        raise ValueError(f"cannot read {where!r} ({error}); write the file anew") from error
+    shape = getattr(found, "shape", None)
+    if not shape:
+        kind = "a single value" if shape == () else f"a {type(found).__name__.lower()}"
+        raise ValueError(f"{where!r} is {kind}; it must be a data set with an entry a sample")
+    return int(shape[0])
+
+
 def _labels(
     values: Pixels, class_names: Sequence[str] | None, where: str
 ) -> tuple[list[str], Sequence[int | tuple[int, ...]]]:
@@ -150,6 +168,13 @@ def _labels(
         raise ValueError(
             f"{where!r} must be class indices [N] or zeros and ones [N, K], got "
             f"{values.dtype} {list(values.shape)}"
+        )
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]  # a column of class indices
+    if values.ndim == 1 and class_names is None and values.max() >= max(len(values), _FEW):
+        raise ValueError(
+            f"{where!r} has the class {values.max()}, but only {len(values)} entries; write class "
+            "indices that begin with 0, without gaps"
         )
     count = values.shape[1] if values.ndim == 2 else int(values.max()) + 1
     names = [str(i) for i in range(count)] if class_names is None else list(class_names)

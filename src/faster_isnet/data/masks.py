@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pycocotools import mask as coco
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+from faster_isnet.data.coco_segments import segment_mask
 from faster_isnet.data.dicom import Pixels
 from faster_isnet.data.images import read_stored_pixels
 
@@ -266,23 +266,12 @@ class Segments:
         Raises
         ------
         ValueError
-            If a segment cannot be read.
+            If a segment is not as COCO writes them, or of another size.
         """
-        runs = [run for segment in self.segments for run in self._runs(segment)]
-        mask = coco.decode(coco.merge(runs))
+        mask = np.zeros(self.size, dtype=bool)
+        for segment in self.segments:
+            mask |= segment_mask(segment, self.size)
         return torch.from_numpy(mask.astype(np.float32))[None]
-
-    def _runs(self, segment: Any) -> list[Any]:
-        try:
-            if isinstance(segment, Mapping) and not isinstance(segment["counts"], list):
-                return [segment]
-            runs = coco.frPyObjects(segment, *self.size)
-        except Exception as error:  # of any type, from C code
-            raise ValueError(
-                f"not a polygon or run lengths as COCO writes them: {str(segment)[:80]} ({error}); "
-                "see https://cocodataset.org/#format-data"
-            ) from error
-        return runs if isinstance(runs, list) else [runs]
 
 
 def grow(mask: Tensor, margin: float) -> Tensor:
