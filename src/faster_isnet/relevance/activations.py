@@ -43,8 +43,19 @@ ACTIVATIONS = _with_inplace(
 )
 # φ(0) ≠ 0: these weigh features and are no features themselves.
 GATES = _with_inplace("sigmoid", "hardsigmoid", "softmax")
+# What they return holds the values that they read, in other memory.
+COPIES = frozenset(spellings(["clone", "contiguous", "to", "float", "double", "cat", "concat"]))
 # These save their output for their gradient.
 SAVE_OUTPUT = frozenset(["tanh", "sigmoid", "softmax"])
+
+
+def same_values(copy: Any, tensor: Tensor) -> bool:
+    """Return whether what one of :data:`COPIES` returned holds all that it read, as it was."""
+    return (
+        isinstance(copy, Tensor)
+        and (copy.shape, copy.dtype) == (tensor.shape, tensor.dtype)
+        and copy.requires_grad == tensor.requires_grad
+    )
 
 
 @cache

@@ -21,6 +21,7 @@ from faster_isnet.relevance import normalisations
 from faster_isnet.relevance.activations import (
     ACTIVATIONS,
     CLAMPS,
+    COPIES,
     GATES,
     RELUS,
     ActivationRule,
@@ -28,6 +29,7 @@ from faster_isnet.relevance.activations import (
     GateRule,
     TorchFunction,
     out_of_place,
+    same_values,
     spellings,
     write_back,
 )
@@ -73,7 +75,18 @@ KEEPS_SIGN = spellings(
         *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"),
         *("flatten", "unflatten", "view", "reshape", "permute", "transpose", "movedim", "squeeze"),
         *("unsqueeze", "contiguous", "clone", "chunk", "split", "unbind", "narrow", "select"),
-        *("__getitem__", "expand", "repeat", "stack", "flip", "pixel_shuffle", "channel_shuffle"),
+        *(
+            "to",
+            "float",
+            "double",
+            "__getitem__",
+            "expand",
+            "repeat",
+            "stack",
+            "flip",
+            "pixel_shuffle",
+            "channel_shuffle",
+        ),
     ]
 )
 # What writes into a tensor.
@@ -333,6 +346,8 @@ class LayerRules(ForwardPass):
         pieces = continuing(flag, tensors, dim)
         y = ConcatenationRule()(flag, func, args, kwargs)
         self._nonnegative.put(y, self._is_nonnegative(*tensors))
+        if len(tensors) == 1 and (known := self._outputs.get(tensors[0])):
+            self._outputs.put(y, known)
         if dim % y.dim() == 1 and y.requires_grad:
             outputs = [output for piece in pieces for output in self._pieces(piece)]
             if any(output.rules for output in outputs):
@@ -347,6 +362,10 @@ class LayerRules(ForwardPass):
         if tensors and self._is_nonnegative(*tensors):
             for tensor in leaves([result]):
                 self._nonnegative.put(tensor, True)
+        if func in COPIES and args and same_values(result, args[0]):
+            for known in (self._outputs, self._concatenations):
+                if outputs := known.get(args[0]):
+                    known.put(result, outputs)
         return result
 
     def _contrast(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
