@@ -416,8 +416,8 @@ def test_a_model_of_two_inputs_is_refused_by_name() -> None:
         def forward(self, image: Tensor, other: Tensor, scale: float = 1.0) -> Tensor:
             return (image + scale * other).mean((2, 3))
 
-    with pytest.raises(TypeError, match="Two.forward needs image, other.*wrap the model"):
+    with pytest.raises(TypeError, match=r"Two.forward needs image, other.*wrap the model"):
         Explainer(Two())(torch.rand(2, 3, 8, 8))
     x = torch.rand(2, 3, 8, 8)
-    with pytest.raises(TypeError, match="got 2 inputs.*wrap the model"):
+    with pytest.raises(TypeError, match=r"got 2 inputs.*wrap the model"):
         Explainer(Two()).attribute((x, x))

@@ -460,3 +460,29 @@ def test_what_is_written_over_or_detached_is_not_taken_for_what_it_was() -> None
     x.view_as(x).mul_(2)
     assert metadata.get(x) is None
     assert metadata.get(x.view_as(x)) is None
+
+
+GATED = {
+    "special.expit": lambda a, b: a * torch.special.expit(b),
+    "glu": lambda a, b: F.glu(torch.cat([a, b], 1), 1),
+    "sigmoid": lambda a, b: a * torch.sigmoid(b),
+}
+
+
+@pytest.mark.parametrize("composite", ["flex", "epsilon", "zplus"])
+@pytest.mark.parametrize("name", GATED)
+def test_a_gate_by_another_name_gets_no_relevance(name: str, composite: str) -> None:
+    a, b, last = conv(3).double(), conv(3).double(), nn.Linear(144, 3).double()
+    x, found = images(3, 6, 6), []
+    for function in (GATED["sigmoid"], GATED[name]):
+        model = Lambda(lambda x, a, b, function=function: function(a(x), b(x)), a, b, last)
+        heatmap = Explainer(model, composite)(x, 1, differentiable=True).heatmap
+        found.append((heatmap, torch.autograd.grad(heatmap.square().sum(), b.weight)[0]))
+    torch.testing.assert_close(*found)
+
+
+def test_rules_for_layers_refuse_a_module_in_half_precision() -> None:
+    half = nn.Conv2d(3, 4, 3, padding=1).bfloat16()
+    model = nn.Sequential(Applied(lambda x: half(x.bfloat16()).float()), nn.Flatten(1))
+    with pytest.raises(RuntimeError, match=r"computes in torch.bfloat16.*model.float"):
+        Explainer(model, "zplus")(torch.rand(2, 3, 6, 6))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import nn
 
 from faster_isnet.common.checks import check_choice, check_range
@@ -27,6 +28,7 @@ from faster_isnet.relevance.activations import (
     GateRule,
     ReLURule,
     TorchFunction,
+    gated_linear_unit,
 )
 from faster_isnet.relevance.concatenations import CONCATENATIONS, ConcatenationRule
 from faster_isnet.relevance.functions import RelevancePass
@@ -228,7 +230,7 @@ def flex(epsilon: float) -> FunctionComposite:
     """
     rules: dict[TorchFunction, Handler] = {}
     rules |= dict.fromkeys(ACTIVATIONS, ActivationRule(epsilon))
-    rules |= dict.fromkeys(GATES, GateRule())
+    rules |= dict.fromkeys(GATES, GateRule()) | {F.glu: gated_linear_unit}
     rules |= dict.fromkeys(RELUS, ReLURule(epsilon))
     rules |= dict.fromkeys(CLAMPS, ClampRule(ActivationRule(epsilon), ReLURule(epsilon)))
     return FunctionComposite("flex", rules | _linear_functions())

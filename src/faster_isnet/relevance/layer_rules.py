@@ -28,6 +28,7 @@ from faster_isnet.relevance.activations import (
     ClampRule,
     GateRule,
     TorchFunction,
+    gated_linear_unit,
     out_of_place,
     same_values,
     spellings,
@@ -158,7 +159,7 @@ class LayerRules(ForwardPass):
         table: dict[TorchFunction, Callable[..., Any]] = {}
         table |= dict.fromkeys([*IN_PLACE, F.threshold, F.rrelu], self._write)
         table |= dict.fromkeys(ACTIVATIONS, self._activate)
-        table |= dict.fromkeys(GATES, self._gate)
+        table |= dict.fromkeys(GATES, self._gate) | {F.glu: gated_linear_unit}
         table |= dict.fromkeys(RELUS, self._relu)
         table |= dict.fromkeys(CLAMPS, ClampRule(self._activate, self._relu, self._write))
         table |= dict.fromkeys(LINEAR_CALLS, self._linear)
@@ -224,6 +225,11 @@ class LayerRules(ForwardPass):
         rules = self._layer("dense" if dense else "convolution", call.input)
         self._depth += 1
         y = func(*args, **kwargs)
+        if y.dtype in (torch.float16, torch.bfloat16):
+            raise RuntimeError(
+                f"module {self._running()!r} computes in {y.dtype}, but rules for layers need full "
+                "precision; use model.float(), or composite='flex'"
+            )
         # Else no relevance arrives, or it is no batch.
         if not call.input.requires_grad or not (dense or y.dim() == call.weight.dim()):
             return y  # type: ignore[no-any-return]
