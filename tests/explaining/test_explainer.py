@@ -7,6 +7,7 @@ import threading
 from functools import partial
 
 import captum.attr
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -364,3 +365,59 @@ def test_arguments_are_checked() -> None:
         Explainer(torch.jit.trace(network().eval(), images()))
     with pytest.raises(ValueError, match="target 4 is out of range: the model has 4 classes"):
         Explainer(network())(images(), target=4)
+
+
+def _first_convolution() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+
+
+@pytest.mark.parametrize(
+    ("images", "found"),
+    [
+        (torch.full((1, 3, 8, 8), 255.0), r"\[255, 255\]"),
+        (torch.full((1, 3, 8, 8), -2.0), r"\[-2, -2\]"),
+        (torch.full((1, 3, 8, 8), 1.2), r"\[1.2, 1.2\]"),
+    ],
+)
+def test_pixels_outside_of_the_box_are_refused(images: Tensor, found: str) -> None:
+    with pytest.raises(ValueError, match=rf"{found}.*\[0, 1\].*/ 255.*-mean/std"):
+        Explainer(_first_convolution(), input_rule="zb")(images)
+    Explainer(_first_convolution())(images)  # without zB there is no box
+    Explainer(_first_convolution(), input_rule="zb", input_low=-2, input_high=255)(images)
+
+
+def test_bounds_are_of_each_channel() -> None:
+    explainer = Explainer(
+        _first_convolution(), input_rule="zb", input_low=[0, -1, 0], input_high=[1, 1, 9]
+    )
+    images = torch.tensor([0.5, -0.5, 8.0])[:, None, None].expand(2, 3, 8, 8).clone()
+    assert explainer(images).heatmap.isfinite().all()
+    images[1, 0, 2, 2] = 8
+    with pytest.raises(ValueError, match="the pixels lie in"):
+        explainer(images)
+
+
+def test_attribute_takes_what_captum_passes() -> None:
+    explainer, x = Explainer(_first_convolution()), torch.rand(2, 3, 8, 8)
+    expected = explainer.attribute(x, torch.tensor([1, 0]))
+    for target in ((torch.tensor([1, 0]),), [1, 0], (1, 0), np.array([1, 0]), [np.int64(1), 0]):
+        assert torch.equal(explainer.attribute(x, target), expected)
+    for one in (np.int64(1), np.array(1), torch.tensor(1)):
+        assert torch.equal(explainer.attribute(x, one), explainer.attribute(x, 1))
+    (found,) = explainer.attribute((x,), [1, 0])
+    assert torch.equal(found, expected)
+    for wrong in (True, [0.5, 1], np.array([1.0, 0.0]), [True, False], [[1], "a"]):
+        with pytest.raises(TypeError, match="target must"):
+            explainer.attribute(x, wrong)
+
+
+def test_a_model_of_two_inputs_is_refused_by_name() -> None:
+    class Two(nn.Module):
+        def forward(self, image: Tensor, other: Tensor, scale: float = 1.0) -> Tensor:
+            return (image + scale * other).mean((2, 3))
+
+    with pytest.raises(TypeError, match=r"Two.forward needs image, other.*wrap the model"):
+        Explainer(Two())(torch.rand(2, 3, 8, 8))
+    x = torch.rand(2, 3, 8, 8)
+    with pytest.raises(TypeError, match=r"got 2 inputs.*wrap the model"):
+        Explainer(Two()).attribute((x, x))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from faster_isnet import Explainer, ISNet, ISNetLoss
 from faster_isnet.relevance.composites import COMPOSITES, LAYER_TYPES, LayerComposite
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, ZPlus
+from faster_isnet.relevance.tensor_metadata import TensorMetadata
 
 RULED = ["epsilon", "zplus", "alpha2-beta1"]
 
@@ -397,3 +398,91 @@ def test_the_dual_isnet_trains_a_mobilenet(name: str) -> None:
     explanation = net.explain(torch.rand(2, 3, 32, 32))
     ISNetLoss()(explanation, torch.tensor([0, 1]), masks).total.backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
+
+
+class Passed(torch.autograd.Function):
+    """An identity."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: object, g: Tensor) -> Tensor:
+        return g
+
+
+PASSES_ON = {
+    "clone": torch.clone,
+    "channels-last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "reshape-and-back": lambda x: x.reshape(len(x), -1).reshape(x.shape),
+    "permute-and-back": lambda x: x.permute(0, 2, 3, 1).permute(0, 3, 1, 2),
+    "one-concatenated": lambda x: torch.cat([x], 1),
+    "slice": lambda x: x[:],
+    "function": Passed.apply,
+    "hook": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("composite", "rule"),
+    [("flex", "zb"), ("epsilon", None), ("zplus", None), ("epsilon-gamma-box", "zb")],
+)
+@pytest.mark.parametrize("name", PASSES_ON)
+def test_what_passes_values_on_changes_no_heatmap(
+    name: str, composite: str, rule: str | None
+) -> None:
+    layers = [conv(3), nn.Identity(), nn.BatchNorm2d(4), nn.Identity(), nn.ReLU()]
+    layers += [conv(4), nn.Identity(), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4, 3)).double()
+    for bn in (model[2], model[7]):
+        nn.init.uniform_(bn.weight, -1, 1)
+        nn.init.normal_(bn.bias)
+    model.eval()
+    x, explainer = images(3, 6, 6), Explainer(model, composite, input_rule=rule)
+    expected = explainer(x, "lowest-eta").heatmap
+    if name == "hook":  # PyTorch wraps what a hooked module reads and returns
+        for module in model:
+            module.register_full_backward_hook(lambda module, g_in, g_out: None)
+    else:
+        for i in (1, 3, 6):
+            model[i] = Applied(PASSES_ON[name])
+    torch.testing.assert_close(explainer(x, "lowest-eta").heatmap, expected)
+
+
+def test_what_is_written_over_or_detached_is_not_taken_for_what_it_was() -> None:
+    metadata, x = TensorMetadata[str](), torch.rand(3, requires_grad=True).clone()
+    metadata.put(x, "known")
+    assert metadata.get(x.view_as(x)) == "known"
+    assert metadata.get(x.detach()) is None
+    assert metadata.get(x[:2]) is None
+    assert metadata.get(x.clone()) is None
+    x.view_as(x).mul_(2)
+    assert metadata.get(x) is None
+    assert metadata.get(x.view_as(x)) is None
+
+
+GATED = {
+    "special.expit": lambda a, b: a * torch.special.expit(b),
+    "glu": lambda a, b: F.glu(torch.cat([a, b], 1), 1),
+    "sigmoid": lambda a, b: a * torch.sigmoid(b),
+}
+
+
+@pytest.mark.parametrize("composite", ["flex", "epsilon", "zplus"])
+@pytest.mark.parametrize("name", GATED)
+def test_a_gate_by_another_name_gets_no_relevance(name: str, composite: str) -> None:
+    a, b, last = conv(3).double(), conv(3).double(), nn.Linear(144, 3).double()
+    x, found = images(3, 6, 6), []
+    for function in (GATED["sigmoid"], GATED[name]):
+        model = Lambda(lambda x, a, b, function=function: function(a(x), b(x)), a, b, last)
+        heatmap = Explainer(model, composite)(x, 1, differentiable=True).heatmap
+        found.append((heatmap, torch.autograd.grad(heatmap.square().sum(), b.weight)[0]))
+    torch.testing.assert_close(*found)
+
+
+def test_rules_for_layers_refuse_a_module_in_half_precision() -> None:
+    half = nn.Conv2d(3, 4, 3, padding=1).bfloat16()
+    model = nn.Sequential(Applied(lambda x: half(x.bfloat16()).float()), nn.Flatten(1))
+    with pytest.raises(RuntimeError, match=r"computes in torch.bfloat16.*model.float"):
+        Explainer(model, "zplus")(torch.rand(2, 3, 6, 6))

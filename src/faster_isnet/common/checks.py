@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
+from inspect import Parameter, signature
 from numbers import Real
 
 import torch
@@ -149,6 +151,59 @@ def check_image_values(images: Tensor) -> None:
     if is_on_host(images) and not bool(images.isfinite().all()):
         bad = [i for i, image in enumerate(images) if not bool(image.isfinite().all())]
         raise ValueError(f"images hold NaN or infinite values, in samples {bad[:10]} of the batch")
+
+
+_BEYOND_BOUNDS = 0.05
+"""How far pixels may lie outside of zB's bounds, as a part of the distance between the bounds."""
+
+
+def check_image_range(images: Tensor, low: Tensor, high: Tensor) -> None:
+    """Check that images in host memory lie in zB's box, whose corners have the images' shape.
+
+    A twentieth of the box's width beyond it is accepted, for noise and interpolation.
+
+    Raises
+    ------
+    ValueError
+        If a pixel lies outside; the message says the range found.
+    """
+    if not is_on_host(images):
+        return
+    slack = _BEYOND_BOUNDS * (high[:1] - low[:1])
+    if bool(((images >= low[:1] - slack) & (images <= high[:1] + slack)).all()):
+        return
+    found = f"[{images.min().item():.4g}, {images.max().item():.4g}]"
+    expected = f"[{low.min().item():.4g}, {high.max().item():.4g}]"
+    raise ValueError(
+        f"the pixels lie in {found}, but input_rule='zb' needs them between input_low and "
+        f"input_high, {expected}: scale the images (images.float() / 255), or set input_low and "
+        "input_high to the bounds of what the model reads, -mean/std and (1-mean)/std of each "
+        "channel for images that are normalised; input_rule=None needs no bounds"
+    )
+
+
+def check_single_input(model: nn.Module) -> None:
+    """Check that a model can be called with a batch of images alone.
+
+    Raises
+    ------
+    TypeError
+        If it needs more; the message names what.
+    """
+    needed = _needed_arguments(type(model).forward)
+    if len(needed) > 1:
+        raise TypeError(
+            f"{type(model).__name__}.forward needs {', '.join(needed)}, but only images are given; "
+            "wrap the model in a module that holds the other inputs, or makes them of the images"
+        )
+
+
+@cache
+def _needed_arguments(forward: Callable[..., object]) -> tuple[str, ...]:
+    """Return the names of the arguments that have no defaults, without ``self``."""
+    parameters = list(signature(forward).parameters.values())[1:]
+    kinds = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+    return tuple(p.name for p in parameters if p.default is Parameter.empty and p.kind in kinds)
 
 
 def check_quantity(quantity: object, batch: int, target: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import overload
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from faster_isnet.common.checks import (
     check_choice,
     check_explainable,
+    check_image_range,
     check_images,
     check_logits,
     check_precision,
     check_quantity,
+    check_single_input,
 )
 from faster_isnet.common.logits import class_logits
 from faster_isnet.common.precision import at_least_float32, autocasts
@@ -171,6 +174,7 @@ class Explainer:
             eager = torch.compiler.disable(self.__call__)  # type: ignore[no-untyped-call]
             return eager(images, target, differentiable=differentiable)  # type: ignore[no-any-return]
         check_explainable(self.model)
+        check_single_input(self.model)
         check_images(images)
         if not self.composite.half_precision:
             check_precision(images, self.composite.name)
@@ -196,16 +200,40 @@ class Explainer:
         explanation = Explanation(run.logits, heatmap, layers, quantity)
         return explanation if differentiable else _detached(explanation)
 
-    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor:
+    @overload
+    def attribute(self, inputs: Tensor, target: Target = None) -> Tensor: ...
+
+    @overload
+    def attribute(self, inputs: tuple[Tensor], target: Target = None) -> tuple[Tensor]: ...
+
+    def attribute(
+        self, inputs: Tensor | tuple[Tensor], target: Target = None
+    ) -> Tensor | tuple[Tensor]:
         """Return one heatmap a sample, shaped like ``inputs``: captum's spelling of a call.
 
         Metrics made for captum's attributions, and Quantus, take it as it is.
 
+        Parameters
+        ----------
+        inputs
+            The images, or a tuple that holds them alone; then a tuple is returned.
+        target
+            As for a call, or such a tuple.
+
         Raises
         ------
+        TypeError
+            If there are several inputs: what is explained is a function of one batch of images.
         ValueError
             If the target gives more than one heatmap a sample.
         """
+        if isinstance(inputs, tuple):
+            if len(inputs) != 1:
+                raise TypeError(
+                    f"got {len(inputs)} inputs, but a model of one batch of images is explained; "
+                    "wrap the model in a module that holds the other inputs, or makes them of one"
+                )
+            return (self.attribute(inputs[0], target),)
         heatmap = self(inputs, target).heatmap
         if heatmap.shape[1] != 1:
             raise ValueError(
@@ -248,7 +276,10 @@ class Explainer:
         """Return the corners of the box of pixel values, if the input rule has one."""
         if self.input_rule is None:
             return ()
-        return tuple(_corner(bound, pixels) for bound in (self.input_low, self.input_high))
+        low, high = (_corner(bound, pixels) for bound in (self.input_low, self.input_high))
+        if self.input_rule == "zb":
+            check_image_range(pixels.detach(), low.detach(), high.detach())
+        return low, high
 
     def _input_rule(
         self,

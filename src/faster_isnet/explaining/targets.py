@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +17,7 @@ from faster_isnet.relevance import contrast
 Quantity = Callable[[Tensor], Tensor]
 """Maps logits ``[B, C]`` to the explained scalars ``[B, K]``, differentiably."""
 
-Target = None | int | Tensor | str | Quantity
+Target = None | int | Tensor | str | Quantity | Sequence[int] | tuple[Tensor] | np.ndarray
 """Specifications of a quantity, see :func:`build_quantity`."""
 
 
@@ -114,9 +116,10 @@ def build_quantity(target: Target) -> Quantity:
     Parameters
     ----------
     target
-        ``None`` for the highest logit; one class for all samples; an integer tensor ``[B]`` with a
-        class for each sample; a name in :data:`QUANTITIES`; or a function from logits ``[B, C]`` to
-        scalars ``[B, K]``.
+        ``None`` for the highest logit; one class for all samples; an integer tensor, NumPy array or
+        sequence ``[B]`` with a class for each sample, or a tuple of one of these, as captum passes
+        them; a name in :data:`QUANTITIES`; or a function from logits ``[B, C]`` to scalars
+        ``[B, K]``.
 
     Raises
     ------
@@ -126,12 +129,19 @@ def build_quantity(target: Target) -> Quantity:
         If the name is unknown; when called, if a class is out of range or the tensor's shape is
         not ``[B]``.
     """
+    if (
+        isinstance(target, tuple)
+        and len(target) == 1
+        and isinstance(target[0], (Tensor, np.ndarray))
+    ):
+        target = target[0]
     if target is None:
         return highest_logit
     if isinstance(target, str):
         return QUANTITIES[check_choice("target", target, QUANTITIES)]
-    if isinstance(target, Tensor) or (isinstance(target, int) and not isinstance(target, bool)):
-        return _label(target)
+    classes = (Tensor, np.ndarray, np.integer, int, list, tuple)
+    if isinstance(target, classes) and not isinstance(target, bool):
+        return _label(_as_tensor(target))
     if callable(target):
         return target
     raise TypeError(
@@ -179,8 +189,15 @@ def _log_odds(logits: Tensor, index: Tensor) -> Tensor:
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-def _label(target: int | Tensor) -> Quantity:
-    if isinstance(target, Tensor) and target.dtype not in _INTEGERS:
+def _as_tensor(target: Any) -> Tensor:
+    try:
+        return target if isinstance(target, Tensor) else torch.as_tensor(np.asarray(target))
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"target must hold class indices, got {target!r}") from error
+
+
+def _label(target: Tensor) -> Quantity:
+    if target.dtype not in _INTEGERS:
         raise TypeError(f"target must hold class indices (torch.int64), got dtype {target.dtype}")
 
     def logit_of_label(logits: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ TorchFunction = Callable[..., Any]
 
 def spellings(names: Iterable[str]) -> tuple[TorchFunction, ...]:
     """Return the functions of these names: functional ones and methods."""
-    spaces = (F, torch, torch.Tensor)
+    spaces = (F, torch, torch.Tensor, torch.special)
     found = (getattr(space, n, None) for n in names for space in spaces)
     return tuple(dict.fromkeys(f for f in found if f is not None))
 
@@ -42,9 +42,22 @@ ACTIVATIONS = _with_inplace(
     *("hardswish", "tanh", "softsign", "tanhshrink", "hardshrink", "softshrink"),
 )
 # φ(0) ≠ 0: these weigh features and are no features themselves.
-GATES = _with_inplace("sigmoid", "hardsigmoid", "softmax")
+GATES = _with_inplace("sigmoid", "hardsigmoid", "softmax", "expit", "softmin")
+# What they return holds the values that they read, in other memory.
+COPIES = frozenset(spellings(["clone", "contiguous", "to", "float", "double", "cat", "concat"]))
 # These save their output for their gradient.
-SAVE_OUTPUT = frozenset(["tanh", "sigmoid", "softmax"])
+SAVE_OUTPUT = frozenset(
+    ["tanh", "sigmoid", "softmax", "softmin", "special_expit", "special_softmax"]
+)
+
+
+def same_values(copy: Any, tensor: Tensor) -> bool:
+    """Return whether what one of :data:`COPIES` returned holds all that it read, as it was."""
+    return (
+        isinstance(copy, Tensor)
+        and (copy.shape, copy.dtype) == (tensor.shape, tensor.dtype)
+        and copy.requires_grad == tensor.requires_grad
+    )
 
 
 @cache
@@ -182,6 +195,20 @@ class GateRule:
         return _with_node(relevance_pass, func, args, kwargs, None)
 
 
+def gated_linear_unit(relevance_pass: RelevancePass, func: TorchFunction, *call: Any) -> Tensor:
+    """Compute a ⊙ sigmoid(b), of whose relevance the gate, sigmoid(b), gets none."""
+    (args, kwargs) = call
+    y: Tensor = func(*args, **kwargs)
+    x = args[0] if args else kwargs["input"]
+    dim = args[1] if len(args) > 1 else kwargs.get("dim", -1)
+
+    def rule(g: Tensor, x: Tensor) -> tuple[Tensor]:
+        _, b = x.chunk(2, dim)
+        return (torch.cat([g * b.sigmoid(), torch.zeros_like(g)], dim),)
+
+    return RelevanceNode.apply(relevance_pass, rule, y, x) if y.requires_grad else y
+
+
 def _with_node(
     relevance_pass: RelevancePass,
     func: TorchFunction,
@@ -255,6 +282,7 @@ def activation_handlers(
     return {
         **dict.fromkeys(ACTIVATIONS, activation),
         **dict.fromkeys(GATES, gate),
+        F.glu: gated_linear_unit,
         **dict.fromkeys(RELUS, relu),
         **dict.fromkeys(CLAMPS, ClampRule(activation, relu, otherwise)),
     }

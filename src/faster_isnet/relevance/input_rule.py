@@ -10,7 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faster_isnet.relevance.activations import RELUS, out_of_place, spellings, stabilise
+from faster_isnet.relevance.activations import (
+    COPIES,
+    RELUS,
+    out_of_place,
+    same_values,
+    spellings,
+    stabilise,
+)
 from faster_isnet.relevance.call_arguments import leaves, tensors_in, with_leaves
 from faster_isnet.relevance.deferred_rules import BackwardRule
 from faster_isnet.relevance.functions import RelevanceNode, RelevancePass, ReLU
@@ -136,10 +143,15 @@ class InputRule:
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Callable[[], Any] | None:
         """Return what computes a call in its place, if it reads pixels or what was made of them."""
-        if func in AFFINE:
-            reads_pixels = any(map(self._boxes.get, leaves((args, kwargs))))
-            return partial(self._preprocess, func, args, kwargs) if reads_pixels else None
         read = args[0] if args else kwargs.get("input")
+        if func in AFFINE:
+            if any(map(self._boxes.get, leaves((args, kwargs)))):
+                return partial(self._preprocess, func, args, kwargs)
+            if func in COPIES:
+                one = tensors_in(read)  # of several a concatenation makes something else
+                if len(one) == 1 and (layer := self._first_layers.get(one[0])):
+                    return partial(self._copy, func, args, kwargs, one[0], layer)
+            return None
         if func in LINEAR_CALLS and (box := self._boxes.get(read)):
             return partial(self._linear, func, args, kwargs, box)
         if layer := self._first_layers.get(read):
@@ -207,6 +219,14 @@ class InputRule:
         a: Tensor = ReLU.apply(self._relevance_pass, rule, inplace, z, *layer.operands())
         self._rectified.put(a, True)
         return a
+
+    def _copy(
+        self, func: Callable[..., Any], args: Any, kwargs: Any, read: Tensor, layer: _FirstLayer
+    ) -> Any:
+        copy = func(*args, **kwargs)
+        if same_values(copy, read):
+            self._first_layers.put(copy, layer)
+        return copy
 
     def _finish(self, output: Tensor, layer: _FirstLayer) -> Tensor:
         """Give a first layer's output a node for its relevance, and remember whose it is."""

@@ -19,11 +19,13 @@ from torch import Tensor
 
 from faster_isnet.relevance import normalisations
 from faster_isnet.relevance.activations import (
+    COPIES,
     ActivationRule,
     GateRule,
     TorchFunction,
     activation_handlers,
     out_of_place,
+    same_values,
     spellings,
     write_back,
 )
@@ -69,7 +71,18 @@ KEEPS_SIGN = spellings(
         *("dropout", "dropout1d", "dropout2d", "dropout3d", "feature_dropout", "alpha_dropout"),
         *("flatten", "unflatten", "view", "reshape", "permute", "transpose", "movedim", "squeeze"),
         *("unsqueeze", "contiguous", "clone", "chunk", "split", "unbind", "narrow", "select"),
-        *("__getitem__", "expand", "repeat", "stack", "flip", "pixel_shuffle", "channel_shuffle"),
+        *(
+            "to",
+            "float",
+            "double",
+            "__getitem__",
+            "expand",
+            "repeat",
+            "stack",
+            "flip",
+            "pixel_shuffle",
+            "channel_shuffle",
+        ),
     ]
 )
 # What writes into a tensor.
@@ -201,6 +214,11 @@ class LayerRules(ForwardPass):
         rules = self._layer("dense" if dense else "convolution", call.input)
         self._depth += 1
         y = func(*args, **kwargs)
+        if y.dtype in (torch.float16, torch.bfloat16):
+            raise RuntimeError(
+                f"module {self._running()!r} computes in {y.dtype}, but rules for layers need full "
+                "precision; use model.float(), or composite='flex'"
+            )
         # Else no relevance arrives, or it is no batch.
         if not call.input.requires_grad or not (dense or y.dim() == call.weight.dim()):
             return y  # type: ignore[no-any-return]
@@ -323,6 +341,8 @@ class LayerRules(ForwardPass):
         pieces = continuing(flag, tensors, dim)
         y = ConcatenationRule()(flag, func, args, kwargs)
         self._nonnegative.put(y, self._is_nonnegative(*tensors))
+        if len(tensors) == 1 and (known := self._outputs.get(tensors[0])):
+            self._outputs.put(y, known)
         if dim % y.dim() == 1 and y.requires_grad:
             outputs = [output for piece in pieces for output in self._pieces(piece)]
             if any(output.rules for output in outputs):
@@ -337,6 +357,10 @@ class LayerRules(ForwardPass):
         if tensors and self._is_nonnegative(*tensors):
             for tensor in leaves([result]):
                 self._nonnegative.put(tensor, True)
+        if func in COPIES and args and same_values(result, args[0]):
+            for known in (self._outputs, self._concatenations):
+                if outputs := known.get(args[0]):
+                    known.put(result, outputs)
         return result
 
     def _contrast(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:

@@ -12,16 +12,35 @@ T = TypeVar("T")
 
 
 class TensorMetadata(Generic[T]):
-    """Metadata by tensor, void as soon as the tensor is changed in place."""
+    """Metadata by tensor, void as soon as the tensor is changed in place.
+
+    A tensor that lies in the same memory in the same order holds the same values, and so has the
+    same metadata: what a full backward hook, a reshape and back, or a ``torch.autograd.Function``
+    that changes nothing has made of it.
+    """
 
     def __init__(self) -> None:
         self._by_id: dict[int, tuple[Tensor, int, T]] = {}
+        self._by_place: dict[Any, tuple[Tensor, int, T]] = {}
 
     def put(self, tensor: Tensor, metadata: T) -> None:
         """Keep ``metadata`` of ``tensor`` as it is now."""
-        self._by_id[id(tensor)] = (tensor, version(tensor), metadata)
+        entry = tensor, version(tensor), metadata
+        self._by_id[id(tensor)] = entry
+        if place := _place(tensor):
+            self._by_place[place] = entry
 
     def get(self, tensor: Any) -> T | None:
         """Return the metadata of ``tensor``, or None if it has none that is still true."""
-        kept, written, metadata = self._by_id.get(id(tensor), (None, None, None))
+        entry = self._by_id.get(id(tensor))
+        if entry is None and self._by_place and isinstance(tensor, Tensor):
+            entry = self._by_place.get(_place(tensor))
+        kept, written, metadata = entry or (None, None, None)
         return metadata if kept is not None and version(kept) == written else None
+
+
+def _place(tensor: Tensor) -> Any:
+    """Return where the elements of a tensor lie; None if they lie nowhere."""
+    if tensor.device.type == "meta" or not (address := tensor.data_ptr()):
+        return None
+    return address, tensor.dtype, tensor.shape, tensor.stride(), tensor.requires_grad
