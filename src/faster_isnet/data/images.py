@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,9 @@ def read_pixels(path: str | Path) -> Pixels:
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # of any type, from the decoders
+        reason = re.sub(r" <_io\.\w+ object at \w+>", "", str(error))  # it is named by its path
         raise ValueError(
-            f"cannot read {str(path)!r} ({error}); mend the file (open it in a viewer and save it "
+            f"cannot read {str(path)!r} ({reason}); mend the file (open it in a viewer and save it "
             "again), or leave it out: --skip-unreadable"
         ) from error
 

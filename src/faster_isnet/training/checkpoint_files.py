@@ -104,9 +104,9 @@ def check_same_optimizer(model: Recorded, content: Mapping[str, Any], path: str 
     for name in _KEPT_BY_OPTIMIZER:
         if name in before and name in now and before[name] != now[name]:
             raise ValueError(
-                f"{name} is {now[name]!r}, but a training that goes on from {str(path)!r} keeps its "
-                f"{before[name]!r}; leave the option as it was, or train a new run without "
-                "--ckpt_path"
+                f"{name} is {now[name]!r}, but a training that goes on from {str(path)!r} keeps "
+                f"{before[name]!r}, as its optimiser had it; leave the option as it was, or train "
+                "a new run without --ckpt_path"
             )
 
 
