@@ -265,3 +265,38 @@ def test_a_stopped_training_says_how_to_go_on(
     config = ["--config", str(out / "config.yaml"), "--ckpt_path", "last"]
     epochs = torch.load(last, weights_only=True)["epoch"] + 2
     assert main(["fit", *config, "--trainer.max_epochs", str(epochs)]) == 0
+
+
+def test_what_the_user_writes_goes_before_the_checkpoint(
+    trained: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ["--config", str(trained / "config.yaml"), "--method", "isnet"]
+    hidden = ["--method.deep_supervision", "[block1,block2]", "--method.variant", "dual"]
+    assert main(["calibrate", *config, *hidden]) == 0
+    cuts = json.loads((trained / "calibration.json").read_text())
+    assert "block2" in json.dumps(cuts)
+    quiet = ["--config", str(run / "config.yaml"), "--trainer.enable_progress_bar", "false"]
+    losses = []
+    for weight in ("0", "1"):
+        capsys.readouterr()
+        assert main(["validate", *quiet, "--method.loss.heatmap_weight", weight]) == 0
+        found = [line for line in capsys.readouterr().out.splitlines() if "val/" in line]
+        losses.append({line.split()[1]: line.split()[3] for line in found})
+    assert losses[0]["val/loss"] == losses[0]["val/classification"]
+    assert losses[1]["val/loss"] == losses[1]["val/heatmap"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("learning_rate", "0.5"), ("optimizer", "sgd"), ("schedule", "cosine"), ("momentum", "0.1")],
+)
+def test_options_that_an_optimiser_keeps_are_refused(
+    option: str, value: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The state in the checkpoint would replace them without a word."""
+    words = ["fit", "--config", str(trained / "config.yaml"), "--trainer.max_epochs", "3"]
+    assert main([*words, "--ckpt_path", "last", f"--model.{option}", value]) == 2
+    assert (
+        f"{option} is {value if option in ('learning_rate', 'momentum') else repr(value)}, but"
+        in (capsys.readouterr().err)
+    )

@@ -170,8 +170,9 @@ class TestFaults:
     def test_no_image(self, tmp_path, suffix, content):
         path = tmp_path / f"broken{suffix}"
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=r"cannot read .*broken.*--skip-unreadable"):
+        with pytest.raises(ValueError, match=r"cannot read .*broken.*--skip-unreadable") as told:
             read_image(path)
+        assert " object at " not in str(told.value)
 
     @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
     @pytest.mark.parametrize("part", [0.3, 0.8])

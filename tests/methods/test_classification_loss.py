@@ -225,3 +225,22 @@ def test_labels_are_checked(labels: Any, kind: Any, message: str) -> None:
 def test_a_custom_function_must_return_a_scalar(function: Any) -> None:
     with pytest.raises(ValueError, match="must return a scalar, got"):
         ClassificationLoss(function=function)(*multiclass())
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [], [[1.0, 2.0]], 1.0])
+def test_weights_without_a_number_for_a_class_are_refused(weights: Any) -> None:
+    with pytest.raises(ValueError, match="one number for each class, not all of them 0"):
+        ClassificationLoss(class_weights=weights)
+
+
+@pytest.mark.parametrize(
+    ("task", "batch"), [("multiclass", multiclass), ("multilabel", multilabel)]
+)
+@pytest.mark.parametrize("focusing", [0.0, 2.0])
+def test_weights_of_another_number_of_classes_are_refused(
+    task: str, batch: Any, focusing: float
+) -> None:
+    for weights in ([1.0, 2.0], [1.0], [1.0] * 5):
+        loss = ClassificationLoss(task, weights, focusing=focusing)
+        with pytest.raises(ValueError, match="one number for each of 4 classes"):
+            loss(*batch())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -116,8 +117,9 @@ def _read(
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # of any type, from the decoders
+        reason = re.sub(r" <_io\.\w+ object at \w+>", "", str(error))  # it is named by its path
         raise ValueError(
-            f"cannot read {str(path)!r} ({error}); mend the file (open it in a viewer and save it "
+            f"cannot read {str(path)!r} ({reason}); mend the file (open it in a viewer and save it "
             "again), or leave it out: --skip-unreadable"
         ) from error
 

@@ -63,6 +63,11 @@ class ClassificationLoss(Recorded, nn.Module):
         weights = None if class_weights is None else torch.as_tensor(class_weights).float()
         if weights is not None and not bool(((weights >= 0) & weights.isfinite()).all()):
             raise ValueError(f"class_weights must be finite and at least 0, got {weights.tolist()}")
+        if weights is not None and (weights.dim() != 1 or not bool(weights.any())):
+            raise ValueError(
+                "class_weights must be one number for each class, not all of them 0, got "
+                f"{weights.tolist()}"
+            )
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", weights, persistent=False)
         self.label_smoothing = check_range("label_smoothing", label_smoothing, 0, 1)
@@ -98,6 +103,11 @@ class ClassificationLoss(Recorded, nn.Module):
         if self.function is not None:
             return _checked(self.function(logits, labels))
         weights = None if self.class_weights is None else self.class_weights.to(logits)
+        if weights is not None and len(weights) != logits.shape[1]:
+            raise ValueError(
+                f"class_weights must be one number for each of {logits.shape[1]} classes, got "
+                f"{weights.tolist()}"
+            )
         if self.task == "multilabel":
             return self._binary(logits, labels.to(logits), weights)
         if self.focusing:

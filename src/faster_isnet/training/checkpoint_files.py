@@ -105,8 +105,8 @@ def check_same_optimizer(model: Recorded, content: Mapping[str, Any], path: str 
         if name in before and name in now and before[name] != now[name]:
             raise ValueError(
                 f"{name} is {now[name]!r}, but a training that goes on from {str(path)!r} keeps "
-                f"its {before[name]!r}; leave the option as it was, or train a new run without "
-                "--ckpt_path"
+                f"{before[name]!r}, as its optimiser had it; leave the option as it was, or train "
+                "a new run without --ckpt_path"
             )
 
 
