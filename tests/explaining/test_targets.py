@@ -191,7 +191,7 @@ def test_other_targets() -> None:
         ),
         (True, TypeError, "a class index, an integer tensor .* got bool: True"),
         (1.5, TypeError, "a class index, an integer tensor .* got float: 1.5"),
-        ([0, 1], TypeError, "an integer tensor .* got list: "),
+        ([0.5, 1], TypeError, "class indices .* got dtype torch.float64"),
         (torch.tensor([0.0, 1.0]), TypeError, "class indices .* got dtype torch.float32"),
         (torch.tensor([True, False]), TypeError, "class indices .* got dtype torch.bool"),
         (torch.tensor([0j, 1]), TypeError, "class indices .* got dtype torch.complex64"),

@@ -191,7 +191,7 @@ def check_single_input(model: nn.Module) -> None:
         If it needs more; the message names what.
     """
     needed = _needed_arguments(type(model).forward)
-    if len(needed) > 1:
+    if len(needed) > 1 and not model._forward_pre_hooks:  # which may add what is missing
         raise TypeError(
             f"{type(model).__name__}.forward needs {', '.join(needed)}, but only images are given; "
             "wrap the model in a module that holds the other inputs, or makes them of the images"

@@ -69,7 +69,8 @@ def hidden_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
                     "name a module that returns one"
                 )
             outputs[name] = output
-            return output.clone()
+            # Not output.clone(), which an interception takes for the same tensor.
+            return torch.ops.aten.clone.default(output)  # type: ignore[no-any-return]
 
         return hook
 
