@@ -61,7 +61,8 @@ def test_a_class_that_is_missing_elsewhere_keeps_the_others_in_place(
     folder = tmp_path / "some"
     for name in ("dark", "striped"):
         shutil.copytree(images / name, folder / name)
-    assert main(["test", str(run), "--source", str(folder), "--out", str(tmp_path), *FEW]) == 0
+    elsewhere = ["--source", str(folder), "--trained_images"]
+    assert main(["test", str(run), *elsewhere, "--out", str(tmp_path), *FEW]) == 0
     predictions = Predictions.load(tmp_path / "predictions" / "some.csv")
     assert list(predictions.class_names) == list(CLASSES)
     assert set(predictions.labels) == {1, 2}
@@ -130,8 +131,8 @@ def test_other_images_cannot_be_compared(
 ) -> None:
     copied = tmp_path / "test"
     shutil.copytree(images, copied)
-    words = ["test", str(run), "--source", str(copied), "--name", "other", "--out"]
-    assert main([*words, str(tmp_path / "out"), *FEW]) == 0
+    words = ["test", str(run), "--source", str(copied), "--trained_images", "--name", "other"]
+    assert main([*words, "--out", str(tmp_path / "out"), *FEW]) == 0
     assert main(["compare", str(tested), str(tmp_path / "out"), "--out", str(tmp_path / "c")]) == 2
     error = capsys.readouterr().err
     assert "'two epochs' and 'other' on 'test'" in error
@@ -155,7 +156,8 @@ def test_thresholds_of_several_labels_come_from_validation_images_and_go_along(
     pd.DataFrame(rows, columns=["image", "label", "split"]).to_csv(table, index=False)
     run = tmp_path / "run"
     fit(table, run, "--data.masks", "null", "--method", "standard")
-    elsewhere = ["test", str(run / "checkpoints" / "best.ckpt"), "--source", str(table)]
+    elsewhere = ["test", str(run / "checkpoints" / "best.ckpt")]
+    elsewhere += ["--source", str(table), "--trained_images"]
     assert main([*elsewhere, *FEW]) == 2
     assert "test the run on its own data first" in capsys.readouterr().err
     assert main(["test", str(run), *FEW]) == 0

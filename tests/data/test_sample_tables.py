@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
@@ -67,6 +68,7 @@ def test_multi_label_cells(tmp_path_factory, rows):
         label=["|".join(sorted(row)) for row in rows],
     )
     samples, names = from_table(path, task="multilabel")
+    rows = [{unicodedata.normalize("NFC", name) for name in row} for row in rows]
     assert set(names) == set().union(*rows)
     for sample, row in zip(samples, rows, strict=True):
         assert {name for name, applies in zip(names, sample.label, strict=True) if applies} == row
