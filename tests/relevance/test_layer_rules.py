@@ -400,6 +400,26 @@ def test_the_dual_isnet_trains_a_mobilenet(name: str) -> None:
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in net.parameters())
 
 
+def _branches_in_place(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
+    """Add up branches as MobileOne does."""
+    y: Tensor = 0  # type: ignore[assignment]
+    y += a(x)
+    y += b(x)
+    y += 0
+    return y.relu_()
+
+
+@pytest.mark.parametrize("composite", ["epsilon", "zplus", "dual"])
+def test_branches_added_up_from_a_number_on_are_their_sum(composite: str) -> None:
+    a, b, last = conv(), conv(), nn.Linear(144, 3)
+    x, found = torch.rand(2, 3, 6, 6), []
+    for function in (_branches_in_place, _add):
+        model = Lambda(function, a, b, last)
+        heatmap = Explainer(model, composite)(x, 1, differentiable=True).heatmap
+        found.append((heatmap, torch.autograd.grad(heatmap.square().sum(), a.weight)[0]))
+    torch.testing.assert_close(*found)
+
+
 class Passed(torch.autograd.Function):
     """An identity."""
 
@@ -465,7 +485,6 @@ def test_what_is_written_over_or_detached_is_not_taken_for_what_it_was() -> None
 GATED = {
     "special.expit": lambda a, b: a * torch.special.expit(b),
     "glu": lambda a, b: F.glu(torch.cat([a, b], 1), 1),
-    "sigmoid": lambda a, b: a * torch.sigmoid(b),
 }
 
 
@@ -474,7 +493,7 @@ GATED = {
 def test_a_gate_by_another_name_gets_no_relevance(name: str, composite: str) -> None:
     a, b, last = conv(3).double(), conv(3).double(), nn.Linear(144, 3).double()
     x, found = images(3, 6, 6), []
-    for function in (GATED["sigmoid"], GATED[name]):
+    for function in (lambda a, b: a * torch.sigmoid(b), GATED[name]):
         model = Lambda(lambda x, a, b, function=function: function(a(x), b(x)), a, b, last)
         heatmap = Explainer(model, composite)(x, 1, differentiable=True).heatmap
         found.append((heatmap, torch.autograd.grad(heatmap.square().sum(), b.weight)[0]))

@@ -295,18 +295,18 @@ class LayerRules(ForwardPass):
         self._nonnegative.put(gate, True)
         return gate
 
-    def _sum(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
+    def _sum(self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
         _func, x, rest, kwargs, inplace = out_of_place(func, args, kwargs)
         y = rest[0] if rest else kwargs.get("other")
         rules = self._layer("sum", x)
         relevant = all(isinstance(t, Tensor) and t.requires_grad for t in (x, y))
         if rules is None or not relevant:
-            return func(*args, **kwargs)  # type: ignore[no-any-return]
+            return self._write(flag, func, args, kwargs)  # type: ignore[no-any-return]
         original = x
-        if inplace and (outputs := self._outputs.get(x)):
-            # What x is written over with is not what its rule shares.
+        if inplace:  # what x is written over with is not what is shared
+            outputs = self._outputs.get(x)
             x = x.clone()
-            x = self._finish(x, x, outputs)
+            x = x if outputs is None else self._finish(x, x, outputs)
         alpha = kwargs.get("alpha", 1)
         y = y if alpha == 1 else y * alpha
         s = x + y
