@@ -33,13 +33,8 @@ def best_checkpoint(run: Path) -> Path:
     FileNotFoundError
         If it has none.
     """
-    path = checkpoint_folder(run) / f"{BEST}.ckpt"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no {path}; train first (faster-isnet fit --out {run}), or name a "
-            "checkpoint with --ckpt_path"
-        )
-    return path
+    cure = f"; train first (faster-isnet fit --out {run}), or name a checkpoint with --ckpt_path"
+    return _checkpoint(run, BEST, cure)
 
 
 def last_checkpoint(run: Path) -> Path:
@@ -50,12 +45,17 @@ def last_checkpoint(run: Path) -> Path:
     FileNotFoundError
         If no epoch has ended.
     """
-    path = checkpoint_folder(run) / f"{LAST}.ckpt"
+    cure = (
+        f" to go on from: no epoch of the run in {str(run)!r} has ended; begin it anew, without "
+        "--ckpt_path, or name the run's folder with --out"
+    )
+    return _checkpoint(run, LAST, cure)
+
+
+def _checkpoint(run: Path, name: str, cure: str) -> Path:
+    path = checkpoint_folder(run) / f"{name}.ckpt"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"there is no {path} to go on from: no epoch of the run in {str(run)!r} has ended; "
-            "begin it anew, without --ckpt_path, or name the run's folder with --out"
-        )
+        raise FileNotFoundError(f"there is no {path}{cure}")
     return path
 
 

@@ -245,12 +245,11 @@ class RunCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Construct data, model and trainer; the data are divided as the checkpoint's run was."""
         options = self._options
-        self._division_of_run: Path | None = None
         config = self.config
         if options.ckpt_path is not None and options.data.division is None:
-            self._division_of_run = recorded_division(run_folder(Path(options.ckpt_path)))
+            recorded = recorded_division(run_folder(Path(options.ckpt_path)))
             config = self.config.clone()
-            config[config.subcommand].data.division = self._division_of_run
+            config[config.subcommand].data.division = recorded
         self.config_init = self.parser.instantiate_classes(config)
         made = self.config_init[config.subcommand]
         self.datamodule, self.model = made.data, made.model
@@ -360,7 +359,7 @@ def check_masks(data: ImageData) -> None:
 def _last_checkpoint(run: str | Path) -> ModelCheckpoint:
     """Keep the last epoch, whatever it is worth: ``save_last`` of the other keeps the last best."""
     return ModelCheckpoint(
-        str(checkpoint_folder(run)),
+        _checkpoints(run),
         LAST,
         save_top_k=1,
         every_n_epochs=1,
