@@ -8,12 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from faster_isnet.cli import main
 
+REFUSED, RIGHT = "refused", "right result"
+pytestmark = pytest.mark.slow  # two hundred commands
 Content = dict[str, Any]
 CHANGES: dict[str, Callable[[Content], Any]] = {
     "a bare state_dict": lambda c: c["state_dict"],
@@ -26,11 +29,45 @@ CHANGES: dict[str, Callable[[Content], Any]] = {
         "state_dict": {k: v[:1] if v.dim() else v for k, v in c["state_dict"].items()},
     },
 }
+ARGUMENTS: dict[str, Any] = {
+    "class_names": 3,
+    "image_shape": [3],
+    "backbone": "nonet",
+    "learning_rate": "x",
+    "unknown": 1,
+    "method": {"class_path": "antigravity.X", "init_args": {}},
+}
+CHANGES |= {
+    f"a wrong {name}": (
+        lambda c, changed={name: value}: {
+            **c,
+            "recipe": {**c["recipe"], "init_args": {**c["recipe"]["init_args"], **changed}},
+        }
+    )
+    for name, value in ARGUMENTS.items()
+}
+CHANGES |= {
+    "no names of classes": lambda c: {
+        **c,
+        "recipe": {
+            **c["recipe"],
+            "init_args": {k: v for k, v in c["recipe"]["init_args"].items() if k != "class_names"},
+        },
+    },
+    "weights in a list": lambda c: {**c, "state_dict": [1]},
+    "weights that are numbers": lambda c: {**c, "state_dict": {"a": 1}},
+    "no weight": lambda c: {**c, "state_dict": {}},
+    "a classifier that is nowhere": lambda c: {**c, "classifier_at": "nowhere"},
+}
 BYTES: dict[str, Callable[[bytes], bytes]] = {
     "zeros": lambda raw: bytes(len(raw)),
     "empty": lambda raw: b"",
     "text": lambda raw: b"hello world, no checkpoint",
+    "an image": lambda raw: b"\x89PNG\r\n\x1a\n" + raw[8:],
     "truncated": lambda raw: raw[: len(raw) // 2],
+    "ten bytes": lambda raw: raw[:10],
+    "without its end": lambda raw: raw[:-30],
+    "overwritten": lambda raw: raw[:2000] + b"\xff" * 100 + raw[2100:],
     "a pickle": lambda raw: pickle.dumps({"state_dict": Path("x")}),
 }
 RESUMED: dict[str, Callable[[Content], Any]] = {
@@ -50,7 +87,10 @@ RESUMED: dict[str, Callable[[Content], Any]] = {
 
 def damaged(run: Path, kind: str, folder: Path) -> Path:
     good, path = run / "checkpoints" / "last.ckpt", folder / "damaged.ckpt"
-    if kind in BYTES:
+    folder.mkdir(parents=True, exist_ok=True)
+    if kind == "whole":
+        shutil.copy(good, path)
+    elif kind in BYTES:
         path.write_bytes(BYTES[kind](good.read_bytes()))
     else:
         change = (CHANGES | RESUMED)[kind]
@@ -58,7 +98,7 @@ def damaged(run: Path, kind: str, folder: Path) -> Path:
     return path
 
 
-def words(command: str, path: Path, run: Path, images: Path, out: Path) -> list[str]:
+def arguments(command: str, path: Path, run: Path, images: Path, out: Path) -> list[str]:
     config = ["--config", str(run / "config.yaml"), "--ckpt_path", str(path), "--out", str(out)]
     return {
         "test": ["test", str(path), "--source", str(images)],
@@ -70,33 +110,71 @@ def words(command: str, path: Path, run: Path, images: Path, out: Path) -> list[
     }[command]
 
 
+# What these commands do not read of a checkpoint may be anything.
+UNREAD = {
+    "a wrong image_shape": ("validate", "fit"),
+    "a wrong backbone": ("validate", "fit"),
+    "a wrong learning_rate": ("validate",),
+    "a wrong unknown": ("validate", "fit"),
+    "a wrong method": ("test", "explain", "export", "validate", "calibrate", "fit"),
+    "a classifier that is nowhere": ("validate", "fit"),
+}
+CURES = ("RUN/", "save its state dict", "train a new run")
+
+
+def printed(
+    command: str, path: Path, run: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> str:
+    capsys.readouterr()
+    out = path.parent / "out"
+    assert main(arguments(command, path, run, images, out)) == 0
+    if command == "explain":
+        return str(np.load(next(out.glob("*.npy"))))
+    return capsys.readouterr().out.replace(str(path.parent), "")
+
+
 @pytest.mark.parametrize("command", ["test", "explain", "export", "validate", "calibrate", "fit"])
 @pytest.mark.parametrize("kind", [*BYTES, *CHANGES])
-def test_what_is_damaged_is_named(
+def test_what_is_damaged_is_named_if_it_is_read(
     command: str,
     kind: str,
     run: Path,
     images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
-    path = damaged(run, kind, tmp_path)
-    assert main(words(command, path, run, images, tmp_path / "out")) == 2
+    path = damaged(run, kind, tmp_path / "damaged" / "run")
+    if command in UNREAD.get(kind, ()):
+        expected = damaged(run, "whole", tmp_path / "whole" / "run")
+        assert printed(command, path, run, images, capsys) == printed(
+            command, expected, run, images, capsys
+        )
+        record_property("outcome", RIGHT)
+        return
+    assert main(arguments(command, path, run, images, path.parent / "out")) == 2
     error = capsys.readouterr().err
     assert path.name in error
-    assert any(cure in error for cure in ("RUN/", "save its state dict")), error
-    assert not (tmp_path / "out").exists()
+    assert any(cure in error for cure in CURES), error
+    assert not (path.parent / "out").exists()
+    record_property("outcome", REFUSED)
 
 
 @pytest.mark.parametrize("kind", RESUMED)
 def test_a_training_does_not_go_on_from_half_a_checkpoint(
-    kind: str, run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    kind: str,
+    run: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     path = damaged(run, kind, tmp_path)
-    assert main(words("fit", path, run, images, tmp_path / "out")) == 2
+    assert main(arguments("fit", path, run, images, tmp_path / "out")) == 2
     error = capsys.readouterr().err
     assert f"{str(path)!r} lacks {kind}, or they are damaged" in error
     assert not (tmp_path / "out").exists()
+    record_property("outcome", REFUSED)
 
 
 def test_a_checkpoint_sends_nobody_to_the_network(
@@ -112,7 +190,7 @@ def test_a_checkpoint_sends_nobody_to_the_network(
     torch.save(content, tmp_path / "foreign.ckpt")
     for command in ("explain", "test", "export"):
         path = tmp_path / "foreign.ckpt"
-        assert main(words(command, path, run, images, tmp_path / "out")) == 2  # other weights
+        assert main(arguments(command, path, run, images, tmp_path / "out")) == 2  # other weights
 
 
 def test_a_run_of_somebody_else_imports_nothing(
