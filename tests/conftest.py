@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from golden_networks import NETWORKS, Golden, load_golden
-from toy_runs import CLASSES, fit, picture
+from toy_runs import fit, write_images
 
 # Test processes share the cores among them, and so do the programs that tests start.
 _PROCESSES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
@@ -34,17 +32,9 @@ def _seed() -> None:
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder ``images`` of class folders, and ``masks`` beside it that lacks some."""
-    root, rng = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    mask = np.zeros((24, 24), np.uint8)
-    mask[5:19, 5:19] = 255
-    for kind in CLASSES:
-        for number in range(20):
-            files = {"images": picture(kind, rng)} | ({"masks": mask} if number % 4 else {})
-            for folder, pixels in files.items():
-                path = root / folder / kind / f"{number}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(path)
-    return root / "images"
+    images = tmp_path_factory.mktemp("data") / "images"
+    write_images(images)
+    return images
 
 
 @pytest.fixture(scope="session")
