@@ -513,6 +513,14 @@ def test_a_gate_by_another_name_gets_no_relevance(name: str, composite: str) -> 
 
 def test_rules_for_layers_refuse_a_module_in_half_precision() -> None:
     half = nn.Conv2d(3, 4, 3, padding=1).bfloat16()
-    model = nn.Sequential(Applied(lambda x: half(x.bfloat16()).float()), nn.Flatten(1))
-    with pytest.raises(RuntimeError, match=r"computes in torch.bfloat16.*model.float"):
-        Explainer(model, "zplus")(torch.rand(2, 3, 6, 6))
+    model = Lambda(lambda x, half: half(x.bfloat16()).float(), half, nn.Linear(144, 3))
+    for composite in ("epsilon", "zplus", "dual"):
+        with pytest.raises(
+            RuntimeError,
+            match=r"module 'parts.0' is in torch.bfloat16.*in torch.float32.*model.float",
+        ):
+            Explainer(model, composite)(torch.rand(2, 3, 6, 6))
+    hidden = Applied(lambda x: half(x.bfloat16()).float().flatten(1))  # no module of the model
+    with pytest.raises(RuntimeError, match=r"shape \[4, 3, 3, 3\] computes in torch.bfloat16"):
+        Explainer(hidden, "zplus")(torch.rand(2, 3, 6, 6))
+    assert Explainer(model)(torch.rand(2, 3, 6, 6)).heatmap.isfinite().all()

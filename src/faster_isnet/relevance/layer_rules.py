@@ -52,6 +52,7 @@ from faster_isnet.relevance.outputs import (
     positive_sum,
     runs,
 )
+from faster_isnet.relevance.pools import LP_POOLS
 from faster_isnet.relevance.products import with_products
 from faster_isnet.relevance.rules import Epsilon, Rule
 from faster_isnet.relevance.tensor_metadata import TensorMetadata
@@ -162,7 +163,7 @@ class LayerRules(ForwardPass):
         table |= dict.fromkeys(MAX_POOLS, partial(self._pool, "max_pool"))
         table |= dict.fromkeys(CONCATENATIONS, self._concatenate)
         table |= dict.fromkeys(KEEPS_SIGN, self._keep_sign)
-        table |= normalisations.HANDLERS
+        table |= normalisations.HANDLERS | LP_POOLS
         table |= dict.fromkeys(BATCH_NORM_CALLS, self._batch_norm)
         return with_products(Gates(table, self._gate).handlers())
 
@@ -218,8 +219,9 @@ class LayerRules(ForwardPass):
         y = func(*args, **kwargs)
         if y.dtype in (torch.float16, torch.bfloat16):
             raise RuntimeError(
-                f"module {self._running()!r} computes in {y.dtype}, but rules for layers need full "
-                "precision; use model.float(), or composite='flex'"
+                f"a layer{f' of {name!r}' if (name := self._running()) else ''} with a weight of "
+                f"shape {list(call.weight.shape)} computes in {y.dtype}, but rules for layers need "
+                "full precision; use float32 throughout the model, or composite='flex'"
             )
         # Else no relevance arrives, or it is no batch.
         if not call.input.requires_grad or not (dense or y.dim() == call.weight.dim()):
