@@ -119,7 +119,14 @@ def check_images(images: object) -> None:
         on an accelerator, see :func:`is_on_host`).
     """
     if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a torch.Tensor [B, ...], got {type(images).__name__}")
+        cure = (
+            "; give the tensor alone, or call attribute(), which captum's metrics take"
+            if isinstance(images, (tuple, list))
+            else ""
+        )
+        raise TypeError(
+            f"images must be a torch.Tensor [B, ...], got {type(images).__name__}{cure}"
+        )
     if images.dtype not in (torch.float32, torch.float64):
         cure = (
             "half precision has too few digits for the stabiliser; use images.float()"
@@ -158,21 +165,31 @@ _BEYOND_BOUNDS = 0.05
 
 
 def check_image_range(images: Tensor, low: Tensor, high: Tensor) -> None:
-    """Check that images in host memory lie in zB's box, whose corners have the images' shape.
+    """Check that images in host memory lie in zB's box, and so are finite, in one pass over them.
 
     A twentieth of the box's width beyond it is accepted, for noise and interpolation.
+
+    Parameters
+    ----------
+    images
+        ``[B, C, ...]``.
+    low, high
+        The box: ``[C]``, or ``[1]`` for all channels.
 
     Raises
     ------
     ValueError
-        If a pixel lies outside; the message says the range found.
+        If a pixel is not finite or lies outside; the message says the range found.
     """
     if not is_on_host(images):
         return
-    slack = _BEYOND_BOUNDS * (high[:1] - low[:1])
-    if bool(((images >= low[:1] - slack) & (images <= high[:1] + slack)).all()):
+    channels = [images] if len(low) == len(high) == 1 else images.unbind(1)
+    lowest, highest = map(torch.stack, zip(*map(torch.aminmax, channels), strict=True))
+    slack = _BEYOND_BOUNDS * (high - low)
+    if bool(((lowest >= low - slack) & (highest <= high + slack)).all()):
         return
-    found = f"[{images.min().item():.4g}, {images.max().item():.4g}]"
+    check_image_values(images)
+    found = f"[{lowest.min().item():.4g}, {highest.max().item():.4g}]"
     expected = f"[{low.min().item():.4g}, {high.max().item():.4g}]"
     raise ValueError(
         f"the pixels lie in {found}, but input_rule='zb' needs them between input_low and "
@@ -242,6 +259,24 @@ def check_precision(images: Tensor, composite: str) -> None:
             "explain outside of torch.autocast, or inside of torch.autocast(..., enabled=False); "
             "train with precision='32-true', or a variant with composite 'flex'"
         )
+
+
+def check_parameters(model: nn.Module, images: Tensor, composite: str) -> None:
+    """Check that no module is in half precision, for a composite that needs full precision.
+
+    Raises
+    ------
+    RuntimeError
+        If a parameter is; the message names its module and both dtypes.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            module = name.rpartition(".")[0] or type(model).__name__
+            raise RuntimeError(
+                f"module {module!r} is in {parameter.dtype}, the images are in {images.dtype}, but "
+                f"composite {composite!r} needs full precision; use model.float(), or "
+                "composite='flex'"
+            )
 
 
 def check_logits(logits: object, batch: int) -> None:

@@ -14,8 +14,10 @@ from faster_isnet.common.checks import (
     check_choice,
     check_explainable,
     check_image_range,
+    check_image_values,
     check_images,
     check_logits,
+    check_parameters,
     check_precision,
     check_quantity,
     check_single_input,
@@ -130,8 +132,8 @@ class Explainer:
         self.epsilon = epsilon
         self.input_rule = self.composite.input_rule if input_rule is None else input_rule
         self.layers = check_layers(model, layers)
-        self.input_low = torch.as_tensor(input_low).flatten()
-        self.input_high = torch.as_tensor(input_high).flatten()
+        self.input_low = torch.as_tensor(input_low).flatten().cpu()
+        self.input_high = torch.as_tensor(input_high).flatten().cpu()
         if not bool((self.input_low < self.input_high).all()):
             raise ValueError(
                 f"input_low must be below input_high in every channel, got {input_low!r} and "
@@ -178,6 +180,7 @@ class Explainer:
         check_images(images)
         if not self.composite.half_precision:
             check_precision(images, self.composite.name)
+            check_parameters(self.model, images, self.composite.name)
         with torch.inference_mode(False), torch.enable_grad():
             pixels = _as_pixels(images, differentiable)
             relevance_pass = RelevancePass(differentiable)
@@ -199,6 +202,28 @@ class Explainer:
         quantity = torch.cat([start.relevance for start in run.starts], 1)
         explanation = Explanation(run.logits, heatmap, layers, quantity)
         return explanation if differentiable else _detached(explanation)
+
+    def check_pixels(self, images: Tensor) -> None:
+        """Check the values of images in host memory, before they go to an accelerator.
+
+        A call looks at no values there, since that would wait for all that the device computes.
+
+        Parameters
+        ----------
+        images
+            ``[B, ...]``.
+
+        Raises
+        ------
+        ValueError
+            If a value is not finite or, for zB, lies outside of ``[input_low, input_high]``.
+        """
+        if self.input_rule == "zb":
+            for bound in (self.input_low, self.input_high):
+                _check_bound(bound, images)
+            check_image_range(images, self.input_low, self.input_high)
+        else:
+            check_image_values(images)
 
     @overload
     def attribute(self, inputs: Tensor, target: Target = None) -> Tensor: ...
@@ -247,7 +272,9 @@ class Explainer:
     ) -> _Run:
         """Run the model, and ask what is explained."""
         image = pixels.clone()  # the model may work in place
-        corners = self._corners(pixels)
+        leaves = self._corners(pixels)
+        corners = tuple(corner.clone() for corner in leaves)
+        relevance_pass.sources = frozenset(t.grad_fn for t in (image, *corners))
         input_rule = self._input_rule(relevance_pass, image, corners, pixels is images)
         with (
             shared_statistics(self.model),
@@ -270,7 +297,7 @@ class Explainer:
                 for number in range(self.composite.passes)
             ]
         self._check_ran(input_rule, hidden)
-        return _Run(logits, [pixels, *corners], hidden, starts)
+        return _Run(logits, [pixels, *leaves], hidden, starts)
 
     def _corners(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Return the corners of the box of pixel values, if the input rule has one."""
@@ -278,7 +305,7 @@ class Explainer:
             return ()
         low, high = (_corner(bound, pixels) for bound in (self.input_low, self.input_high))
         if self.input_rule == "zb":
-            check_image_range(pixels.detach(), low.detach(), high.detach())
+            check_image_range(pixels.detach(), self.input_low, self.input_high)
         return low, high
 
     def _input_rule(
@@ -291,7 +318,7 @@ class Explainer:
         """Return the rule of the layers that read the image, if they have one of their own."""
         if self.input_rule is None:
             return None
-        low, high = (corner.clone() for corner in corners)
+        low, high = corners
         return InputRule(
             *(relevance_pass, self.epsilon, image, low, high, self.input_rule),
             image_gradient=image_gradient,
@@ -357,12 +384,16 @@ def _as_pixels(images: Tensor, differentiable: bool) -> Tensor:
     return images.detach().requires_grad_()
 
 
-def _corner(bound: Tensor, pixels: Tensor) -> Tensor:
+def _check_bound(bound: Tensor, pixels: Tensor) -> None:
     if len(bound) not in (1, pixels.shape[1]):
         raise ValueError(
             f"input_low and input_high must be scalars or have one value for each of the "
             f"{pixels.shape[1]} channels, got {len(bound)}"
         )
+
+
+def _corner(bound: Tensor, pixels: Tensor) -> Tensor:
+    _check_bound(bound, pixels)
     bound = bound.to(pixels).reshape(1, -1, *(1,) * (pixels.dim() - 2))
     return bound.expand_as(pixels).clone().requires_grad_()
 

@@ -207,7 +207,9 @@ def _label(target: Tensor) -> Quantity:
             labels = labels.expand(batch)
         if labels.shape != (batch,):
             raise ValueError(
-                f"target must have one class a sample, shape [{batch}], got {list(labels.shape)}"
+                f"target must have one class a sample, shape [{batch}], got {list(labels.shape)} "
+                "(for captum's metrics, which repeat samples: a tensor or a list, whose entries "
+                "they repeat, too)"
             )
         outside = labels[(labels < 0) | (labels >= classes)]
         if outside.numel():

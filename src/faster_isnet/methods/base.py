@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from faster_isnet.common.batch import Batch
+from faster_isnet.common.checks import check_image_values
 from faster_isnet.common.recipes import Recorded
 from faster_isnet.methods.classification_loss import ClassificationLoss
 
@@ -126,6 +127,23 @@ class Method(Recorded, nn.Module, ABC):
     def inputs(self, batch: Batch) -> Tensor:
         """Return what the deployed network is given in a test; by default the images."""
         return batch.images
+
+    def check_pixels(self, network: nn.Module, images: Tensor) -> None:
+        """Check the values of a batch's images, in host memory, before they go to an accelerator.
+
+        Parameters
+        ----------
+        network
+            What :meth:`build` returned.
+        images
+            ``[B, C, ...]``.
+
+        Raises
+        ------
+        ValueError
+            If they cannot be trained on; by default if a value is not finite.
+        """
+        check_image_values(images)
 
     def set_progress(self, epoch: int, step: int) -> None:
         """Take the number of the epoch and of the optimiser step, from 0; for schedules."""

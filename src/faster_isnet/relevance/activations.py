@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faster_isnet.relevance.call_arguments import tensors_in
 from faster_isnet.relevance.functions import (
     Overwrite,
     RelevanceNode,
@@ -42,22 +43,45 @@ ACTIVATIONS = _with_inplace(
     *("hardswish", "tanh", "softsign", "tanhshrink", "hardshrink", "softshrink"),
 )
 # φ(0) ≠ 0: these weigh features and are no features themselves.
-GATES = _with_inplace("sigmoid", "hardsigmoid", "softmax", "expit", "softmin")
-# What they return holds the values that they read, in other memory.
-COPIES = frozenset(spellings(["clone", "contiguous", "to", "float", "double", "cat", "concat"]))
+GATES = _with_inplace("sigmoid", "hardsigmoid", "softmax", "expit", "softmin", "gumbel_softmax")
+# What they return holds the values that they read in the same order, maybe in other memory.
+COPIES = frozenset(
+    spellings(
+        [
+            *("clone", "contiguous", "to", "float", "double", "cat", "concat"),
+            *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"),
+        ]
+    )
+)
+# The numbers by which they change nothing.
+_NEUTRAL: dict[TorchFunction, int] = {
+    **dict.fromkeys(spellings(["mul", "mul_", "multiply", "div", "div_", "true_divide"]), 1),
+    **dict.fromkeys(spellings(["pow", "__pow__"]), 1),
+    **dict.fromkeys(spellings(["add", "add_", "sub", "sub_", "subtract"]), 0),
+}
+ARITHMETIC = frozenset(_NEUTRAL)
 # These save their output for their gradient.
 SAVE_OUTPUT = frozenset(
     ["tanh", "sigmoid", "softmax", "softmin", "special_expit", "special_softmax"]
 )
 
 
-def same_values(copy: Any, tensor: Tensor) -> bool:
-    """Return whether what one of :data:`COPIES` returned holds all that it read, as it was."""
-    return (
-        isinstance(copy, Tensor)
-        and (copy.shape, copy.dtype) == (tensor.shape, tensor.dtype)
-        and copy.requires_grad == tensor.requires_grad
-    )
+def passed_on(func: TorchFunction, args: Any, kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Return the tensor whose values a function returns as they are, ``None`` if it changes them.
+
+    Examples
+    --------
+    >>> x = torch.ones(2)
+    >>> passed_on(torch.mul, (x, 1), {}) is x, passed_on(torch.mul, (x, 2), {}) is None
+    (True, True)
+    """
+    tensors = tensors_in(args, kwargs)
+    if len(tensors) != 1:
+        return None
+    if func in _NEUTRAL:
+        numbers = [v for v in (*args, *kwargs.values()) if not isinstance(v, Tensor)]
+        return tensors[0] if numbers == [_NEUTRAL[func]] else None
+    return tensors[0] if func in COPIES else None
 
 
 @cache
@@ -69,7 +93,8 @@ def _inplace_position(func: TorchFunction) -> int | None:
     return parameters.index("inplace") if "inplace" in parameters else None
 
 
-def _is_inplace_name(name: str) -> bool:
+def is_inplace_name(name: str) -> bool:
+    """Return whether a function of this name writes into what it reads."""
     return name.endswith("_") and not name.startswith("__")
 
 
@@ -92,12 +117,12 @@ def out_of_place(
     [True, True, False]
     """
     name, position = func.__name__, _inplace_position(func)
-    inplace = bool(kwargs.get("inplace")) or _is_inplace_name(name)
+    inplace = bool(kwargs.get("inplace")) or is_inplace_name(name)
     kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
     if position is not None and len(args) > position:
         inplace = inplace or bool(args[position])
         args = (*args[:position], *args[position + 1 :])
-    if _is_inplace_name(name):
+    if is_inplace_name(name):
         space = next(s for s in (torch, F, torch.Tensor) if hasattr(s, name[:-1]))
         func = getattr(space, name[:-1])
     z, rest = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
@@ -249,7 +274,7 @@ class ClampRule:
             return self.otherwise(relevance_pass, func, args, kwargs)
         if low == 0 and high is None:
             z = args[0] if args else kwargs["input"]
-            return self.relu(relevance_pass, F.relu, (z, _is_inplace_name(func.__name__)), {})
+            return self.relu(relevance_pass, F.relu, (z, is_inplace_name(func.__name__)), {})
         if (low is None or low <= 0) and (high is None or high >= 0):
             return self.activation(relevance_pass, func, args, kwargs)
         return self.otherwise(relevance_pass, func, args, kwargs)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from faster_isnet.common.checks import check_choice
+from faster_isnet.relevance.lost_batch_norms import BOUNDARY
 from faster_isnet.relevance.normalisations import OnDemand, shared_batch_norm
 
 
@@ -70,7 +71,11 @@ def hidden_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
                 )
             outputs[name] = output
             # Not output.clone(), which an interception takes for the same tensor.
-            return torch.ops.aten.clone.default(output)  # type: ignore[no-any-return]
+            copy: Tensor = torch.ops.aten.clone.default(output)
+            node: Any = copy.grad_fn
+            if node is not None:
+                node.metadata[BOUNDARY] = True
+            return copy
 
         return hook
 

@@ -18,7 +18,6 @@ from typing_extensions import Self
 from faster_isnet.common.batch import Batch, says_too_few_samples
 from faster_isnet.common.checks import (
     check_choice,
-    check_image_values,
     check_mask_values,
     check_range,
 )
@@ -217,7 +216,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         images, labels, masks = named = Batch.of(batch)
         # On a CPU the training step checks. What is only predicted has no labels.
         if self.device.type != "cpu" and labels is not None:
-            check_image_values(images)
+            self.method.check_pixels(self.net, images)
             if masks is not None and self.method.reads_masks():
                 check_mask_values(masks)
         return named

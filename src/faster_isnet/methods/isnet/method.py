@@ -129,6 +129,14 @@ class ISNetMethod(Method):
         classification = self.classification(logits, batch.labels)
         return _losses(self.loss.join(classification, heatmap), logits)
 
+    def check_pixels(self, network: nn.Module, images: Tensor) -> None:
+        """Check that images are finite and, if they are to be explained, lie in zB's bounds."""
+        assert isinstance(network, ISNet)
+        if self.reads_masks():
+            network.explainer.check_pixels(images)
+        else:
+            super().check_pixels(network, images)
+
     def set_progress(self, epoch: int, step: int) -> None:
         """Set P by its schedule, and count steps."""
         self._step = step
