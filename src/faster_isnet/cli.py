@@ -9,13 +9,18 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
 from faster_isnet import __version__
 from faster_isnet.common.names import hint
-from faster_isnet.common.stopping import Stopped, raising_when_stopped, stopped_by
+from faster_isnet.common.stopping import (
+    Stopped,
+    leaving_when_stopped,
+    raising_when_stopped,
+    stopped_by,
+)
 
 
 class _Command(NamedTuple):
@@ -88,28 +93,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = _command(given)
     _quieten()
-    try:
-        with raising_when_stopped():
-            module = import_module(f"faster_isnet.commands.{COMMANDS[name].module}")
-            run: Callable[[Sequence[str]], None] = module.run
-            run(given)
-    except USERS_ERRORS as error:
-        if TRACEBACK in os.environ:
-            raise
-        print(f"faster-isnet {name}: {_message(error)}", file=sys.stderr)
-        return 2
-    except (KeyboardInterrupt, SystemExit) as ending:
-        number = stopped_by(ending)
-        if number is None:
-            raise
-        known = ending.advice if isinstance(ending, Stopped) else None
-        by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-        print(
-            f"\nfaster-isnet {name}: stopped by {by}. {known or COMMANDS[name].stopped}",
-            file=sys.stderr,
-        )
-        return 128 + number
+    with leaving_when_stopped(f"\nfaster-isnet {name}: stopped. Nothing has been begun."):
+        module = import_module(f"faster_isnet.commands.{COMMANDS[name].module}")
+    with raising_when_stopped() as received:
+        try:
+            module.run(given)
+        except (Exception, KeyboardInterrupt, SystemExit) as ending:
+            number = received.number or stopped_by(ending)
+            if number is not None:
+                return _tell_stop(name, number, ending)
+            if TRACEBACK in os.environ or not isinstance(ending, USERS_ERRORS):
+                raise
+            print(f"faster-isnet {name}: {_message(ending)}", file=sys.stderr)
+            return 2
     return 0
+
+
+def _tell_stop(name: str, number: int, ending: BaseException) -> int:
+    """Tell what was kept of a command that was stopped, and return its exit status."""
+    advice = ending.advice if isinstance(ending, Stopped) else None
+    by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    text = f"stopped by {by}. {advice or COMMANDS[name].stopped}"
+    print(f"\nfaster-isnet {name}: {text}", file=sys.stderr)
+    return 128 + number
 
 
 def _message(error: Exception) -> str:

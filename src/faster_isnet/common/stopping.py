@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 
 
@@ -41,31 +42,61 @@ def stopped_by(ending: BaseException) -> int | None:
     return signal.SIGINT if any(isinstance(each, KeyboardInterrupt) for each in causes) else None
 
 
-@contextmanager
-def raising_when_stopped() -> Iterator[None]:
-    """Have SIGTERM raise :class:`Stopped`, so that what was begun is tidied up.
+@dataclass
+class Received:
+    """The signal that told the program to stop, ``None`` while there was none."""
 
-    Only in the main thread, where Python lets handlers be set, and where no other is set. The
-    handlers of SIGTERM and SIGINT are afterwards those of before.
+    number: int | None = None
+
+
+@contextmanager
+def raising_when_stopped() -> Iterator[Received]:
+    """Have SIGTERM raise :class:`Stopped` and Ctrl-C ``KeyboardInterrupt``, and record both.
+
+    What is interrupted may make another exception of these, so the record is what counts. Only in
+    the main thread, where Python lets handlers be set, and only instead of the usual handlers,
+    which are put back afterwards.
     """
-    if threading.current_thread() is not threading.main_thread():
+    received, process = Received(), os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:  # a process that was forked ends as it would
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        received.number = number
+        raise KeyboardInterrupt if number == signal.SIGINT else Stopped(number)
+
+    with _handling(stop):
+        yield received
+
+
+@contextmanager
+def leaving_when_stopped(message: str) -> Iterator[None]:
+    """Have SIGTERM and Ctrl-C end the program at once, with a message; for imports.
+
+    Libraries that are interrupted while they are imported end in errors of any kind, or crash.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        os.write(2, f"{message}\n".encode())
+        os._exit(128 + number)
+
+    with _handling(leave):
         yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    if before[signal.SIGTERM] is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _handler_of(os.getpid()))
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle SIGTERM and SIGINT where Python's usual handlers would."""
+    usual = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    if threading.current_thread() is not threading.main_thread():
+        usual = {}
+    before = {number: signal.getsignal(number) for number in usual}
+    for number, known in usual.items():
+        if before[number] is known:
+            signal.signal(number, handler)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _handler_of(process: int) -> Callable[[int, FrameType | None], None]:
-    def stop(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == process:
-            raise Stopped(number)
-        signal.signal(number, signal.SIG_DFL)  # a process that was forked ends as it would
-        os.kill(os.getpid(), number)
-
-    return stop
+        for number, previous in before.items():
+            signal.signal(number, previous)
