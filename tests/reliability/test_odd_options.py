@@ -23,8 +23,8 @@ OPTIONS: dict[str, tuple[str, Texts]] = {
     "seed-negative": ("fit {data} --seed_everything -5", ("seed_everything", "-5")),
     "split-seed-negative": ("fit {data} --data.seed -1", ("seed", "-1", "[0, inf)")),
     "workers-negative": ("fit {data} --data.workers -1", ("workers", "-1", "[0, inf)")),
-    "size-0": ("fit {data} --data.size 0", ("size", "0", "at least 1")),
-    "size-negative": ("fit {data} --data.size -24", ("size", "-24", "at least 1")),
+    "size-0": ("fit {data} --data.size 0", ("0 x 0 pixels", "size")),
+    "size-negative": ("fit {data} --data.size -24", ("-24 x -24 pixels", "size")),
     "size-too-small": ("fit {data} --data.size 2", ("size", "2")),
     "channels-0": ("fit {data} --data.channels 0", ("channels", "0")),
     "fractions-above-1": (
@@ -42,9 +42,18 @@ OPTIONS: dict[str, tuple[str, Texts]] = {
     "option-unknown": ("fit {data} --data.batchsize 4", ("batchsize", "batch_size")),
     "method-unknown": ("fit {data} --method isnett", ("isnett", "isnet")),
     "method-no-class": ("fit {data} --method os.path.join", ("os.path.join",)),
-    "variant-unknown": ("fit {data} --method.variant selectve", ("selectve", "selective")),
-    "heatmap-weight-2": ("fit {data} --method.loss.heatmap_weight 2", ("heatmap_weight", "[0, 1]")),
-    "heatmap-weight-nan": ("fit {data} --method.loss.heatmap_weight nan", ("heatmap_weight",)),
+    "variant-unknown": (
+        "fit {isnet} --method.variant selectve",
+        ("selectve", "selective"),
+    ),
+    "heatmap-weight-2": (
+        "fit {isnet} --method.loss.heatmap_weight 2",
+        ("heatmap_weight", "[0, 1]"),
+    ),
+    "heatmap-weight-nan": (
+        "fit {isnet} --method.loss.heatmap_weight nan",
+        ("heatmap_weight",),
+    ),
     "accelerator-unknown": ("fit {data} --trainer.accelerator abacus", ("abacus",)),
     "precision-unknown": ("fit {data} --trainer.precision 8-true", ("precision", "8-true")),
     "devices-0": ("fit {data} --trainer.devices 0", ("devices", "0")),
@@ -64,7 +73,7 @@ OPTIONS: dict[str, tuple[str, Texts]] = {
     "test-resamples-0": ("test {run} --out {tmp}/o --resamples 0", ("resamples", "0")),
     "test-level-2": ("test {run} --out {tmp}/o --level 2", ("level", "2")),
     "test-batch-size-0": ("test {run} --out {tmp}/o --batch_size 0", ("batch_size", "0")),
-    "test-device-unknown": ("test {run} --out {tmp}/o --device abacus", ("device", "abacus")),
+    "test-device-unknown": ("test {run} --out {tmp}/o --accelerator abacus", ("abacus",)),
     "test-out-is-a-file": ("test {run} --out {text}", ("{text}",)),
     "test-source-missing": ("test {run} --source {tmp}/none --out {tmp}/o", ("{tmp}/none",)),
     "compare-untested": ("compare {empty}", ("{empty}",)),
@@ -122,6 +131,7 @@ def paths(images: Path, run: Path, tmp_path: Path) -> dict[str, str]:
         "empty": str(tmp_path / "empty"),
         "text": str(tmp_path / "text"),
         "small": small,
+        "isnet": f"--data.source {images} {small} --method isnet",
         "data": f"--data.source {images} {small}",
         "config": str(tmp_path / "config.yaml"),
     }
@@ -187,7 +197,9 @@ def test_any_name_of_a_folder_works(
     record_property("outcome", "right result")
 
 
-def test_a_size_that_divides_nothing_is_used(paths: dict[str, str], record_property: Record) -> None:
+def test_a_size_that_divides_nothing_is_used(
+    paths: dict[str, str], record_property: Record
+) -> None:
     words = [*paths["data"].split(), "--data.size", "[25, 31]"]
     assert main(["fit", *words]) == 0
     out = Path(paths["tmp"]) / "new"

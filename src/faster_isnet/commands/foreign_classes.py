@@ -25,7 +25,7 @@ _TEXTS = {
     *("filename", "masks", "monitor", "out", "root", "schedule_monitor", "source"),
     *("test_sources", "val_sources", "weights"),
 }
-_PARTS = {"checkpoint", "data", "model", "trainer"}
+PARTS = {"checkpoint", "data", "model", "trainer"}
 """Parts of a configuration that may be files of their own, but no classes."""
 
 
@@ -77,7 +77,7 @@ def _named_in(value: str, folder: Path) -> Iterator[tuple[Path, str, str]]:
     if isinstance(content, dict | list):
         for option, text in _texts(content, ""):
             yield from _named_in(text, file.parent)
-            imports = _IMPORT_PATH.fullmatch(text) and option not in _PARTS
+            imports = _IMPORT_PATH.fullmatch(text) and option not in PARTS
             if imports and not text.startswith(_KNOWN):
                 yield file, option, text
 

@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from faster_isnet.commands.arguments import CommandParser
 from faster_isnet.commands.run_folder import best_checkpoint
 from faster_isnet.common.batch import Batch
+from faster_isnet.common.checks import check_range
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.images import read_image
 from faster_isnet.methods import Standard
@@ -26,6 +28,25 @@ def add_network_options(parser: CommandParser) -> None:
     add("--weights", type=Path, help="of a network by name: a file (default: its own pretrained)")
     add("--classes", type=int, default=1000, help="of a network by name")
     add("--size", type=int, default=224, help="of images for a network by name")
+
+
+def check_runs(network: nn.Module, image_shape: tuple[int, int, int], name: str) -> None:
+    """Raise ``ValueError`` if a network does not run on images of a shape, such as too small ones.
+
+    The network is run once, in evaluation mode, and is afterwards in the mode that it was in.
+    """
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, *image_shape))
+    except (RuntimeError, ValueError) as error:
+        channels, height, width = image_shape
+        raise ValueError(
+            f"{name} does not run on images of {channels} channels and {height} x {width} pixels "
+            f"({error}); give other channels or a larger size"
+        ) from error
+    finally:
+        network.train(training)
 
 
 @dataclass(frozen=True)
@@ -91,6 +112,7 @@ class ModelBundle:
     @classmethod
     def by_name(cls, name: str, classes: int, size: int, weights: Path | None) -> ModelBundle:
         """Build a network, with weights from a file or its own."""
+        check_range("size", size, 1)
         lit = ImageClassifier(
             [str(number) for number in range(classes)],
             (3, size, size),

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from faster_isnet.commands.arguments import CommandParser
+from faster_isnet.commands.foreign_classes import PARTS
 from faster_isnet.commands.run_folder import LAST
 from faster_isnet.methods import method_names
 from faster_isnet.training.options_of_0_1 import NEW_NAMES, split_model_options
@@ -40,6 +41,10 @@ class RunParser(CommandParser, LightningArgumentParser):
 def current_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration with methods by their class paths, and today's names of options."""
     config = dict(config)
+    for part in PARTS:
+        value = config.get(part)
+        if value is not None and not isinstance(value, dict | str):
+            raise ValueError(f"{part} in the configuration must hold options by name, got {value}")
     if config.get("ckpt_path") == LAST:  # of runs before 0.2 that were continued
         log.warning(
             "ckpt_path: last in the configuration is ignored, as it says how a run was continued; "

@@ -20,6 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from faster_isnet.commands.foreign_classes import OPTION, check_own_classes
+from faster_isnet.commands.model_bundle import check_runs
 from faster_isnet.commands.run_configuration import ISNET, RunParser, current_arguments
 from faster_isnet.commands.run_folder import (
     BEST,
@@ -37,6 +38,7 @@ from faster_isnet.commands.run_folder import (
     remove_run,
     run_folder,
 )
+from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import progress_bar
 from faster_isnet.common.stopping import Stopped, stopped_by
@@ -178,6 +180,9 @@ class RunCLI(LightningCLI):
         """Find the checkpoint that is evaluated or trained on."""
         super().parse_arguments(parser, args)
         options = self._options
+        seed = options.seed_everything
+        if isinstance(seed, int) and not isinstance(seed, bool):
+            check_range("seed_everything", seed, 0, 2**32 - 1)
         out = Path(options.out)
         if self._trains:
             if options.trust_config:
@@ -234,6 +239,8 @@ class RunCLI(LightningCLI):
         out = Path(self._options.out)
         writes = self.trainer.is_global_zero and not self._options.trainer.fast_dev_run
         prepared = False
+        if type(self.model.method).inputs is Method.inputs:  # others' networks take more
+            check_runs(self.model.deployed, self.model.image_shape, self.model.backbone_name)
         self.model.method.check_precision(self.model.net, str(self.trainer.precision))
         with only_writer(out) if writes else nullcontext():
             try:
