@@ -246,8 +246,8 @@ def test_weights_that_have_exploded_are_named() -> None:
 def test_samples_without_masks_and_frozen_layers_train() -> None:
     x, y, masks = batch()
     masks[::2] = NO_MASK
-    for tensors in ((x, y), (x, y, masks)):
-        lit = module()
+    for loss, tensors in ((ISNetLoss(0), (x, y)), (ISNetLoss(), (x, y, masks))):
+        lit = module(loss)
         lit.net.backbone[0].requires_grad_(False)
         before = copy.deepcopy(lit.net.backbone)
         fit(lit, loader(*tensors))

@@ -44,6 +44,26 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file for writing that replaces ``path`` when the context ends without an error.
 
+    See :func:`replacing_atomically`, for what writes to a path of its own.
+
+    Parameters
+    ----------
+    path
+        The file; missing folders are created.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written. The error names ``path``.
+    """
+    with replacing_atomically(path) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+@contextmanager
+def replacing_atomically(path: str | Path) -> Iterator[Path]:
+    """Yield where to write what replaces ``path`` when the context ends without an error.
+
     It is written beside ``path`` and is on the disk before it is renamed, so that ``path`` is the
     old file or the new one, wherever the process is killed. What a killed process left beside it
     is removed, after an hour.
@@ -63,18 +83,33 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     # In the same folder, since a rename is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{uuid4().hex}{_SUFFIX}")
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # some libraries write files that none but their owner can read
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # such as a full disk
-            error.filename = str(path)
+        # Such as a full disk, or the folder's permissions; users know no temporary name.
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)
     remove_leftovers(path.parent, path.name, older_than=_HOUR)
+
+
+@contextmanager
+def naming_unwritten(path: str | Path) -> Iterator[None]:
+    """Raise what ``torch.save`` makes of a file's error as ``OSError`` that names ``path``."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = error.__context__  # torch's writer hides what the file raised
+        if not isinstance(reason, OSError):
+            raise
+        raise OSError(reason.errno, reason.strerror, str(path)) from error
 
 
 def remove_leftovers(folder: Path, name: str | None = None, older_than: float = 0.0) -> None:

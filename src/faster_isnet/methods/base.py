@@ -166,3 +166,19 @@ class Method(Recorded, nn.Module, ABC):
     def reads_masks(self) -> bool:
         """Whether the masks of the next batch are used, and must be valid."""
         return True
+
+    def check_precision(self, network: nn.Module, precision: str) -> None:
+        """Check that a network can be trained in a precision; by default any.
+
+        Parameters
+        ----------
+        network
+            What :meth:`build` returned.
+        precision
+            Of a Lightning trainer, such as ``"32-true"`` or ``"bf16-mixed"``.
+
+        Raises
+        ------
+        ValueError
+            If it cannot.
+        """

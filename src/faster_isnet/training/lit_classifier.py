@@ -43,6 +43,7 @@ from faster_isnet.training.schedules import (
     build_schedule,
     make_schedule,
 )
+from faster_isnet.training.training_checks import TrainingChecks
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,9 @@ class LitClassifier(Recorded, lightning.LightningModule):
         If the classifier is no module or the method no :class:`~faster_isnet.methods.Method`.
     ValueError
         If a name is unknown or a number is out of range.
+    ValueError
+        In training, as :class:`~faster_isnet.training.training_checks.TrainingChecks` does: if no
+        sample of the first epoch has a mask and the method needs some.
     FloatingPointError
         In training, if a loss or the gradient is not finite: names the batch and the part. The
         weights and the checkpoints that were written before are left as they are.
@@ -284,8 +288,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
         return build_optimizer(self.optimizer, parameters, options)
 
     def configure_callbacks(self) -> list[lightning.Callback]:
-        """Return the callbacks that the method needs."""
-        return list(self.method.callbacks())
+        """Return the callbacks that the method needs, and the checks of a training."""
+        return [*self.method.callbacks(), TrainingChecks(self.method, self.net)]
 
     def configure_gradient_clipping(
         self,

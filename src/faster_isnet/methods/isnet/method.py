@@ -168,6 +168,27 @@ class ISNetMethod(Method):
         """Whether there is a heatmap loss."""
         return self.loss.heatmap_weight > 0
 
+    def check_precision(self, network: nn.Module, precision: str) -> None:
+        """Raise ``ValueError`` if heatmaps cannot be computed in a precision.
+
+        Float32 and float64 always can. Autocast (``"…-mixed"``) has enough digits for LRP-Flex
+        and Gradient × Input, but not for rules for layers; weights in half precision never have.
+        """
+        assert isinstance(network, ISNet)
+        if not self.needs_masks() or precision in ("32-true", "64-true"):
+            return
+        composite = network.explainer.composite
+        mixed = precision.endswith("-mixed")
+        if mixed and composite.half_precision:
+            return
+        why = f"rules for layers ({composite.name!r})" if mixed else "heatmaps"
+        cure = ", 'bf16-mixed'" if composite.half_precision else ""
+        raise ValueError(
+            f"an ISNet of variant {network.variant!r} cannot be trained with precision "
+            f"{precision!r}, which has too few digits for {why}; give '32-true'{cure} or '64-true' "
+            "(--trainer.precision)"
+        )
+
     def recipe_arguments(self) -> dict[str, Any]:
         """Return the arguments, and not a calibration's file: the loss has its C1 and C2."""
         arguments = super().recipe_arguments() | {"loss": self.loss}
