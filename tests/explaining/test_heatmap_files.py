@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,41 @@ def test_images_of_a_batch_share_a_call(tmp_path: Path, explainer: Explainer) ->
     assert sizes == [2, 2, 1]
 
 
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(1, [1] * 6), (2, [2, 1, 2, 1]), (4, [3, 3]), (8, [6])]
+)
+def test_a_batch_holds_no_more_heatmaps_than_asked_for(
+    tmp_path: Path, explainer: Explainer, batch_size: int, expected: list[int]
+) -> None:
+    sizes: list[int] = []
+    explainer.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    options: Any = {"target": "all-classes", "batch_size": batch_size, "formats": ["npy"]}
+    images = photos(tmp_path, 2)
+    rows = write(explainer, images, tmp_path / "out", **options)
+    assert sizes == expected
+    assert [(row["image"], row["class"]) for row in rows] == [
+        (str(path), name) for path in images for name in NAMES
+    ]
+    heatmap = explainer(prepare(images[1])[None], "all-classes").heatmap[0]
+    found = np.stack([np.load(tmp_path / "out" / row["npy"]) for row in rows[3:]])
+    np.testing.assert_allclose(found, heatmap, atol=1e-6, rtol=1e-3)
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_alone(
+    tmp_path: Path, explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, options = photos(tmp_path, 2), {"target": "all-classes", "formats": ["npy"]}
+    for stream, progress in ((StringIO(), True), (Terminal(), False), (Terminal(), True)):
+        monkeypatch.setattr("sys.stderr", stream)
+        write(explainer, images, tmp_path / "out", progress=progress, **options)
+        assert ("6/6" in stream.getvalue()) == (stream.isatty() and progress)
+
+
 def test_formats_are_those_asked_for(tmp_path: Path, explainer: Explainer) -> None:
     (row,) = write(explainer, photos(tmp_path, 1), tmp_path / "out", formats=["npy"])
     assert "png" not in row
@@ -111,7 +147,8 @@ def test_labels_of_their_own_have_probabilities_of_their_own(
 def test_two_passes_have_two_heatmaps(tmp_path: Path) -> None:
     explainer = Explainer(build_backbone("convnet", 3).eval(), composite="dual")
     images = photos(tmp_path, 2)
-    rows = write(explainer, images, tmp_path / "out", target="all-classes", formats=["npy"])
+    options: Any = {"target": "all-classes", "formats": ["npy"], "batch_size": 2}
+    rows = write(explainer, images, tmp_path / "out", **options)
     assert [(row["pass"], row["class"]) for row in rows[:6]] == [
         (number, name) for number in (1, 2) for name in NAMES
     ]
