@@ -17,6 +17,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from faster_isnet.common.files import check_file
 from faster_isnet.data.dicom import DICOM_SUFFIXES, Pixels, read_dicom, read_stored_dicom
 
 IMAGE_SUFFIXES = (
@@ -106,14 +107,9 @@ def read_stored_pixels(path: str | Path, palette_indices: bool = False) -> Pixel
 def _read(
     path: Path, read_picture: Callable[[Path], Pixels], read_dicom: Callable[[Path], Pixels]
 ) -> Pixels:
-    if path.exists() and not path.is_file():  # a pipe would wait for ever
-        raise ValueError(f"{str(path)!r} is not a file; name one, or leave it out")
+    check_file(path, cure="correct its name, or the folder that it starts from")
     try:
         return (read_dicom if path.suffix.lower() in DICOM_SUFFIXES else read_picture)(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"there is no file {str(path)!r}; correct its name, or the folder that it starts from"
-        ) from error
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # of any type, from the decoders
@@ -145,6 +141,8 @@ def unit_tensor(pixels: Pixels, where: str) -> Tensor:
             f"{where!r} holds {pixels.dtype}, which has no natural range; save it as 8 or 16 bit "
             "unsigned integers, or as floats in [0, 1]"
         )
+    if not pixels.size:
+        raise ValueError(f"{where!r} has the shape {list(pixels.shape)}, no pixels; leave it out")
     unit = torch.from_numpy(pixels.astype(np.float32))
     if kind == "u":
         unit = unit / float(np.iinfo(pixels.dtype).max)

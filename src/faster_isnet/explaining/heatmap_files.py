@@ -57,7 +57,7 @@ def write_explanations(
     class_names: Sequence[str],
     task: str = "multiclass",
     formats: Sequence[str] = FORMATS,
-    batch_size: int = 8,
+    batch_size: int = 16,
     skip_unreadable: bool = False,
     progress: bool = True,
 ) -> list[ExplanationRow]:
