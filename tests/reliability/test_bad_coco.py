@@ -179,11 +179,17 @@ BAD: dict[str, Case] = {
 }
 
 
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder whose path says nothing of the case."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.mark.parametrize("case", BAD)
-def test_refused(tmp_path: Path, case: str, record_property: Any) -> None:
+def test_refused(folder: Path, case: str, record_property: Any) -> None:
     written, options, value, cure = BAD[case]
     with pytest.raises((ValueError, FileNotFoundError)) as refused:
-        read(tmp_path, written, **options)
+        read(folder, written, **options)
     assert re.search(value, str(refused.value)), refused.value
     assert re.search(cure, str(refused.value)), refused.value
     record_property("outcome", REFUSED)
@@ -238,9 +244,9 @@ ODD: dict[str, tuple[Content | Build, dict[str, Any], np.ndarray | None]] = {
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_right(tmp_path: Path, case: str, record_property: Any) -> None:
+def test_right(folder: Path, case: str, record_property: Any) -> None:
     written, options, mask = ODD[case]
-    *others, last = read(tmp_path, written, **options)
+    *others, last = read(folder, written, **options)
     assert all(sample.mask is None for sample in others)
     found = last.read_mask((HEIGHT, WIDTH))
     assert found is not None

@@ -12,74 +12,29 @@ import numpy as np
 import pytest
 
 from faster_isnet.data import ImageData
+from reliability.hdf5_files import (
+    ENTRIES,
+    IMAGES,
+    LABELS,
+    MASKS,
+    SIDE,
+    Build,
+    bytes_of,
+    changed,
+    chunked,
+    compound,
+    empty,
+    group,
+    links,
+    noise,
+    of_dtype,
+    ragged,
+    texts,
+    with_data,
+)
 
 h5py = pytest.importorskip("h5py")
 REFUSED, RIGHT = "refused", "right result"
-ENTRIES, SIDE = 12, 8
-Build = Callable[[Path], object]
-LABELS = np.arange(ENTRIES) % 2
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-
-
-IMAGES = noise(ENTRIES, SIDE, SIDE, 3)
-MASKS = np.zeros((ENTRIES, SIDE, SIDE), dtype=np.uint8)
-MASKS[:, :4, :4] = 1
-
-
-def with_data(**datasets: Any) -> Build:
-    """Write a good file with other data sets; ``None`` leaves one out."""
-
-    def build(path: Path) -> None:
-        with h5py.File(path, "w") as file:
-            for name, values in {"images": IMAGES, "labels": LABELS, **datasets}.items():
-                if callable(values):
-                    values(file, name)
-                elif values is not None:
-                    file[name] = values
-
-    return build
-
-
-def bytes_of(change: Callable[[bytes], bytes]) -> Build:
-    """Write a good file, and change its bytes."""
-
-    def build(path: Path) -> None:
-        with_data(masks=MASKS)(path)
-        path.write_bytes(change(path.read_bytes()))
-
-    return build
-
-
-def overwritten(raw: bytes) -> bytes:
-    start = raw.find(IMAGES.tobytes()[:64])
-    assert start > 0
-    return raw[: start - 600] + b"\xff" * 400 + raw[start - 200 :]
-
-
-def chunked(damage: Callable[[bytes], bytes]) -> Build:
-    """Write compressed images with checksums, and damage what is stored of them."""
-
-    def build(path: Path) -> None:
-        with h5py.File(path, "w") as file:
-            file["labels"] = LABELS
-            images = file.create_dataset(
-                "images",
-                data=IMAGES,
-                chunks=(1, SIDE, SIDE, 3),
-                compression="gzip",
-                fletcher32=True,
-            )
-            chunk = images.id.get_chunk_info(3)
-        raw = path.read_bytes()
-        end = chunk.byte_offset + chunk.size
-        path.write_bytes(
-            raw[: chunk.byte_offset] + damage(raw[chunk.byte_offset : end]) + raw[end:]
-        )
-
-    return build
 
 
 def read(folder: Path, build: Build, **options: Any) -> ImageData:
@@ -89,42 +44,6 @@ def read(folder: Path, build: Build, **options: Any) -> ImageData:
     data = ImageData(**{"source": path, "size": SIDE, "augmentation": None, **options})
     data.train_dataloader()
     return data
-
-
-def of_dtype(dtype: Any) -> np.ndarray:
-    return (IMAGES.astype(np.float64) / 255).astype(dtype)
-
-
-def changed(array: np.ndarray, index: Any, value: Any, dtype: Any = None) -> np.ndarray:
-    array = array.astype(dtype or array.dtype)
-    array[index] = value
-    return array
-
-
-def group(file: Any, name: str) -> None:
-    file.create_group(name)["0"] = IMAGES[0]
-
-
-def compound(file: Any, name: str) -> None:
-    file[name] = np.zeros(ENTRIES, dtype=[("a", "u1"), ("b", "f4")])
-
-
-def texts(file: Any, name: str) -> None:
-    file.create_dataset(name, data=["cat", "dog"] * 6, dtype=h5py.string_dtype())
-
-
-def ragged(file: Any, name: str) -> None:
-    data = file.create_dataset(name, (ENTRIES,), dtype=h5py.vlen_dtype(np.uint8))
-    for i in range(ENTRIES):
-        data[i] = IMAGES[i].ravel()
-
-
-def links(to: Any) -> Callable[[Any, str], None]:
-    return lambda file, name: file.__setitem__(name, to)
-
-
-def empty(file: Any, name: str) -> None:
-    file[name] = h5py.Empty("f4")
 
 
 IS_IT = "must be a data set with an entry a sample"
@@ -401,11 +320,17 @@ BAD: dict[str, tuple[Build, dict[str, Any], str, str]] = {
 }
 
 
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder whose path says nothing of the case."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.mark.parametrize("case", BAD)
-def test_refused(tmp_path: Path, case: str, record_property: Any) -> None:
+def test_refused(folder: Path, case: str, record_property: Any) -> None:
     build, options, value, cure = BAD[case]
     with pytest.raises((ValueError, FileNotFoundError)) as refused:
-        read(tmp_path, build, **options)
+        read(folder, build, **options)
     text = str(refused.value).replace("\n", " ")
     assert re.search(value, text), text
     assert re.search(cure, text), text
@@ -484,7 +409,7 @@ ODD: dict[str, tuple[Build, dict[str, Any], Check]] = {
 
 
 @pytest.mark.parametrize("case", ODD)
-def test_right(tmp_path: Path, case: str, record_property: Any) -> None:
+def test_right(folder: Path, case: str, record_property: Any) -> None:
     build, options, is_right = ODD[case]
-    assert is_right(read(tmp_path, build, **options))
+    assert is_right(read(folder, build, **options))
     record_property("outcome", RIGHT)
