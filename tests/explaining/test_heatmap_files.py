@@ -93,24 +93,23 @@ def test_images_of_a_batch_share_a_call(tmp_path: Path, explainer: Explainer) ->
     assert sizes == [2, 2, 1]
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "expected"), [(1, [1] * 6), (2, [2, 1, 2, 1]), (4, [3, 3]), (8, [6])]
-)
-def test_a_batch_holds_no_more_heatmaps_than_asked_for(
-    tmp_path: Path, explainer: Explainer, batch_size: int, expected: list[int]
-) -> None:
+@pytest.mark.parametrize("composite", ["flex", "dual"])
+def test_many_classes_are_explained_in_parts(tmp_path: Path, composite: str) -> None:
+    torch.manual_seed(0)
+    explainer = Explainer(build_backbone("convnet", 40).eval(), composite)
+    images, names = photos(tmp_path, 3), [f"class {number}" for number in range(40)]
+    expected = torch.stack([explainer(prepare(p)[None], "all-classes").heatmap[0] for p in images])
     sizes: list[int] = []
     explainer.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-    options: Any = {"target": "all-classes", "batch_size": batch_size, "formats": ["npy"]}
-    images = photos(tmp_path, 2)
-    rows = write(explainer, images, tmp_path / "out", **options)
-    assert sizes == expected
-    assert [(row["image"], row["class"]) for row in rows] == [
-        (str(path), name) for path in images for name in NAMES
+    options: Any = {"target": "all-classes", "batch_size": 2, "formats": ["npy"]}
+    rows = write(explainer, images, tmp_path / "out", class_names=names, **options)
+    assert sizes == [2, 2, 2, 1, 1, 1]  # 16, 16 and 8 classes of two images, then of the last
+    passes = range(1, 1 + explainer.composite.passes)
+    assert [(row["image"], row["pass"], row["class"]) for row in rows] == [
+        (str(path), number, name) for path in images for number in passes for name in names
     ]
-    heatmap = explainer(prepare(images[1])[None], "all-classes").heatmap[0]
-    found = np.stack([np.load(tmp_path / "out" / row["npy"]) for row in rows[3:]])
-    np.testing.assert_allclose(found, heatmap, atol=1e-6, rtol=1e-3)
+    found = np.stack([np.load(tmp_path / "out" / row["npy"]) for row in rows])
+    np.testing.assert_allclose(found, expected.flatten(0, 1), atol=1e-6, rtol=1e-3)
 
 
 class Terminal(StringIO):
@@ -147,8 +146,7 @@ def test_labels_of_their_own_have_probabilities_of_their_own(
 def test_two_passes_have_two_heatmaps(tmp_path: Path) -> None:
     explainer = Explainer(build_backbone("convnet", 3).eval(), composite="dual")
     images = photos(tmp_path, 2)
-    options: Any = {"target": "all-classes", "formats": ["npy"], "batch_size": 2}
-    rows = write(explainer, images, tmp_path / "out", **options)
+    rows = write(explainer, images, tmp_path / "out", target="all-classes", formats=["npy"])
     assert [(row["pass"], row["class"]) for row in rows[:6]] == [
         (number, name) for number in (1, 2) for name in NAMES
     ]

@@ -35,6 +35,7 @@ ALL = "all"
 _ALL = -1
 ALL_CLASSES = "all-classes"
 """The target of a heatmap of each class."""
+_CLASSES_AT_ONCE = 16
 # Which class the heatmaps are of, [B, 1], for the quantities that say so.
 _CLASSES: dict[str, Callable[[Tensor], Tensor]] = {
     "all-log-probabilities": lambda logits: torch.full((len(logits), 1), _ALL),
@@ -57,7 +58,7 @@ def write_explanations(
     class_names: Sequence[str],
     task: str = "multiclass",
     formats: Sequence[str] = FORMATS,
-    batch_size: int = 16,
+    batch_size: int = 8,
     skip_unreadable: bool = False,
     progress: bool = True,
 ) -> list[ExplanationRow]:
@@ -90,8 +91,8 @@ def write_explanations(
     formats
         Some of ``"png"`` and ``"npy"``.
     batch_size
-        How many heatmaps are computed at a time: of several images, which then have one size, or
-        of several classes of an image.
+        How many images, of one size, are explained at a time; with ``"all-classes"`` for 16 classes
+        at a time, all of whose heatmaps are held in memory together.
     skip_unreadable
         Go on without images that ``prepare`` fails on, and log a warning for each.
     progress
@@ -119,12 +120,11 @@ def write_explanations(
     target = "highest-logit" if target is None else target
     _check(explainer, images, target, task, formats, batch_size)
     folder = Path(out)
-    parts = _parts(target, len(class_names), batch_size)
-    at_once = max(1, batch_size // len(parts[0]))
+    parts = _parts(target, len(class_names))
     rows: list[tuple[str, int, ExplanationRow]] = []
     try:
         with count_bar(len(images) * sum(map(len, parts)), "heatmap", progress) as bar:
-            for batch in _batches(images, prepare, at_once, skip_unreadable):
+            for batch in _batches(images, prepare, batch_size, skip_unreadable):
                 for part in parts:
                     for heatmap in _explained(explainer, batch, part, class_names, task):
                         files = _write(folder, heatmap, formats, explainer)
@@ -140,11 +140,11 @@ def write_explanations(
     return table
 
 
-def _parts(target: int | str, classes: int, batch_size: int) -> list[Sequence[int | str]]:
-    """Return what is explained of each image, in parts of at most ``batch_size`` heatmaps."""
+def _parts(target: int | str, classes: int) -> list[range] | list[list[int | str]]:
+    """Return what is explained of each image, in parts whose heatmaps fit into memory together."""
     if target != ALL_CLASSES:
         return [[target]]
-    return [range(classes)[start : start + batch_size] for start in range(0, classes, batch_size)]
+    return [range(classes)[i : i + _CLASSES_AT_ONCE] for i in range(0, classes, _CLASSES_AT_ONCE)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,18 +252,15 @@ def _batches(
 def _explained(
     explainer: Explainer,
     batch: Sequence[_Image],
-    targets: Sequence[int | str],
+    part: range | list[int | str],
     class_names: Sequence[str],
     task: str,
 ) -> Iterator[_Heatmap]:
-    """Explain each target of each image in one call, and yield the heatmaps.
-
-    An image is repeated for its classes, since PyTorch's batched gradients take longer.
-    """
+    """Explain a batch in one call: one target, or a range of classes; and yield its heatmaps."""
     device = next((p.device for p in explainer.model.parameters()), torch.device("cpu"))
-    pixels = torch.stack([image.pixels for image in batch]).repeat_interleave(len(targets), 0)
-    (target,) = targets if len(targets) == 1 else (torch.tensor([*targets] * len(batch)),)
-    explanation = explainer(pixels.to(device), target)
+    pixels = torch.stack([image.pixels for image in batch]).to(device)
+    target = _logits_of(part) if isinstance(part, range) else part[0]
+    explanation = explainer(pixels, target)
     logits = explanation.logits.cpu().float()
     if len(class_names) != logits.shape[1]:
         raise ValueError(
@@ -271,24 +268,32 @@ def _explained(
             f"{logits.shape[1]} logits"
         )
     probabilities = logits.sigmoid() if task == "multilabel" else logits.softmax(1)
-    classes = _CLASSES[target](logits) if isinstance(target, str) else torch.as_tensor(target)
-    for n, index in enumerate(classes.flatten().expand(len(pixels)).tolist()):
-        image = batch[n // len(targets)]
-        for number, relevance in enumerate(explanation.heatmap[n].cpu().float()):
+    if isinstance(target, str):
+        classes = _CLASSES[target](logits)
+    else:
+        classes = torch.tensor(part).expand(len(batch), -1)
+    for b, image in enumerate(batch):
+        for k, relevance in enumerate(explanation.heatmap[b].cpu().float()):
             if not bool(relevance.isfinite().all()):
                 raise FloatingPointError(
                     f"the heatmap of {image.path} holds NaN or infinite values; look for logits or "
                     "weights that have grown without bound, and take an earlier checkpoint"
                 )
+            earlier_passes, which = divmod(k, classes.shape[1])
+            index = int(classes[b, which])
             yield _Heatmap(
                 image,
                 index,
                 ALL if index == _ALL else class_name(class_names, index),
-                math.nan if index == _ALL else float(probabilities[n, index]),
-                1 + number,
-                float(explanation.quantity[n, number]),
+                math.nan if index == _ALL else float(probabilities[b, index]),
+                1 + earlier_passes,
+                float(explanation.quantity[b, k]),
                 relevance,
             )
+
+
+def _logits_of(classes: range) -> Callable[[Tensor], Tensor]:
+    return lambda logits: logits[:, classes.start : classes.stop]
 
 
 def _write(
