@@ -11,7 +11,7 @@ from faster_isnet.commands.arguments import CommandParser, command_parser, image
 from faster_isnet.commands.model_bundle import ModelBundle, add_network_options
 from faster_isnet.common.names import hint
 from faster_isnet.explaining.explainer import Explainer
-from faster_isnet.explaining.heatmap_files import TARGETS, write_explanations
+from faster_isnet.explaining.heatmap_files import ALL_CLASSES, TARGETS, write_explanations
 
 PREDICTED, ALL = "predicted", "all"
 NONE = "none"
@@ -74,7 +74,7 @@ def _target(target: str, class_names: Sequence[str]) -> int | str | None:
     if target == PREDICTED:
         return None
     if target == ALL:
-        return "all-classes"
+        return ALL_CLASSES
     if target in class_names:
         return list(class_names).index(target)
     if target.isdecimal() and int(target) < len(class_names):

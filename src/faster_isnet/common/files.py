@@ -1,8 +1,9 @@
-"""Write files atomically."""
+"""Write files atomically, and check that there is one to read."""
 
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,35 @@ from uuid import uuid4
 
 _SUFFIX = ".tmp"
 _HOUR = 3600.0  # in seconds; no file takes as long to write
+
+
+def check_file(path: Path, kind: str = "file", cure: str = "correct its name") -> None:
+    """Check that there is a file to read; a pipe, for example, would never end.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        What it is called in the message.
+    cure
+        What to do if there is nothing of this name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing.
+    ValueError
+        If it is a folder, a pipe or the like.
+    """
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        raise
+    except (OSError, ValueError) as error:  # names that are too long, links in a circle, NUL bytes
+        raise FileNotFoundError(f"there is no {kind} {str(path)!r}; {cure}") from error
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{str(path)!r} is not a file; name one")
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
