@@ -126,7 +126,10 @@ TARGETS: dict[str, tuple[object, str]] = {
     "function-of-numpy": (lambda y: y.detach().numpy(), "must return a tensor .*got ndarray"),
     "function-of-none-each": (lambda y: y[:, :0], r"must return scalars .*got shape \[2, 0\]"),
     "function-detached": (lambda y: y.detach(), "no relevance reaches .*do not detach"),
-    "function-of-nan": (lambda y: y * NAN, r"the quantity of samples \[0, 1\] is not finite"),
+    "function-of-nan": (
+        lambda y: y * NAN,
+        r"the quantity of samples \[0, 1\] of the batch is not finite",
+    ),
 }
 
 
@@ -236,7 +239,10 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "float16": (lambda: network().half(), r"weights are torch.float16 .*model.to\(device, dtype"),
     "float64": (lambda: network().double(), r"weights are torch.float64 .*model.to"),
     "softmax": (lambda: network().append(nn.Softmax(1)), "no relevance reaches .*Return logits"),
-    "nan": (_poisoned, r"the logits of samples \[0, 1\] is not finite; look for weights"),
+    "nan": (
+        _poisoned,
+        r"the output of samples \[0, 1\] of the batch is not finite; look for weights",
+    ),
     "flat": (
         lambda: network()[:4].append(nn.Unflatten(1, (2, 72))),
         r"must return logits \[B, C\]",

@@ -293,11 +293,12 @@ def check_finite_explanation(logits: Tensor, quantity: Tensor, heatmap: Tensor) 
     """
     if not is_on_host(heatmap):
         return
-    for name, values in (("logits", logits), ("quantity", quantity), ("heatmap", heatmap)):
-        if bad := (~values.isfinite().flatten(1).all(1)).nonzero().flatten().tolist():
+    for name, values in (("output", logits), ("quantity", quantity), ("heatmap", heatmap)):
+        finite = values.isfinite().reshape(len(values), -1).all(1)
+        if bad := (~finite).nonzero().flatten().tolist():
             raise FloatingPointError(
-                f"the {name} of samples {bad[:10]} is not finite; look for weights that "
-                "have grown without bound, or for a target or function of the model that has "
+                f"the {name} of samples {bad[:10]} of the batch is not finite; look for weights "
+                "that have grown without bound, or for a target or function of the model that has "
                 "no finite value or gradient there"
             )
 

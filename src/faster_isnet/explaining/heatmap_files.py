@@ -239,7 +239,12 @@ def _explained(
 ) -> Iterator[_Heatmap]:
     """Explain a batch in one call, and yield its heatmaps."""
     device = next((p.device for p in explainer.model.parameters()), torch.device("cpu"))
-    explanation = explainer(torch.stack([image.pixels for image in batch]).to(device), target)
+    pixels = torch.stack([image.pixels for image in batch]).to(device)
+    try:
+        explanation = explainer(pixels, target)
+    except FloatingPointError as error:
+        names = ", ".join(str(image.path) for image in batch)
+        raise FloatingPointError(f"of {names}, {error}; take an earlier checkpoint") from error
     logits = explanation.logits.cpu().float()
     if len(class_names) != logits.shape[1]:
         raise ValueError(

@@ -137,7 +137,8 @@ def write_back(z: Tensor, y: Tensor, inplace: bool) -> Tensor:
 def stabilise(z: Tensor, epsilon: float) -> Tensor:
     """Return z + ε·sign(z) with sign(0) = +1, so that a division by it is safe.
 
-    With ε = 0, or an ε that the dtype rounds to 0, zeros become ones: what is divided by them is zero as well, and 0/0 shall be 0.
+    With ε = 0, or an ε that the dtype rounds to 0, zeros become ones: what is divided by them is
+    zero as well, and 0/0 shall be 0.
 
     Examples
     --------
