@@ -351,7 +351,7 @@ def test_arguments_are_checked() -> None:
         Explainer(network(), composite="flx")
     with pytest.raises(ValueError, match="unknown input_rule 'zB'; did you mean 'zb'"):
         Explainer(network(), input_rule="zB")
-    with pytest.raises(ValueError, match="epsilon must be finite and at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"epsilon must be a number in \[0, inf\), got -1"):
         Explainer(network(), epsilon=-1)
     with pytest.raises(TypeError, match="DataParallel"):
         Explainer(nn.DataParallel(network()))

@@ -127,6 +127,7 @@ def check_images(images: object) -> None:
         raise TypeError(
             f"images must be a torch.Tensor [B, ...], got {type(images).__name__}{cure}"
         )
+    _check_dense("images", images)
     if images.dtype not in (torch.float32, torch.float64):
         cure = (
             "half precision has too few digits for the stabiliser; use images.float()"
@@ -137,6 +138,13 @@ def check_images(images: object) -> None:
     if images.dim() < 2 or images.numel() == 0:
         raise ValueError(f"images must be a batch [B, ...], got shape {list(images.shape)}")
     check_image_values(images)
+
+
+def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.is_nested or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else tensor.layout
+        cure = "stack them" if tensor.is_nested else f"use {name}.to_dense()"
+        raise TypeError(f"{name} must be a dense tensor, got {kind}; {cure}")
 
 
 def is_on_host(tensor: Tensor) -> bool:
@@ -233,6 +241,7 @@ def check_quantity(quantity: object, batch: int, target: object) -> None:
     ValueError
         If its shape differs.
     """
+    target = getattr(target, "__name__", target)  # repr() of a function holds an address
     if not isinstance(quantity, Tensor):
         raise TypeError(
             f"target {target!r} must return a tensor [B, K], got {type(quantity).__name__}"
@@ -242,6 +251,56 @@ def check_quantity(quantity: object, batch: int, target: object) -> None:
             f"target {target!r} must return scalars [B, K] with B = {batch}, got shape "
             f"{list(quantity.shape)}; keep the class dimension (keepdim=True)"
         )
+
+
+def refusal(error: Exception, model: nn.Module, images: Tensor) -> Exception:
+    """Return what to say of an error in a model's forward pass, if the images do not suit it.
+
+    Returns
+    -------
+    Exception
+        A ``TypeError`` or ``ValueError`` that names dtype, device or shape; else ``error`` itself.
+    """
+    weights = [p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()]
+    of_weights, of_images = (
+        {(t.dtype, t.device.type) for t in tensors} for tensors in (weights, [images])
+    )
+    if weights and not of_weights & of_images:
+        return TypeError(
+            f"images are {images.dtype} on {images.device.type}, but the model's weights are "
+            f"{weights[0].dtype} on {weights[0].device.type}: {error}; move the images with "
+            "images.to(device, dtype), or the model with model.to(device, dtype)"
+        )
+    if any(words in str(error) for words in _OF_SHAPES):
+        return ValueError(
+            f"the model does not take images of shape {list(images.shape)}: {error}; give images "
+            "[B, channels, height, width] of the size that the model was made for"
+        )
+    return error
+
+
+# What PyTorch's errors say of inputs of another shape.
+_OF_SHAPES = ("expected input[", "cannot be multiplied", "D input (got", "Expected 3D (unbatched)")
+
+
+def check_finite_explanation(logits: Tensor, quantity: Tensor, heatmap: Tensor) -> None:
+    """Check in host memory that an explanation is finite.
+
+    Raises
+    ------
+    FloatingPointError
+        If a value is not; the message lists the samples and says what is not finite first.
+    """
+    if not is_on_host(heatmap):
+        return
+    for name, values in (("output", logits), ("quantity", quantity), ("heatmap", heatmap)):
+        finite = values.isfinite().reshape(len(values), -1).all(1)
+        if bad := (~finite).nonzero().flatten().tolist():
+            raise FloatingPointError(
+                f"the {name} of samples {bad[:10]} of the batch is not finite; look for weights "
+                "that have grown without bound, or for a target or function of the model that has "
+                "no finite value or gradient there"
+            )
 
 
 def check_precision(images: Tensor, composite: str) -> None:
@@ -408,6 +467,9 @@ def check_masks(masks: object, heatmap: Tensor) -> tuple[Tensor | None, Tensor]:
         return None, torch.zeros(batch, dtype=torch.bool, device=heatmap.device)
     if not isinstance(masks, Tensor):
         raise TypeError(f"masks must be a torch.Tensor or None, got {type(masks).__name__}")
+    _check_dense("masks", masks)
+    if masks.is_complex():
+        raise TypeError(f"masks must hold 0 and 1, got {masks.dtype}; use masks.real")
     if masks.shape == (batch, *size):
         masks = masks.unsqueeze(1)
     if masks.shape != (batch, 1, *size):

@@ -260,7 +260,11 @@ def _explained(
     device = next((p.device for p in explainer.model.parameters()), torch.device("cpu"))
     pixels = torch.stack([image.pixels for image in batch]).to(device)
     target = _logits_of(part) if isinstance(part, range) else part[0]
-    explanation = explainer(pixels, target)
+    try:
+        explanation = explainer(pixels, target)
+    except FloatingPointError as error:
+        names = ", ".join(str(image.path) for image in batch)
+        raise FloatingPointError(f"of {names}, {error}; take an earlier checkpoint") from error
     logits = explanation.logits.cpu().float()
     if len(class_names) != logits.shape[1]:
         raise ValueError(

@@ -137,21 +137,23 @@ def write_back(z: Tensor, y: Tensor, inplace: bool) -> Tensor:
 def stabilise(z: Tensor, epsilon: float) -> Tensor:
     """Return z + ε·sign(z) with sign(0) = +1, so that a division by it is safe.
 
-    With ε = 0 zeros become ones: what is divided by them is zero as well, and 0/0 shall be 0.
+    With ε = 0, or an ε that the dtype rounds to 0, zeros become ones: what is divided by them is
+    zero as well, and 0/0 shall be 0.
 
     Examples
     --------
     >>> stabilise(torch.tensor([-1.0, 0.0, 1.0]), 0.5)
     tensor([-1.5000,  0.5000,  1.5000])
     """
-    if epsilon == 0:
+    if epsilon < torch.finfo(z.dtype).tiny:
         return z.masked_fill(z == 0, 1)
     return z + torch.copysign(z.new_tensor(epsilon), z.detach())
 
 
 def stabilise_nonnegative(z: Tensor, epsilon: float) -> Tensor:
     """Return z + ε for z ≥ 0: :func:`stabilise` without looking at signs."""
-    return z.masked_fill(z == 0, 1) if epsilon == 0 else z + epsilon
+    none = epsilon < torch.finfo(z.dtype).tiny
+    return z.masked_fill(z == 0, 1) if none else z + epsilon
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -27,6 +27,8 @@ def check_layers(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(names, str):
         raise TypeError(f"layers must be a sequence of module names, got the string {names!r}")
+    if not isinstance(names, Iterable):
+        raise TypeError(f"layers must be a sequence of module names, got {names!r}; () for none")
     modules = dict(model.named_modules())
     del modules[""]
     checked = tuple(check_choice("layer", name, modules) for name in names)
