@@ -89,7 +89,9 @@ def test_what_a_signal_became_is_not_an_error_of_the_users(
     [
         ("export {run} --formats state_dict --out {out}", "model.pt"),
         ("export {run} --formats safetensors --out {out}", "model.safetensors"),
-        ("export {run} --formats onnx --out {out}", "model.onnx"),
+        pytest.param(
+            "export {run} --formats onnx --out {out}", "model.onnx", marks=pytest.mark.slow
+        ),
         ("explain {run} {images} --formats npy --out {out}", ".npy"),
     ],
 )
