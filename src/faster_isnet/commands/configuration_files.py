@@ -19,7 +19,7 @@ def configuration_files(arguments: Sequence[str]) -> list[Path]:
     ['a.yaml', 'b.yaml']
     """
     found = []
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, value = argument.partition("=")
         if name in _OPTIONS:
             found.append(Path(value if equals else following))

@@ -13,7 +13,7 @@ from faster_isnet.training.export import export
 def run(arguments: Sequence[str]) -> None:
     """Run the command, of which ``arguments`` are the name and what follows it."""
     options = parser().parse_args(list(arguments[1:]))
-    bundle = ModelBundle.load(options.model, options.classes, options.size, options.weights)
+    bundle = ModelBundle.load(options.checkpoint, options.classes, options.size, options.weights)
     written = export(
         bundle.network,
         options.out,
@@ -32,7 +32,7 @@ def parser() -> CommandParser:
         "export", "Write the network of a checkpoint, without any trace of how it was trained."
     )
     parser.add_argument(
-        "model",
+        "checkpoint",
         type=str,
         help="a checkpoint or a folder of faster-isnet fit, or a network's name: resnet50, timm:…",
     )
