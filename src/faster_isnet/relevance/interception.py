@@ -99,6 +99,9 @@ class Interception(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in PROPERTIES:
             return func(*args, **kwargs)
+        if (written_out := opened(func, args, kwargs)) is not None:
+            with Interception(self._handlers, self._relevance_pass, self._input_rule):
+                return written_out(*args, **kwargs)
         if self._input_rule is not None:
             handled = self._input_rule.handler(func, args, kwargs)
             if handled is not None:

@@ -1,0 +1,183 @@
+"""Relevance of attention, however a model calls it.
+
+Attention that a model writes out is made of products and a softmax. The fused function,
+``F.scaled_dot_product_attention``, has no second derivative, so its relevance is computed from such
+parts. ``F.multi_head_attention_forward`` is one function to the interception; it is opened, so that
+what it calls is intercepted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faster_isnet.relevance.activations import TorchFunction
+from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
+from faster_isnet.relevance.products import leads_to
+
+
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Compute what ``F.scaled_dot_product_attention`` does, from products and a softmax."""
+    if enable_gqa:
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
+    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    if is_causal:
+        attn_mask = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if attn_mask is not None:
+        allowed = attn_mask.dtype == torch.bool
+        scores = scores.masked_fill(~attn_mask, -math.inf) if allowed else scores + attn_mask
+    return F.dropout(scores.softmax(-1), dropout_p) @ value
+
+
+def _opened(func: FunctionType) -> TorchFunction:
+    """Copy a function in Python that would hand itself over to an interception.
+
+    The copy runs instead, and what it calls is intercepted.
+    """
+    unseen = {**func.__globals__, "has_torch_function": lambda _: False}
+    copy = FunctionType(func.__code__, unseen, func.__name__, func.__defaults__, func.__closure__)
+    copy.__kwdefaults__ = func.__kwdefaults__
+    return copy
+
+
+def opened(func: TorchFunction, args: Any, kwargs: Any) -> TorchFunction | None:
+    """Return a function that computes the same by calls that have rules, if this call needs one.
+
+    ``F.multi_head_attention_forward`` does, and ``F.scaled_dot_product_attention`` with dropout:
+    only what is written out knows which weights were dropped.
+    """
+    if func is F.multi_head_attention_forward:
+        return _opened(F.multi_head_attention_forward)
+    if func is F.scaled_dot_product_attention and _dropout(*args, **kwargs):
+        return scaled_dot_product_attention
+    return None
+
+
+def _dropout(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    *_: Any,
+    **__: Any,
+) -> float:
+    """Return the share of weights that a call drops."""
+    return dropout_p
+
+
+@dataclass(frozen=True)
+class AttentionRule:
+    """Relevance of ``F.scaled_dot_product_attention``: its gradient, times constants.
+
+    The function itself runs forward, and in a standard backward. In a relevance pass the attention
+    weights are computed once more, and once more in the gradient of that: they are never kept.
+
+    Parameters
+    ----------
+    constant_weights
+        Whether the attention weights are constants, and the values get all relevance.
+    shared
+        Whether the factors of a product get equal shares: values and weights half each, of which
+        queries and keys get half each. Otherwise each gets all of it, as by the gradient.
+    """
+
+    constant_weights: bool = False
+    shared: bool = True
+
+    def __call__(
+        self, relevance_pass: RelevancePass, func: TorchFunction, args: Any, kwargs: Any
+    ) -> Tensor:
+        """Compute the attention, with a node for its relevance."""
+        y = func(*args, **kwargs)
+        if not y.requires_grad:
+            return y  # type: ignore[no-any-return]
+        operands, options = _operands(*args, **kwargs)
+        shares = self._shares(*(leads_to(t, relevance_pass.sources) for t in operands))
+
+        def gradients(g: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
+            attention = partial(scaled_dot_product_attention, **options)
+            found = torch.func.vjp(attention, *operands)[1](g)
+            return tuple(share * of for share, of in zip(shares, found, strict=True))
+
+        def rule(g: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
+            if relevance_pass.batched:
+                return gradients(g, *operands)
+            return Recomputed.apply(gradients, g, *operands)  # type: ignore[no-any-return]
+
+        # A copy, since the function keeps its output for its gradient.
+        return RelevanceNode.apply(relevance_pass, rule, y.clone(), *operands)  # type: ignore[no-any-return]
+
+    def _shares(self, query: bool, key: bool, value: bool, mask: bool = False) -> tuple[float, ...]:
+        """Return the constants, given what depends on the image."""
+        if self.constant_weights:
+            return 0.0, 0.0, 1.0, 0.0
+        if not self.shared:
+            return 1.0, 1.0, 1.0, 1.0
+        of_value = 0.5 if query or key or mask else 1.0
+        of_weights = 0.5 if value else 1.0
+        of_each = of_weights / 2 if query and key else of_weights
+        return of_each, of_each, of_value, of_weights
+
+
+def _operands(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **options: Any,
+) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
+    """Return the arguments that have gradients, and the others."""
+    options["is_causal"] = is_causal
+    if attn_mask is not None and attn_mask.requires_grad:
+        return (query, key, value, attn_mask), options
+    return (query, key, value), {**options, "attn_mask": attn_mask}
+
+
+class Recomputed(Function):
+    """A function of tensors that keeps its inputs only, and is computed again for its gradient.
+
+    ``Recomputed.apply(function, *tensors)`` returns the tuple ``function(*tensors)``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return the function's results."""
+        ctx.function = function
+        ctx.save_for_backward(*tensors)
+        return function(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Compute the function once more, and return its gradients."""
+        again, wanted = torch.is_grad_enabled(), ctx.needs_input_grad[1:]
+        with torch.enable_grad():
+            tensors = [
+                tensor if again else tensor.detach().requires_grad_(wants)
+                for tensor, wants in zip(ctx.saved_tensors, wanted, strict=True)
+            ]
+            results = ctx.function(*tensors)
+        inputs = [tensor for tensor, wants in zip(tensors, wanted, strict=True) if wants]
+        found = iter(torch.autograd.grad(results, inputs, grads, create_graph=again))
+        return None, *(next(found) if wants else None for wants in wanted)
