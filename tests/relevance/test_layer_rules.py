@@ -390,7 +390,18 @@ def test_what_writes_over_a_layers_output_is_explained_as_what_does_not(
     torch.testing.assert_close(*found)
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small"])
+@pytest.mark.parametrize("composite", ["epsilon", "zplus"])
+def test_what_writes_into_a_view_of_an_output_leaves_it_to_the_rule(composite: str) -> None:
+    """EfficientNet's dropout writes into the flattened output of its last pool."""
+    model = nn.Sequential(conv(), nn.AvgPool2d(2), nn.Flatten(), nn.Identity(), nn.Linear(36, 3))
+    x, found = torch.rand(2, 3, 6, 6), []
+    for model[3] in (Applied(lambda z: z * 2), Applied(lambda z: z.mul_(2))):
+        heatmap = Explainer(model, composite)(x, 1, differentiable=True).heatmap
+        found.append((heatmap, torch.autograd.grad(heatmap.square().sum(), model[0].weight)[0]))
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0"])
 def test_the_dual_isnet_trains_a_mobilenet(name: str) -> None:
     net = ISNet(torchvision.models.get_model(name, num_classes=3), "dual")
     masks = torch.zeros(2, 1, 32, 32)

@@ -247,7 +247,9 @@ class Explainer:
     ) -> _Run:
         """Run the model, and ask what is explained."""
         image = pixels.clone()  # the model may work in place
-        corners = self._corners(pixels)
+        leaves = self._corners(pixels)
+        corners = tuple(corner.clone() for corner in leaves)
+        relevance_pass.sources = frozenset(t.grad_fn for t in (image, *corners))
         input_rule = self._input_rule(relevance_pass, image, corners, pixels is images)
         with (
             shared_statistics(self.model),
@@ -270,7 +272,7 @@ class Explainer:
                 for number in range(self.composite.passes)
             ]
         self._check_ran(input_rule, hidden)
-        return _Run(logits, [pixels, *corners], hidden, starts)
+        return _Run(logits, [pixels, *leaves], hidden, starts)
 
     def _corners(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Return the corners of the box of pixel values, if the input rule has one."""
@@ -291,7 +293,7 @@ class Explainer:
         """Return the rule of the layers that read the image, if they have one of their own."""
         if self.input_rule is None:
             return None
-        low, high = (corner.clone() for corner in corners)
+        low, high = corners
         return InputRule(
             *(relevance_pass, self.epsilon, image, low, high, self.input_rule),
             image_gradient=image_gradient,

@@ -42,7 +42,7 @@ ACTIVATIONS = _with_inplace(
     *("hardswish", "tanh", "softsign", "tanhshrink", "hardshrink", "softshrink"),
 )
 # φ(0) ≠ 0: these weigh features and are no features themselves.
-GATES = _with_inplace("sigmoid", "hardsigmoid", "softmax", "expit", "softmin")
+GATES = _with_inplace("sigmoid", "hardsigmoid", "softmax", "expit", "softmin", "gumbel_softmax")
 # What they return holds the values that they read, in other memory.
 COPIES = frozenset(spellings(["clone", "contiguous", "to", "float", "double", "cat", "concat"]))
 # These save their output for their gradient.
@@ -69,7 +69,8 @@ def _inplace_position(func: TorchFunction) -> int | None:
     return parameters.index("inplace") if "inplace" in parameters else None
 
 
-def _is_inplace_name(name: str) -> bool:
+def is_inplace_name(name: str) -> bool:
+    """Return whether a function of this name writes into what it reads."""
     return name.endswith("_") and not name.startswith("__")
 
 
@@ -92,12 +93,12 @@ def out_of_place(
     [True, True, False]
     """
     name, position = func.__name__, _inplace_position(func)
-    inplace = bool(kwargs.get("inplace")) or _is_inplace_name(name)
+    inplace = bool(kwargs.get("inplace")) or is_inplace_name(name)
     kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
     if position is not None and len(args) > position:
         inplace = inplace or bool(args[position])
         args = (*args[:position], *args[position + 1 :])
-    if _is_inplace_name(name):
+    if is_inplace_name(name):
         space = next(s for s in (torch, F, torch.Tensor) if hasattr(s, name[:-1]))
         func = getattr(space, name[:-1])
     z, rest = (args[0], args[1:]) if args else (kwargs.pop("input"), ())
@@ -249,7 +250,7 @@ class ClampRule:
             return self.otherwise(relevance_pass, func, args, kwargs)
         if low == 0 and high is None:
             z = args[0] if args else kwargs["input"]
-            return self.relu(relevance_pass, F.relu, (z, _is_inplace_name(func.__name__)), {})
+            return self.relu(relevance_pass, F.relu, (z, is_inplace_name(func.__name__)), {})
         if (low is None or low <= 0) and (high is None or high >= 0):
             return self.activation(relevance_pass, func, args, kwargs)
         return self.otherwise(relevance_pass, func, args, kwargs)

@@ -26,6 +26,7 @@ from faster_isnet.relevance.activations import (
 )
 from faster_isnet.relevance.concatenations import CONCATENATIONS, ConcatenationRule
 from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.gates import Gates
 from faster_isnet.relevance.hidden import running_module
 from faster_isnet.relevance.input_rule import InputRule
 from faster_isnet.relevance.interception import ForwardPass, Handler
@@ -33,6 +34,7 @@ from faster_isnet.relevance.layer_rules import Layer, LayerRules
 from faster_isnet.relevance.linear_layers import linear_layer
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS
 from faster_isnet.relevance.normalisations import HANDLERS
+from faster_isnet.relevance.products import with_products
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
 
 LAYER_TYPES = ("convolution", "dense", "normalisation", "sum", "average_pool", "max_pool")
@@ -95,10 +97,13 @@ class FunctionComposite(Composite):
     table
         For each torch function that needs a rule, what computes it in its place; all others pass
         relevance by their gradient.
+    knows_arithmetic
+        Whether products, and gates written as arithmetic, have their rules, too.
     """
 
     name: str
     table: Mapping[TorchFunction, Handler]
+    knows_arithmetic: bool = True
     half_precision: ClassVar[bool] = True  # type: ignore[misc]
 
     def begin(
@@ -108,9 +113,12 @@ class FunctionComposite(Composite):
         input_rule: InputRule | None,
     ) -> ForwardPass:
         """Return the table, without what only makes relevance fast to differentiate."""
-        if relevance_pass.differentiable:
-            return ForwardPass(self.table)
-        return ForwardPass({f: rule for f, rule in self.table.items() if rule is not linear_layer})
+        table = self.table
+        if not relevance_pass.differentiable:
+            table = {f: rule for f, rule in table.items() if rule is not linear_layer}
+        return ForwardPass(
+            with_products(Gates(table).handlers()) if self.knows_arithmetic else table
+        )
 
 
 @dataclass(frozen=True)
@@ -232,7 +240,7 @@ def gradient_x_input(epsilon: float) -> Composite:
     Only normalisations have constant statistics, as in all composites. It has no stabiliser:
     ``epsilon`` is not used.
     """
-    return FunctionComposite("gradient-x-input", _linear_functions())
+    return FunctionComposite("gradient-x-input", _linear_functions(), knows_arithmetic=False)
 
 
 def epsilon_everywhere(epsilon: float) -> Composite:

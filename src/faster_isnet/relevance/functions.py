@@ -42,6 +42,8 @@ class RelevancePass:
         The backward rules that are not in the graph yet.
     last_concatenation
         What was concatenated last, for one that continues it.
+    sources
+        The nodes of the graph where the image, and what else relevance is asked of, comes in.
     """
 
     def __init__(self, differentiable: bool = True) -> None:
@@ -49,6 +51,7 @@ class RelevancePass:
         self.active, self.number, self.batched = False, 0, False
         self.deferred = DeferredRules()
         self.last_concatenation: object = None  # see concatenations.Concatenation
+        self.sources: frozenset[Any] = frozenset()
 
     def defer(self, output: Tensor, rule: BackwardRule, *operands: Tensor) -> Tensor:
         """Defer the backward rule of ``output``, and return that."""
@@ -104,6 +107,7 @@ class RelevanceNode(Function):
     ) -> Tensor:
         """Return ``output`` itself, with this node put on top of its history."""
         ctx.relevance_pass, ctx.rule = relevance_pass, rule
+        ctx.gradient_edges = 1  # to the output's history
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*operands)
         # Returning an input as it is would make it a view, which in-place activations refuse.
@@ -233,6 +237,7 @@ class Overwrite(Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, y: Tensor) -> Tensor:
         """Return ``z``, holding the values of ``y``."""
+        ctx.gradient_edges = 1  # to what z was, and nothing goes there
         ctx.mark_dirty(z)
         return z.copy_(y)
 

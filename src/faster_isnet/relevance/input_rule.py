@@ -43,6 +43,9 @@ AFFINE = frozenset(
         )
     )
 )
+# Affine in one tensor of pixels only.
+_MULTIPLICATIONS = spellings(["mul", "multiply", "mul_", "__mul__", "__rmul__", "__imul__"])
+_DIVISIONS = spellings(["div", "true_divide", "div_", "__truediv__", "__itruediv__"])
 
 
 @dataclass(frozen=True)
@@ -174,8 +177,10 @@ class InputRule:
         tensors = tensors_in(args, kwargs)
         boxes = {id(t): box for t in tensors if (box := self._boxes.get(t))}
         depends_otherwise = any(t.grad_fn is not None for t in tensors if id(t) not in boxes)
-        if depends_otherwise:
-            return func(*args, **kwargs)
+        read = sum(id(t) in boxes for t in tensors)
+        product = read > 1 and func in (*_MULTIPLICATIONS, *_DIVISIONS)
+        if depends_otherwise or product or (func in _DIVISIONS and id(tensors[0]) not in boxes):
+            return func(*args, **kwargs)  # not affine
         # Before the function runs, since it may work in place.
         corners = [_corner(func, args, kwargs, boxes, name) for name in ("low", "high")]
         output = func(*args, **kwargs)

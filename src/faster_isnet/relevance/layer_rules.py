@@ -38,6 +38,7 @@ from faster_isnet.relevance.concatenations import (
 )
 from faster_isnet.relevance.contributions import Elements, Mapped, Summed
 from faster_isnet.relevance.functions import RelevanceEdge, RelevanceNode, RelevancePass, ReLU
+from faster_isnet.relevance.gates import Gates
 from faster_isnet.relevance.input_rule import InputRule
 from faster_isnet.relevance.interception import ForwardPass
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, contrast
@@ -51,6 +52,7 @@ from faster_isnet.relevance.outputs import (
     positive_sum,
     runs,
 )
+from faster_isnet.relevance.products import with_products
 from faster_isnet.relevance.rules import Epsilon, Rule
 from faster_isnet.relevance.tensor_metadata import TensorMetadata
 
@@ -162,7 +164,7 @@ class LayerRules(ForwardPass):
         table |= dict.fromkeys(KEEPS_SIGN, self._keep_sign)
         table |= normalisations.HANDLERS
         table |= dict.fromkeys(BATCH_NORM_CALLS, self._batch_norm)
-        return table
+        return with_products(Gates(table, self._gate).handlers())
 
     def quantity_handlers(self) -> dict[TorchFunction, Callable[..., Any]]:
         """Return what takes the place of functions of the logits, which are no layers."""
@@ -276,11 +278,12 @@ class LayerRules(ForwardPass):
 
     def _keep_output(self, func: TorchFunction, args: Any, kwargs: Any) -> None:
         """Let a layer's output that a call writes into have a copy for the layer's rule to read."""
-        z = args[0] if args else kwargs.get("input")
-        outputs = self._outputs.get(z)
-        if outputs and (func in IN_PLACE or out_of_place(func, args, kwargs)[-1]):
-            copy = z.clone()
-            write_back(z, self._finish(copy, copy, outputs), True)
+        if not (func in IN_PLACE or out_of_place(func, args, kwargs)[-1]):
+            return
+        z = args[0] if args else kwargs["input"]
+        for output, outputs in self._outputs.sharing_memory(z):  # z may be a view of it
+            copy = output.clone()
+            write_back(output, self._finish(copy, copy, outputs), True)
 
     def _write(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Any:
         self._keep_output(func, args, kwargs)

@@ -38,6 +38,16 @@ class TensorMetadata(Generic[T]):
         kept, written, metadata = entry or (None, None, None)
         return metadata if kept is not None and version(kept) == written else None
 
+    def sharing_memory(self, tensor: Tensor) -> list[tuple[Tensor, T]]:
+        """Return the tensors in the memory of ``tensor`` whose metadata is still true, with it."""
+        found = [(k, m) for k, written, m in self._by_id.values() if version(k) == written]
+        return [(kept, metadata) for kept, metadata in found if _share_memory(kept, tensor)]
+
+
+def _share_memory(one: Tensor, other: Tensor) -> bool:
+    address = one.untyped_storage().data_ptr()
+    return one is other or address == other.untyped_storage().data_ptr() != 0
+
 
 def _place(tensor: Tensor) -> Any:
     """Return where the elements of a tensor lie; None if they lie nowhere."""
