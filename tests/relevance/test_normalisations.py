@@ -93,10 +93,8 @@ def _groups(module: nn.Module, x: Tensor) -> list[tuple[int, ...]]:
     return [spatial]
 
 
-def _sample_normalisation(
-    module: nn.Module, x: Tensor
-) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Return the normalisation as a function of x and σ, and the σ of ``x``."""
+def _of_constant_deviation(module: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the normalisation as a function whose σ is that of ``x``."""
     if isinstance(module, nn.LayerNorm | nn.RMSNorm):
         grouped: tuple[int, ...] = (-1, math.prod(module.normalized_shape))
         shape = (1, *module.normalized_shape)

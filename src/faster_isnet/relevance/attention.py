@@ -1,91 +1,29 @@
-"""Relevance of attention, however a model calls it.
+"""Relevance of ``F.scaled_dot_product_attention``.
 
-Attention that a model writes out is made of products and a softmax. The fused function,
-``F.scaled_dot_product_attention``, has no second derivative, so its relevance is computed from such
-parts. ``F.multi_head_attention_forward`` is one function to the interception; it is opened, so that
-what it calls is intercepted.
+Attention that a model writes out is made of products and a softmax. The fused function has no
+second derivative, so its relevance is computed from such parts.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from types import FunctionType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import Function
 
 from faster_isnet.relevance.activations import TorchFunction
 from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
 from faster_isnet.relevance.products import leads_to
-
-
-def scaled_dot_product_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """Compute what ``F.scaled_dot_product_attention`` does, from products and a softmax."""
-    if enable_gqa:
-        groups = query.shape[-3] // key.shape[-3]
-        key, value = key.repeat_interleave(groups, -3), value.repeat_interleave(groups, -3)
-    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    if is_causal:
-        attn_mask = scores.new_ones(scores.shape[-2:], dtype=torch.bool).tril()
-    if attn_mask is not None:
-        allowed = attn_mask.dtype == torch.bool
-        scores = scores.masked_fill(~attn_mask, -math.inf) if allowed else scores + attn_mask
-    return F.dropout(scores.softmax(-1), dropout_p) @ value
-
-
-def _opened(func: FunctionType) -> TorchFunction:
-    """Copy a function in Python that would hand itself over to an interception.
-
-    The copy runs instead, and what it calls is intercepted.
-    """
-    unseen = {**func.__globals__, "has_torch_function": lambda _: False}
-    copy = FunctionType(func.__code__, unseen, func.__name__, func.__defaults__, func.__closure__)
-    copy.__kwdefaults__ = func.__kwdefaults__
-    return copy
-
-
-def opened(func: TorchFunction, args: Any, kwargs: Any) -> TorchFunction | None:
-    """Return a function that computes the same by calls that have rules, if this call needs one.
-
-    ``F.multi_head_attention_forward`` does, and ``F.scaled_dot_product_attention`` with dropout:
-    only what is written out knows which weights were dropped.
-    """
-    if func is F.multi_head_attention_forward:
-        return _opened(F.multi_head_attention_forward)
-    if func is F.scaled_dot_product_attention and _dropout(*args, **kwargs):
-        return scaled_dot_product_attention
-    return None
-
-
-def _dropout(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    *_: Any,
-    **__: Any,
-) -> float:
-    """Return the share of weights that a call drops."""
-    return dropout_p
+from faster_isnet.relevance.written_out import scaled_dot_product_attention
 
 
 @dataclass(frozen=True)
 class AttentionRule:
-    """Relevance of ``F.scaled_dot_product_attention``: its gradient, times constants.
+    """Relevance is the gradient, times a constant for each of queries, keys and values.
 
     The function itself runs forward, and in a standard backward. In a relevance pass the attention
     weights are computed once more, and once more in the gradient of that: they are never kept.
@@ -110,7 +48,8 @@ class AttentionRule:
         if not y.requires_grad:
             return y  # type: ignore[no-any-return]
         operands, options = _operands(*args, **kwargs)
-        shares = self._shares(*(leads_to(t, relevance_pass.sources) for t in operands))
+        depends = [leads_to(operand, relevance_pass.sources) for operand in operands]
+        shares = self._shares(*depends)[: len(operands)]
 
         def gradients(g: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
             attention = partial(scaled_dot_product_attention, **options)

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.input_rule import InputRule
+from faster_isnet.relevance.written_out import opened
 
 # They read properties of a tensor and not its values: no relevance passes through them.
 _PROPERTIES: Sequence[Any] = (Tensor.shape, Tensor.ndim, Tensor.dtype, Tensor.device)
