@@ -6,7 +6,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 DEMO_DIR ?= demo
 
-.PHONY: demo style test test-slow test-oldest test-newest bench clean
+.PHONY: demo style test test-slow test-oldest test-newest reliability bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/faster-isnet demo --out $(DEMO_DIR)
@@ -40,6 +40,13 @@ test-newest:
 	$(PYTHON) -m venv $(VENV)-newest
 	$(VENV)-newest/bin/python $(PIP) --upgrade --upgrade-strategy eager -e '.[test]'
 	$(VENV)-newest/bin/python $(PYTEST) -m "not slow"
+
+# What becomes of bad inputs, counted; of commands that are killed; of memory: docs/development/reliability.md
+reliability: $(VENV)/.installed-test
+	$(BIN)/python $(PYTEST) tests/reliability --table reliability.md
+	cat reliability.md
+	PYTHONPATH=tests $(BIN)/python tests/reliability/kills.py
+	$(BIN)/python tests/reliability/memory.py
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/faster-isnet benchmark --out benchmarks/results

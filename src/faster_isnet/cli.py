@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
 from faster_isnet import __version__
 from faster_isnet.common.names import hint
+from faster_isnet.common.stopping import (
+    Stopped,
+    leaving_when_stopped,
+    raising_when_stopped,
+    stopped_by,
+)
 
 
 class _Command(NamedTuple):
     module: str
     help: str
+    stopped: str = "Nothing was changed; run the command again."
+    """What a user must know if the command is stopped before its end."""
 
 
 TRACEBACK = "FASTER_ISNET_TRACEBACK"
@@ -26,16 +36,43 @@ USERS_ERRORS = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
 
 # Modules are named, not imported: each command loads no more than it needs.
 COMMANDS = {
-    "demo": _Command("demonstrating", "see it work on digits, in six minutes"),
+    "demo": _Command(
+        "demonstrating",
+        "see it work on digits, in six minutes",
+        "Files that it has written are whole, but belong together only at its end; run it again.",
+    ),
     "fit": _Command("training", "train a classifier on your own images"),
     "validate": _Command("training", "score a checkpoint on the validation images"),
-    "test": _Command("testing", "score a classifier on unseen images, and see where it looks"),
+    "test": _Command(
+        "testing",
+        "score a classifier on unseen images, and see where it looks",
+        "The run is as it was, and files of the evaluation are whole; run the command again.",
+    ),
     "compare": _Command("comparing", "put tested classifiers side by side"),
-    "explain": _Command("explaining", "write heatmaps of images"),
+    "explain": _Command(
+        "explaining",
+        "write heatmaps of images",
+        "Heatmaps that were written are whole; run the command again, or give the images left.",
+    ),
     "calibrate": _Command("calibrating", "measure C1 and C2 on a standard classifier"),
     "export": _Command("exporting", "write the bare network as safetensors, ONNX, state_dict"),
-    "segment": _Command("segmenting", "train a segmenter on masks, and make masks with it"),
+    "segment": _Command(
+        "segmenting",
+        "train a segmenter on masks, and make masks with it",
+        "A segmenter is written at its training's end, and masks that were written are whole; run "
+        "the command again (segment predict: with --overwrite).",
+    ),
     "benchmark": _Command("benchmarking", "what training steps and explanations cost here"),
+}
+_DISK_CURES = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "a part of the path is a file; name another",
+    errno.EISDIR: "it is a folder; name a file",
+    errno.EACCES: "change its permissions, or name another path",
+    errno.EROFS: "name a path that can be written to",
+    errno.ENOSPC: "free some space, or write elsewhere; what was there before is as it was",
+    errno.EDQUOT: "free some space, or write elsewhere; what was there before is as it was",
+    errno.EFBIG: "raise the limit of a file's size (ulimit -f); what was there before is as it was",
 }
 
 
@@ -50,22 +87,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0, or 2 after an error that the user can cure. Arguments that cannot be parsed, and
-        ``--help``, raise ``SystemExit`` with 2 and 0.
+        0; 2 after an error that the user can cure; 143 and 130 after SIGTERM and Ctrl-C.
+        Arguments that cannot be parsed, and ``--help``, raise ``SystemExit`` with 2 and 0.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = _command(given)
     _quieten()
-    module = import_module(f"faster_isnet.commands.{COMMANDS[name].module}")
-    run: Callable[[Sequence[str]], None] = module.run
-    try:
-        run(given)
-    except USERS_ERRORS as error:
-        if TRACEBACK in os.environ:
-            raise
-        print(f"faster-isnet {name}: {error}", file=sys.stderr)
-        return 2
+    with leaving_when_stopped(f"\nfaster-isnet {name}: stopped. Nothing has been begun."):
+        module = import_module(f"faster_isnet.commands.{COMMANDS[name].module}")
+    with raising_when_stopped() as received:
+        try:
+            module.run(given)
+        except (Exception, KeyboardInterrupt, SystemExit) as ending:
+            number = received.number or stopped_by(ending)
+            if number is not None:
+                return _tell_stop(name, number, ending)
+            if TRACEBACK in os.environ or not isinstance(ending, USERS_ERRORS):
+                raise
+            print(f"faster-isnet {name}: {_message(ending)}", file=sys.stderr)
+            return 2
     return 0
+
+
+def _tell_stop(name: str, number: int, ending: BaseException) -> int:
+    """Tell what was kept of a command that was stopped, and return its exit status."""
+    advice = ending.advice if isinstance(ending, Stopped) else None
+    by = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    text = f"stopped by {by}. {advice or COMMANDS[name].stopped}"
+    print(f"\nfaster-isnet {name}: {text}", file=sys.stderr)
+    return 128 + number
+
+
+def _message(error: Exception) -> str:
+    """Return what an error says; of the operating system's the file and what to do as well."""
+    if not isinstance(error, OSError) or error.filename is None or error.strerror is None:
+        return str(error)
+    cure = _DISK_CURES.get(error.errno or 0)
+    return f"{error.filename}: {error.strerror}" + (f"; {cure}" if cure else "")
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from faster_isnet import ISNet, ISNetLoss
 from faster_isnet.cli import main
-from faster_isnet.commands.training import RunCLI, current_arguments, current_config
+from faster_isnet.commands.run_configuration import current_arguments, current_config
+from faster_isnet.commands.training import RunCLI
 from faster_isnet.methods import ISNetMethod, Standard
 
 # For each option a value that is not its default, and where it is seen in the object.

@@ -10,7 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from faster_isnet.common.files import open_atomically, remove_leftovers, write_atomically
+from faster_isnet.common.files import (
+    check_file,
+    open_atomically,
+    remove_leftovers,
+    write_atomically,
+)
 
 
 def test_writes_and_replaces(tmp_path: Path) -> None:
@@ -45,7 +50,7 @@ def test_a_kill_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
     code = (
-        "import os, sys; from faster_isnet.common.files import write_atomically;"
+        "import os, sys; from faster_isnet.common.files import check_file, write_atomically;"
         "os.fsync = lambda file: os._exit(9); write_atomically(sys.argv[1], b'new')"
     )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
@@ -69,3 +74,25 @@ def test_only_leftovers_are_removed(tmp_path: Path) -> None:
     assert {each.name for each in tmp_path.iterdir()} == {*kept, f".a.{32 * '0'}.tmp"}
     remove_leftovers(tmp_path)
     assert {each.name for each in tmp_path.iterdir()} == set(kept)
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda path: None, FileNotFoundError, "there is no table .*x.csv'; correct its name"),
+        (lambda path: path.symlink_to(path), FileNotFoundError, "there is no table .*x.csv'"),
+        (lambda path: path.mkdir(), ValueError, "x.csv' is not a file; name one"),
+        (os.mkfifo, ValueError, "x.csv' is not a file; name one"),
+    ],
+)
+def test_what_is_no_file_is_not_read(tmp_path, make, error, message):
+    path = tmp_path / "x.csv"
+    make(path)
+    with pytest.raises(error, match=message):
+        check_file(path, "table")
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"])
+def test_names_that_no_file_can_have(tmp_path, name):
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*; correct its name"):
+        check_file(tmp_path / name)

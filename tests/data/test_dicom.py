@@ -36,6 +36,11 @@ def write(path: Path, pixels: np.ndarray = RAMP, bits: int = 12, **elements: obj
     return path
 
 
+def test_a_file_without_a_suffix_is_recognised(tmp_path):
+    with_suffix, without = write(tmp_path / "a.dcm"), write(tmp_path / "IM000001")
+    assert torch.equal(read_image(with_suffix), read_image(without))
+
+
 @quick
 @given(
     centre=st.integers(-500, 3000),

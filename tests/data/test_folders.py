@@ -93,6 +93,22 @@ def test_what_is_passed_over_is_named(tmp_path, caplog):
     assert orphans.endswith("b/9.png")
 
 
+def test_files_without_a_suffix_are_images_if_they_begin_as_one(tmp_path, caplog):
+    for name, kind in (("IM1", "png"), ("IM2", "jpeg"), ("IM3", "tiff")):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        Image.fromarray(np.full((4, 5), 51, np.uint8)).save(tmp_path / "a" / name, format=kind)
+    for name in ("IM4", "DICOMDIR"):
+        (tmp_path / "a" / name).write_bytes(bytes(128) + b"DICM")
+    for name, content in (("README", b"BMP files"), ("LICENSE", b""), ("NOTES", b"II*\0")):
+        (tmp_path / "a" / name).write_bytes(content)
+    samples, _ = from_folders(tmp_path)
+    assert [sample.image.name for sample in samples] == ["IM1", "IM2", "IM3", "IM4"]
+    assert [tuple(sample.read_image().shape) for sample in samples[:3]] == [(1, 4, 5)] * 3
+    (record,) = caplog.records
+    for name in ("DICOMDIR", "README", "LICENSE", "NOTES"):
+        assert f"{tmp_path / 'a' / name}" in record.getMessage()
+
+
 def test_nothing_is_said_of_a_complete_folder(tmp_path, caplog):
     images, masks = (make(tmp_path / kind, "a/x/1.png", "b/.2.png", "b/3.png") for kind in "im")
     from_folders(images, masks)

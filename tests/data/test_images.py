@@ -253,5 +253,6 @@ class TestFaults:
 
     def test_without_pydicom(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "pydicom", None)
+        (tmp_path / "a.dcm").write_bytes(b"")
         with pytest.raises(ImportError, match=r"a.dcm.*pip install 'faster-isnet\[dicom\]'"):
             read_image(tmp_path / "a.dcm")

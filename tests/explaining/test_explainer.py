@@ -7,6 +7,7 @@ import threading
 from functools import partial
 
 import captum.attr
+import captum.metrics
 import numpy as np
 import pytest
 import torch
@@ -350,7 +351,7 @@ def test_arguments_are_checked() -> None:
         Explainer(network(), composite="flx")
     with pytest.raises(ValueError, match="unknown input_rule 'zB'; did you mean 'zb'"):
         Explainer(network(), input_rule="zB")
-    with pytest.raises(ValueError, match="epsilon must be finite and at least 0, got -1"):
+    with pytest.raises(ValueError, match=r"epsilon must be a number in \[0, inf\), got -1"):
         Explainer(network(), epsilon=-1)
     with pytest.raises(TypeError, match="DataParallel"):
         Explainer(nn.DataParallel(network()))
@@ -409,6 +410,54 @@ def test_attribute_takes_what_captum_passes() -> None:
     for wrong in (True, [0.5, 1], np.array([1.0, 0.0]), [True, False], [[1], "a"]):
         with pytest.raises(TypeError, match="target must"):
             explainer.attribute(x, wrong)
+
+
+CAPTUMS = {
+    "int": 1,
+    "NumPy integer": np.int64(1),
+    "tensor": torch.tensor([1, 0]),
+    "tensor of one": torch.tensor(1),
+    "list": [1, 0],
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("inputs", [lambda x: x, lambda x: (x,)], ids=["tensor", "tuple"])
+@pytest.mark.parametrize("name", CAPTUMS)
+def test_captums_sensitivity_takes_attribute_as_it_is(name: str, inputs: object) -> None:
+    explainer, x = Explainer(_first_convolution()), torch.rand(2, 3, 8, 8)
+    found = captum.metrics.sensitivity_max(
+        explainer.attribute, inputs(x), target=CAPTUMS[name], max_examples_per_batch=4
+    )
+    assert found.shape == (2,)
+    assert bool(((found > 0) & (found < 2)).all())
+
+
+@pytest.mark.parametrize(
+    "target", [np.array([1, 0]), (torch.tensor([1, 0]),), (1, 0)], ids=["array", "tuple", "numbers"]
+)
+def test_targets_that_captum_does_not_repeat_are_refused(target: object) -> None:
+    explainer, x = Explainer(_first_convolution()), torch.rand(2, 3, 8, 8)
+    assert explainer.attribute(x, target).shape == x.shape
+    with pytest.raises(ValueError, match=r"shape \[20\], got \[2\] .*a tensor or a list"):
+        captum.metrics.sensitivity_max(explainer.attribute, x, target=target)
+
+
+def test_captums_infidelity_of_a_linear_model_is_zero() -> None:
+    """What a perturbation changes is what the heatmap says, exactly where the model is linear."""
+    model, x = nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.rand(2, 3, 2, 2)
+
+    def perturb(images: tuple[Tensor, ...] | Tensor) -> tuple[Tensor, Tensor]:
+        (image,) = images if isinstance(images, tuple) else (images,)
+        kept = (torch.rand_like(image) < 0.5).float()
+        return 1 - kept, image * kept  # of what is multiplied by the heatmap, x ⊙ G
+
+    for target in (1, torch.tensor([1, 0]), [1, 0]):
+        attribution = Explainer(model).attribute(x, target)
+        found = captum.metrics.infidelity(model, perturb, x, attribution, target=target)
+        torch.testing.assert_close(found, torch.zeros(2), atol=1e-10, rtol=0)
+    with pytest.raises(TypeError, match=r"got tuple; .*attribute\(\), which captum's metrics take"):
+        captum.metrics.sensitivity_max(Explainer(model), x, target=1)
 
 
 def test_a_model_of_two_inputs_is_refused_by_name() -> None:

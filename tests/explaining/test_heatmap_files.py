@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,40 @@ def test_images_of_a_batch_share_a_call(tmp_path: Path, explainer: Explainer) ->
     explainer.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     write(explainer, photos(tmp_path, 5), tmp_path / "out", batch_size=2, formats=["npy"])
     assert sizes == [2, 2, 1]
+
+
+@pytest.mark.parametrize("composite", ["flex", "dual"])
+def test_many_classes_are_explained_in_parts(tmp_path: Path, composite: str) -> None:
+    torch.manual_seed(0)
+    explainer = Explainer(build_backbone("convnet", 40).eval(), composite)
+    images, names = photos(tmp_path, 3), [f"class {number}" for number in range(40)]
+    expected = torch.stack([explainer(prepare(p)[None], "all-classes").heatmap[0] for p in images])
+    sizes: list[int] = []
+    explainer.model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    options: Any = {"target": "all-classes", "batch_size": 2, "formats": ["npy"]}
+    rows = write(explainer, images, tmp_path / "out", class_names=names, **options)
+    assert sizes == [2, 2, 2, 1, 1, 1]  # 16, 16 and 8 classes of two images, then of the last
+    passes = range(1, 1 + explainer.composite.passes)
+    assert [(row["image"], row["pass"], row["class"]) for row in rows] == [
+        (str(path), number, name) for path in images for number in passes for name in names
+    ]
+    found = np.stack([np.load(tmp_path / "out" / row["npy"]) for row in rows])
+    np.testing.assert_allclose(found, expected.flatten(0, 1), atol=1e-6, rtol=1e-3)
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_on_a_terminal_alone(
+    tmp_path: Path, explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, options = photos(tmp_path, 2), {"target": "all-classes", "formats": ["npy"]}
+    for stream, progress in ((StringIO(), True), (Terminal(), False), (Terminal(), True)):
+        monkeypatch.setattr("sys.stderr", stream)
+        write(explainer, images, tmp_path / "out", progress=progress, **options)
+        assert ("6/6" in stream.getvalue()) == (stream.isatty() and progress)
 
 
 def test_formats_are_those_asked_for(tmp_path: Path, explainer: Explainer) -> None:
@@ -240,7 +275,10 @@ def test_a_model_in_training_is_refused(tmp_path: Path, explainer: Explainer) ->
 
 def test_heatmaps_that_are_not_finite_are_refused(tmp_path: Path, explainer: Explainer) -> None:
     nn.init.constant_(explainer.model.classifier.weight, torch.nan)
-    with pytest.raises(FloatingPointError, match=r"heatmap of .*photo0\.png holds NaN"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"of .*photo0\.png, the output of samples \[0\] of the batch is not",
+    ):
         write(explainer, photos(tmp_path, 1), tmp_path / "out", formats=["npy"])
     assert not (tmp_path / "out").exists()
 

@@ -244,3 +244,20 @@ def test_weights_of_another_number_of_classes_are_refused(
         loss = ClassificationLoss(task, weights, focusing=focusing)
         with pytest.raises(ValueError, match="one number for each of 4 classes"):
             loss(*batch())
+
+
+@pytest.mark.parametrize("focusing", [0.0, 2.0])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_batch_that_does_not_count_has_loss_0(focusing: float, smoothing: float) -> None:
+    loss = ClassificationLoss(
+        class_weights=[0.0, 0.0, 2.0], label_smoothing=smoothing, focusing=focusing
+    )
+    logits = torch.randn(4, 3, requires_grad=True)
+    found = loss(logits, torch.tensor([0, 1, 1, 0]))
+    assert found.item() == 0
+    (gradient,) = torch.autograd.grad(found, logits)
+    assert not gradient.any()
+    labels = torch.tensor([0, 2, 1, 0])
+    expected = F.cross_entropy(logits, labels, loss.class_weights, label_smoothing=smoothing)
+    if not focusing:
+        assert torch.equal(loss(logits, labels), expected)

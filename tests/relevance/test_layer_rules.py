@@ -443,6 +443,14 @@ class Passed(torch.autograd.Function):
         return g
 
 
+class Copied(Passed):
+    """An identity in other memory."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+
 PASSES_ON = {
     "clone": torch.clone,
     "channels-last": lambda x: x.contiguous(memory_format=torch.channels_last),
@@ -451,6 +459,20 @@ PASSES_ON = {
     "one-concatenated": lambda x: torch.cat([x], 1),
     "slice": lambda x: x[:],
     "function": Passed.apply,
+    "copying-function": Copied.apply,
+    "flatten-of-channels-last": lambda x: (
+        x.contiguous(memory_format=torch.channels_last).flatten(1).unflatten(1, x.shape[1:])
+    ),
+    "copying-reshape": lambda x: (
+        x.to(memory_format=torch.channels_last).reshape(len(x), -1).reshape(x.shape)
+    ),
+    "times-1": lambda x: x * 1,
+    "1-times": lambda x: 1.0 * x,
+    "plus-0": lambda x: x + 0,
+    "minus-0": lambda x: x - 0.0,
+    "divided-by-1": lambda x: x / 1,
+    "power-of-1": lambda x: x**1,
+    "in-place": lambda x: x.mul_(1).add_(0),
     "hook": None,
 }
 
@@ -479,6 +501,73 @@ def test_what_passes_values_on_changes_no_heatmap(
         for i in (1, 3, 6):
             model[i] = Applied(PASSES_ON[name])
     torch.testing.assert_close(explainer(x, "lowest-eta").heatmap, expected)
+
+
+class Halved(Passed):
+    """What changes values where no torch function is seen."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return torch.from_numpy(x.numpy() / 2)
+
+
+@pytest.mark.parametrize("between", [Halved.apply, lambda x: 2 * x, lambda x: _copied_twice(x)])
+@pytest.mark.parametrize(
+    ("composite", "rule"), [("epsilon", None), ("zplus", None), ("flex", "zb")]
+)
+def test_a_batch_norm_that_is_not_found_to_be_one_with_its_layer_is_named(
+    between: Callable[[Tensor], Tensor], composite: str, rule: str | None
+) -> None:
+    model = nn.Sequential(
+        conv(), Applied(between), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)
+    )
+    with pytest.warns(
+        UserWarning, match=r"batch norm of 4 channels is explained by itself"
+    ) as told:
+        Explainer(model.eval(), composite, input_rule=rule)(torch.rand(2, 3, 6, 6))
+    assert len(told) == 1
+
+
+def _copied_twice(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2).contiguous()
+
+
+def test_both_modules_are_named_where_they_are_known() -> None:
+    model = nn.Sequential(conv(), Applied(lambda x: 2 * x), nn.BatchNorm2d(4), nn.Flatten())
+    mine = LayerComposite("mine", by_name={"*": ZPlus()})
+    with pytest.warns(UserWarning, match=r"batch norm '2' of 4 .* layer '0' before it.*what Mul"):
+        Explainer(model.eval(), mine)(torch.rand(2, 3, 6, 6))
+
+
+ALONE = {
+    "first": nn.Sequential(nn.BatchNorm2d(3), conv()),
+    "behind an activation": nn.Sequential(conv(), nn.ReLU(), nn.BatchNorm2d(4)),
+    "behind a sigmoid": nn.Sequential(conv(), nn.Hardswish(), nn.BatchNorm2d(4)),
+    "behind a batch norm": nn.Sequential(conv(), nn.BatchNorm2d(4), nn.BatchNorm2d(4)),
+    "behind dropout": nn.Sequential(conv(), nn.ReLU(), nn.Dropout(), nn.BatchNorm2d(4)),
+    "fused": nn.Sequential(conv(), nn.Identity(), nn.BatchNorm2d(4)),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("composite", "rule"), [("epsilon", None), ("dual", "zb"), ("flex", "zb")])
+@pytest.mark.parametrize("name", ALONE)
+def test_a_batch_norm_that_has_no_layer_is_no_fault(
+    name: str, composite: str, rule: str | None
+) -> None:
+    model = nn.Sequential(*ALONE[name], nn.Flatten(), nn.LazyLinear(3)).eval()
+    x = torch.rand(2, 3, 6, 6)
+    model(x)
+    rule = None if name == "first" else rule  # which needs a layer that reads the image
+    Explainer(model, composite, input_rule=rule, layers=["0"])(x, "all-logits")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["densenet121", "resnet18"])
+def test_networks_of_torchvision_warn_of_nothing(name: str) -> None:
+    model = torchvision.models.get_model(name, num_classes=3).eval()
+    for composite in ("zplus", "flex"):
+        Explainer(model, composite, input_rule="zb")(torch.rand(1, 3, 32, 32))
 
 
 def test_what_is_written_over_or_detached_is_not_taken_for_what_it_was() -> None:
@@ -513,6 +602,14 @@ def test_a_gate_by_another_name_gets_no_relevance(name: str, composite: str) -> 
 
 def test_rules_for_layers_refuse_a_module_in_half_precision() -> None:
     half = nn.Conv2d(3, 4, 3, padding=1).bfloat16()
-    model = nn.Sequential(Applied(lambda x: half(x.bfloat16()).float()), nn.Flatten(1))
-    with pytest.raises(RuntimeError, match=r"computes in torch.bfloat16.*model.float"):
-        Explainer(model, "zplus")(torch.rand(2, 3, 6, 6))
+    model = Lambda(lambda x, half: half(x.bfloat16()).float(), half, nn.Linear(144, 3))
+    for composite in ("epsilon", "zplus", "dual"):
+        with pytest.raises(
+            RuntimeError,
+            match=r"module 'parts.0' is in torch.bfloat16.*in torch.float32.*model.float",
+        ):
+            Explainer(model, composite)(torch.rand(2, 3, 6, 6))
+    hidden = Applied(lambda x: half(x.bfloat16()).float().flatten(1))  # no module of the model
+    with pytest.raises(RuntimeError, match=r"shape \[4, 3, 3, 3\] computes in torch.bfloat16"):
+        Explainer(hidden, "zplus")(torch.rand(2, 3, 6, 6))
+    assert Explainer(model)(torch.rand(2, 3, 6, 6)).heatmap.isfinite().all()

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from faster_isnet import NO_MASK, Explanation, ISNet, ISNetLoss, LitISNet
@@ -245,8 +246,8 @@ def test_weights_that_have_exploded_are_named() -> None:
 def test_samples_without_masks_and_frozen_layers_train() -> None:
     x, y, masks = batch()
     masks[::2] = NO_MASK
-    for tensors in ((x, y), (x, y, masks)):
-        lit = module()
+    for loss, tensors in ((ISNetLoss(0), (x, y)), (ISNetLoss(), (x, y, masks))):
+        lit = module(loss)
         lit.net.backbone[0].requires_grad_(False)
         before = copy.deepcopy(lit.net.backbone)
         fit(lit, loader(*tensors))
@@ -374,3 +375,31 @@ def test_values_for_an_accelerator_are_checked_before_they_go_there() -> None:
         lit.on_before_batch_transfer((x.index_fill(0, torch.tensor(1), torch.nan), y, masks), 0)
     with pytest.raises(ValueError, match="masks must hold 0 and 1 only"):
         lit.on_before_batch_transfer((x, y, masks / 2), 0)
+
+
+def test_pixels_outside_of_zbs_bounds_stop_before_they_go_to_an_accelerator() -> None:
+    x, y, masks = batch(4)
+    lit = module().to("meta")
+    with pytest.raises(ValueError, match=r"the pixels lie in .*input_high, \[0, 1\].*/ 255.*-mean"):
+        lit.on_before_batch_transfer((255 * x, y, masks), 0)
+    lit.on_before_batch_transfer(255 * x, 0)  # what is only predicted is not explained
+    lit.method.loss.heatmap_weight = 0.0
+    lit.on_before_batch_transfer((255 * x, y, masks), 0)
+
+
+def test_pixels_are_read_once_before_they_go_to_an_accelerator() -> None:
+    class Read(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.functions: list[str] = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if isinstance(args[0], Tensor) and args[0].numel() == x.numel():
+                self.functions.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    x, y, _ = batch(4)
+    lit = module().to("meta")
+    with Read() as read:
+        lit.on_before_batch_transfer((x, y), 0)
+    assert read.functions == ["aten.aminmax.default"]

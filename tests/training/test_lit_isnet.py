@@ -71,7 +71,7 @@ def test_options_of_the_loss_and_calibrated_cuts_are_kept(tmp_path: Path) -> Non
     lit = LitISNet(net, loss, calibration_epochs=1)
     again = LitISNet.load_from_checkpoint(save(lit, tmp_path))
     assert again.criterion.cuts == loss.cuts is not None
-    assert again.configure_callbacks() == []
+    assert again.method.callbacks() == []
     assert (again.criterion.gwrp_decay, again.criterion.foreground) == (0.8, "l2")
     assert again.criterion.classification.class_weights.tolist() == [1, 2, 3]
     assert again.net.layers == ("block5",)

@@ -175,8 +175,10 @@ def test_a_schedule_on_a_plateau_follows_a_value() -> None:
     schedule = partial(ReduceLROnPlateau, mode="max", factor=0.5, patience=0, threshold=10.0)
     found = fit(lit_of(schedule=schedule, schedule_monitor="train/accuracy"), epochs=3)
     assert found == pytest.approx([RATE] * 20 + [RATE / 2] * 10)
-    with pytest.raises(MisconfigurationException, match=r"val/los.*not available"):
+    with pytest.raises(ValueError, match=r"monitors 'val/los'.*did you mean 'val/loss'"):
         fit(lit_of(schedule=schedule, schedule_monitor="val/los"))
+    with pytest.raises(MisconfigurationException, match=r"other.*not available"):
+        fit(lit_of(schedule=schedule, schedule_monitor="other"))
 
 
 @pytest.mark.parametrize(

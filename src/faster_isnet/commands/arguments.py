@@ -10,8 +10,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from faster_isnet.commands.configuration_files import check_configuration, configuration_files
 from faster_isnet.commands.help import HelpFormatter, annotation_of, describe_options, title
 from faster_isnet.commands.spelling import option_of, spell_arguments, spell_keys
 from faster_isnet.data import list_images
@@ -44,6 +46,9 @@ class CommandParser(ArgumentParser):
             for string in action.option_strings
             if string.startswith("--")
         }
+        for path in configuration_files(given):
+            if path.is_file():  # the parser tells that there is none
+                check_configuration(path)
         try:
             spelled = spell_arguments(given, known, self._commands())
         except ValueError as error:
@@ -53,6 +58,8 @@ class CommandParser(ArgumentParser):
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
         """Parse YAML with keys in either spelling; see ``jsonargparse``."""
+        if not yaml.safe_load(content):
+            content = "{}"
         keys = {key: option_of(annotation_of(each)) for key, each in self._by_key().items()}
         try:
             content = spell_keys(content, keys, self._commands())

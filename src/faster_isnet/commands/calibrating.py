@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning
 
 from faster_isnet.commands.run_folder import CALIBRATION
-from faster_isnet.commands.training import RunCLI
+from faster_isnet.commands.training import RunCLI, users_errors
 from faster_isnet.data import ImageData
 from faster_isnet.methods.isnet.calibration import calibrate
 from faster_isnet.methods.isnet.network import ISNet
@@ -17,7 +17,8 @@ from faster_isnet.training.image_classifier import ImageClassifier
 
 def run(words: Sequence[str]) -> None:
     """Run the command, of which ``words`` are the name and the arguments."""
-    _CalibrationCLI(words, _Calibrator)
+    with users_errors():
+        _CalibrationCLI(words, _Calibrator)
 
 
 class _Calibrator(lightning.Trainer):

@@ -8,10 +8,10 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, image_files, parameters
-from faster_isnet.commands.model_bundle import ModelBundle
+from faster_isnet.commands.model_bundle import ModelBundle, add_network_options
 from faster_isnet.common.names import hint
 from faster_isnet.explaining.explainer import Explainer
-from faster_isnet.explaining.heatmap_files import TARGETS, write_explanations
+from faster_isnet.explaining.heatmap_files import ALL_CLASSES, TARGETS, write_explanations
 
 PREDICTED, ALL = "predicted", "all"
 NONE = "none"
@@ -34,7 +34,7 @@ def parser() -> CommandParser:
     add(
         "model",
         type=str,
-        help="a checkpoint of faster-isnet fit, or a network's name: resnet50, timm:…",
+        help="a checkpoint or a folder of faster-isnet fit, or a network's name: resnet50, timm:…",
     )
     add("images", nargs="+", type=Path, help="image files, or folders of them")
     add("--out", type=Path, default=Path("explanations"), help="folder of the heatmaps")
@@ -45,9 +45,7 @@ def parser() -> CommandParser:
         help=f"what to explain: {PREDICTED}, {ALL} for every class, a class's name or index, or "
         f"of the library's quantities {', '.join(TARGETS)}",
     )
-    add("--weights", type=Path, help="of a network by name: a file (default: its own pretrained)")
-    add("--classes", type=int, default=1000, help="of a network by name")
-    add("--size", type=int, default=224, help="of images for a network by name")
+    add_network_options(parser)
     parser.add_parameters(write_explanations, skip=_OWN, group=False)
     # The relevance of hidden layers is not written, so that there is nothing to choose.
     types = {"composite": str, "input_low": float | list[float], "input_high": float | list[float]}
@@ -57,10 +55,7 @@ def parser() -> CommandParser:
 
 
 def _explain(options: Namespace) -> list[dict[str, str | int | float]]:
-    if Path(options.model).is_file():
-        bundle = ModelBundle.from_checkpoint(Path(options.model))
-    else:
-        bundle = ModelBundle.by_name(options.model, options.classes, options.size, options.weights)
+    bundle = ModelBundle.load(options.model, options.classes, options.size, options.weights)
     chosen = parameters(Explainer, options) | {"model": bundle.network}
     if options.input_rule == NONE:
         chosen["input_rule"] = None
@@ -79,7 +74,7 @@ def _target(target: str, class_names: Sequence[str]) -> int | str | None:
     if target == PREDICTED:
         return None
     if target == ALL:
-        return "all-classes"
+        return ALL_CLASSES
     if target in class_names:
         return list(class_names).index(target)
     if target.isdecimal() and int(target) < len(class_names):

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faster_isnet.commands.arguments import CommandParser, command_parser
-from faster_isnet.commands.model_bundle import ModelBundle
+from faster_isnet.commands.model_bundle import ModelBundle, add_network_options
 from faster_isnet.training.export import export
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command, of which ``arguments`` are the name and what follows it."""
     options = parser().parse_args(list(arguments[1:]))
-    bundle = ModelBundle.from_checkpoint(options.checkpoint)
+    bundle = ModelBundle.load(options.checkpoint, options.classes, options.size, options.weights)
     written = export(
         bundle.network,
         options.out,
@@ -31,7 +31,12 @@ def parser() -> CommandParser:
     parser = command_parser(
         "export", "Write the network of a checkpoint, without any trace of how it was trained."
     )
-    parser.add_argument("checkpoint", type=Path, help="of faster-isnet fit")
+    parser.add_argument(
+        "checkpoint",
+        type=str,
+        help="a checkpoint or a folder of faster-isnet fit, or a network's name: resnet50, timm:…",
+    )
     parser.add_argument("--out", type=Path, default=Path("exported"), help="folder of the files")
+    add_network_options(parser)
     parser.add_parameters(export, only=["formats"], group=False)  # the checkpoint has the others
     return parser

@@ -6,14 +6,47 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
+from faster_isnet.commands.arguments import CommandParser
+from faster_isnet.commands.run_folder import best_checkpoint
 from faster_isnet.common.batch import Batch
+from faster_isnet.common.checks import check_range
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.images import read_image
 from faster_isnet.methods import Standard
+from faster_isnet.models import backbone_names
+from faster_isnet.models.timm_models import PREFIX as TIMM
 from faster_isnet.models.weight_files import load_backbone_weights
 from faster_isnet.training.image_classifier import ImageClassifier
+
+
+def add_network_options(parser: CommandParser) -> None:
+    """Add the options that :meth:`ModelBundle.load` builds a network by name with."""
+    add = parser.add_argument
+    add("--weights", type=Path, help="of a network by name: a file (default: its own pretrained)")
+    add("--classes", type=int, default=1000, help="of a network by name")
+    add("--size", type=int, default=224, help="of images for a network by name")
+
+
+def check_runs(network: nn.Module, image_shape: tuple[int, int, int], name: str) -> None:
+    """Raise ``ValueError`` if a network does not run on images of a shape, such as too small ones.
+
+    The network is run once, in evaluation mode, and is afterwards in the mode that it was in.
+    """
+    training = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, *image_shape))
+    except (RuntimeError, ValueError) as error:
+        channels, height, width = image_shape
+        raise ValueError(
+            f"{name} does not run on images of {channels} channels and {height} x {width} pixels "
+            f"({error}); give other channels or a larger size"
+        ) from error
+    finally:
+        network.train(training)
 
 
 @dataclass(frozen=True)
@@ -49,8 +82,37 @@ class ModelBundle:
         return cls._of(ImageClassifier.load_deployed(path))
 
     @classmethod
+    def load(cls, model: str, classes: int, size: int, weights: Path | None) -> ModelBundle:
+        """Read a checkpoint, or the best one of a run's folder, or build a network by its name.
+
+        Raises
+        ------
+        OSError
+            If it is a path of no file, or of a folder that is no run's.
+        ValueError
+            If there are weights beside a checkpoint; if a name is unknown.
+        """
+        path = Path(model)
+        if path.is_dir() and model not in backbone_names():
+            path = best_checkpoint(path)
+        if path.is_file():
+            if weights is None:
+                return cls.from_checkpoint(path)
+            raise ValueError(
+                f"--weights {weights} is for a network by name, such as resnet50, but {model!r} is "
+                "a checkpoint, which has its own; leave one out"
+            )
+        if not model.startswith(TIMM) and (path.suffix or path.name != model):
+            raise FileNotFoundError(
+                f"there is no file {model!r}; give a checkpoint of faster-isnet fit, a run's "
+                "folder, or a network's name: resnet50, timm:…"
+            )
+        return cls.by_name(model, classes, size, weights)
+
+    @classmethod
     def by_name(cls, name: str, classes: int, size: int, weights: Path | None) -> ModelBundle:
         """Build a network, with weights from a file or its own."""
+        check_range("size", size, 1)
         lit = ImageClassifier(
             [str(number) for number in range(classes)],
             (3, size, size),

@@ -33,7 +33,7 @@ def best_checkpoint(run: Path) -> Path:
     FileNotFoundError
         If it has none.
     """
-    cure = f"; train first (faster-isnet fit --out {run}), or name a checkpoint with --ckpt_path"
+    cure = f"; train first (faster-isnet fit --out {run}), or name a checkpoint"
     return _checkpoint(run, BEST, cure)
 
 
@@ -86,6 +86,8 @@ def recorded_division(run: Path) -> Path | None:
 def how_to_go_on(run: Path) -> str:
     """Say how a training that was stopped goes on."""
     command = f"faster-isnet fit --config {run / CONFIG}"
+    if not (run / CONFIG).is_file():
+        return "Nothing has been trained yet; run the command again."
     if (checkpoint_folder(run) / f"{LAST}.ckpt").is_file():
         return f"Go on after the last whole epoch with: {command} --ckpt_path last"
     return f"No epoch has ended yet; begin anew with: {command}"

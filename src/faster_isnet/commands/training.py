@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from signal import SIGINT, SIGTERM
+from signal import SIGTERM
 from typing import Any
 
 import lightning
-import yaml
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
@@ -20,7 +19,9 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from faster_isnet.commands.arguments import CommandParser
+from faster_isnet.commands.foreign_classes import OPTION, check_own_classes
+from faster_isnet.commands.model_bundle import check_runs
+from faster_isnet.commands.run_configuration import ISNET, RunParser, current_arguments
 from faster_isnet.commands.run_folder import (
     BEST,
     CONFIG,
@@ -37,10 +38,12 @@ from faster_isnet.commands.run_folder import (
     remove_run,
     run_folder,
 )
+from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import progress_bar
+from faster_isnet.common.stopping import Stopped, stopped_by
 from faster_isnet.data import ImageData
-from faster_isnet.methods import Method, method_names
+from faster_isnet.methods import Method
 from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.models.weight_files import read_checkpoint
 from faster_isnet.training.checkpoint_files import (
@@ -51,22 +54,29 @@ from faster_isnet.training.checkpoint_files import (
     trained_class_names,
 )
 from faster_isnet.training.image_classifier import ImageClassifier
-from faster_isnet.training.options_of_0_1 import NEW_NAMES, split_model_options
 
 log = logging.getLogger(__name__)
-
-SHORT = {
-    "--skip-unreadable": "--data.skip_unreadable=true",
-    "--allow-duplicates": "--data.allow_duplicates=true",
-}
-"""What messages advise, as the parser has it."""
-ISNET = "faster_isnet.methods.isnet.method.ISNetMethod"
-_METHOD_OPTIONS = ("--method", "--method.class_path", "--method.help")
 
 
 def run(words: Sequence[str]) -> None:
     """Run the command, of which ``words`` are the name and the arguments."""
-    RunCLI(words)
+    with users_errors():
+        RunCLI(words)
+
+
+@contextmanager
+def users_errors() -> Iterator[None]:
+    """Raise Lightning's errors of options as ``ValueError``, and its endings as ``Stopped``."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
+    except RuntimeError as error:
+        if "conditioned on metric" not in str(error):  # EarlyStopping's, which has no other type
+            raise
+        raise ValueError(str(error)) from error
+    except SIGTERMException as ending:
+        raise Stopped(SIGTERM) from ending
 
 
 class KeepConfig(SaveConfigCallback):
@@ -82,69 +92,9 @@ class KeepConfig(SaveConfigCallback):
         if stage == "fit":
             config = self.config.clone()
             config.ckpt_path, config.overwrite, config.data.new_images = None, False, None
+            config.trust_config = False
             text = self.parser.dump(config, skip_none=False)
             write_atomically(Path(self.config.out) / CONFIG, text.encode())
-
-
-class RunParser(CommandParser, LightningArgumentParser):
-    """Parse one dialect, methods by name, and the options of version 0.1."""
-
-    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
-        """Parse a configuration, the text of a YAML file."""
-        config = yaml.safe_load(content)
-        if isinstance(config, dict):
-            content = yaml.safe_dump(current_config(config), sort_keys=False)
-        return super().parse_string(content, *args, **kwargs)
-
-
-def current_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration with methods by their class paths, and today's names of options."""
-    config = dict(config)
-    if isinstance(options := config.get("model"), dict):
-        config["model"], of_isnet = split_model_options(options)
-        if of_isnet:
-            config.setdefault("method", {"class_path": ISNET, "init_args": of_isnet})
-    method = config.get("method")
-    if isinstance(method, str):
-        config["method"] = _method_path(method)
-    elif isinstance(method, dict):
-        if not method.keys() & {"class_path", "init_args"}:
-            method = {"init_args": method}
-        path = _method_path(method.get("class_path", ISNET))
-        config["method"] = {**method, "class_path": path}
-    return config
-
-
-def current_arguments(arguments: Sequence[str]) -> list[str]:
-    """Return arguments with methods by their class paths, and today's names of options.
-
-    Examples
-    --------
-    >>> current_arguments(["fit", "--model.variant", "dual"])
-    ['fit', '--method.variant', 'dual']
-    """
-    before = ("", *arguments)
-    return [_current(*pair) for pair in zip(before, arguments, strict=False)]
-
-
-def _current(before: str, argument: str) -> str:
-    """Return an argument, which follows the one ``before``, as it is spelt today."""
-    if before in _METHOD_OPTIONS:
-        return _method_path(argument)
-    name, equals, value = argument.partition("=")
-    if equals and name in _METHOD_OPTIONS:
-        return f"{name}={_method_path(value)}"
-    new = NEW_NAMES.get(name.removeprefix("--").replace("-", "_"))
-    if new is not None and name.startswith("--"):
-        log.warning("%s is called --%s now", name, new)
-        return f"--{new}{equals}{value}"
-    return SHORT.get(argument, argument)
-
-
-def _method_path(name: str) -> str:
-    name = name.removeprefix("class_path=")
-    kind = method_names().get(name)
-    return name if kind is None else f"{kind.__module__}.{kind.__qualname__}"
 
 
 class RunCLI(LightningCLI):
@@ -164,6 +114,8 @@ class RunCLI(LightningCLI):
     def __init__(
         self, words: Sequence[str], trainer_class: type[lightning.Trainer] = lightning.Trainer
     ) -> None:
+        if words[0] != "fit":
+            check_own_classes(words[1:], f"faster-isnet {words[0]}")
         super().__init__(
             ImageClassifier,
             ImageData,
@@ -195,6 +147,13 @@ class RunCLI(LightningCLI):
             default=False,
             help="of fit: replace an earlier run in the folder, and what was tested of it",
         )
+        parser.add_argument(
+            OPTION,
+            type=bool,
+            default=False,
+            help="of other commands than fit: import the classes that a configuration names, also "
+            "those of other libraries, which runs their code; on the command line only",
+        )
         parser.add_subclass_arguments(Method, "method")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -221,8 +180,13 @@ class RunCLI(LightningCLI):
         """Find the checkpoint that is evaluated or trained on."""
         super().parse_arguments(parser, args)
         options = self._options
+        seed = options.seed_everything
+        if isinstance(seed, int) and not isinstance(seed, bool):
+            check_range("seed_everything", seed, 0, 2**32 - 1)
         out = Path(options.out)
         if self._trains:
+            if options.trust_config:
+                raise ValueError(f"{OPTION} is of other commands; fit trusts its configuration")
             if options.ckpt_path == LAST:
                 options.ckpt_path = str(last_checkpoint(out))
         elif options.overwrite:
@@ -274,16 +238,27 @@ class RunCLI(LightningCLI):
         """Look at all data before anything is trained or written, then train."""
         out = Path(self._options.out)
         writes = self.trainer.is_global_zero and not self._options.trainer.fast_dev_run
+        prepared = False
+        if type(self.model.method).inputs is Method.inputs:  # others' networks take more
+            check_runs(self.model.deployed, self.model.image_shape, self.model.backbone_name)
+        self.model.method.check_precision(self.model.net, str(self.trainer.precision))
         with only_writer(out) if writes else nullcontext():
-            if writes:
-                self._prepare_folder(out)
-            self._check_data()
             try:
-                self.trainer.fit(**arguments)
-            except SystemExit as stop:  # so Lightning ends after SIGTERM and Ctrl-C
-                print(f"\nThe training was stopped. {how_to_go_on(out)}", file=sys.stderr)
-                terminated = isinstance(stop, SIGTERMException)
-                raise SystemExit(128 + (SIGTERM if terminated else SIGINT)) from stop
+                if writes:
+                    self._prepare_folder(out)
+                prepared = writes
+                self._check_data()
+                with users_errors():
+                    self.trainer.fit(**arguments)
+            except (KeyboardInterrupt, SystemExit) as ending:
+                number = stopped_by(ending)
+                if number is None:
+                    raise
+                raise Stopped(number, how_to_go_on(out) if prepared else None) from ending
+            except OSError as error:  # Lightning's loggers do not say which file
+                if error.filename is None and error.errno is not None:
+                    error.filename = str(out)
+                raise
 
     def _check_data(self) -> None:
         self.datamodule.setup()

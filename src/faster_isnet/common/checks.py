@@ -119,7 +119,15 @@ def check_images(images: object) -> None:
         on an accelerator, see :func:`is_on_host`).
     """
     if not isinstance(images, Tensor):
-        raise TypeError(f"images must be a torch.Tensor [B, ...], got {type(images).__name__}")
+        cure = (
+            "; give the tensor alone, or call attribute(), which captum's metrics take"
+            if isinstance(images, (tuple, list))
+            else ""
+        )
+        raise TypeError(
+            f"images must be a torch.Tensor [B, ...], got {type(images).__name__}{cure}"
+        )
+    _check_dense("images", images)
     if images.dtype not in (torch.float32, torch.float64):
         cure = (
             "half precision has too few digits for the stabiliser; use images.float()"
@@ -130,6 +138,13 @@ def check_images(images: object) -> None:
     if images.dim() < 2 or images.numel() == 0:
         raise ValueError(f"images must be a batch [B, ...], got shape {list(images.shape)}")
     check_image_values(images)
+
+
+def _check_dense(name: str, tensor: Tensor) -> None:
+    if tensor.is_nested or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else tensor.layout
+        cure = "stack them" if tensor.is_nested else f"use {name}.to_dense()"
+        raise TypeError(f"{name} must be a dense tensor, got {kind}; {cure}")
 
 
 def is_on_host(tensor: Tensor) -> bool:
@@ -158,21 +173,31 @@ _BEYOND_BOUNDS = 0.05
 
 
 def check_image_range(images: Tensor, low: Tensor, high: Tensor) -> None:
-    """Check that images in host memory lie in zB's box, whose corners have the images' shape.
+    """Check that images in host memory lie in zB's box, and so are finite, in one pass over them.
 
     A twentieth of the box's width beyond it is accepted, for noise and interpolation.
+
+    Parameters
+    ----------
+    images
+        ``[B, C, ...]``.
+    low, high
+        The box: ``[C]``, or ``[1]`` for all channels.
 
     Raises
     ------
     ValueError
-        If a pixel lies outside; the message says the range found.
+        If a pixel is not finite or lies outside; the message says the range found.
     """
     if not is_on_host(images):
         return
-    slack = _BEYOND_BOUNDS * (high[:1] - low[:1])
-    if bool(((images >= low[:1] - slack) & (images <= high[:1] + slack)).all()):
+    channels = [images] if len(low) == len(high) == 1 else images.unbind(1)
+    lowest, highest = map(torch.stack, zip(*map(torch.aminmax, channels), strict=True))
+    slack = _BEYOND_BOUNDS * (high - low)
+    if bool(((lowest >= low - slack) & (highest <= high + slack)).all()):
         return
-    found = f"[{images.min().item():.4g}, {images.max().item():.4g}]"
+    check_image_values(images)
+    found = f"[{lowest.min().item():.4g}, {highest.max().item():.4g}]"
     expected = f"[{low.min().item():.4g}, {high.max().item():.4g}]"
     raise ValueError(
         f"the pixels lie in {found}, but input_rule='zb' needs them between input_low and "
@@ -216,6 +241,7 @@ def check_quantity(quantity: object, batch: int, target: object) -> None:
     ValueError
         If its shape differs.
     """
+    target = getattr(target, "__name__", target)  # repr() of a function holds an address
     if not isinstance(quantity, Tensor):
         raise TypeError(
             f"target {target!r} must return a tensor [B, K], got {type(quantity).__name__}"
@@ -225,6 +251,56 @@ def check_quantity(quantity: object, batch: int, target: object) -> None:
             f"target {target!r} must return scalars [B, K] with B = {batch}, got shape "
             f"{list(quantity.shape)}; keep the class dimension (keepdim=True)"
         )
+
+
+def refusal(error: Exception, model: nn.Module, images: Tensor) -> Exception:
+    """Return what to say of an error in a model's forward pass, if the images do not suit it.
+
+    Returns
+    -------
+    Exception
+        A ``TypeError`` or ``ValueError`` that names dtype, device or shape; else ``error`` itself.
+    """
+    weights = [p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()]
+    of_weights, of_images = (
+        {(t.dtype, t.device.type) for t in tensors} for tensors in (weights, [images])
+    )
+    if weights and not of_weights & of_images:
+        return TypeError(
+            f"images are {images.dtype} on {images.device.type}, but the model's weights are "
+            f"{weights[0].dtype} on {weights[0].device.type}: {error}; move the images with "
+            "images.to(device, dtype), or the model with model.to(device, dtype)"
+        )
+    if any(words in str(error) for words in _OF_SHAPES):
+        return ValueError(
+            f"the model does not take images of shape {list(images.shape)}: {error}; give images "
+            "[B, channels, height, width] of the size that the model was made for"
+        )
+    return error
+
+
+# What PyTorch's errors say of inputs of another shape.
+_OF_SHAPES = ("expected input[", "cannot be multiplied", "D input (got", "Expected 3D (unbatched)")
+
+
+def check_finite_explanation(logits: Tensor, quantity: Tensor, heatmap: Tensor) -> None:
+    """Check in host memory that an explanation is finite.
+
+    Raises
+    ------
+    FloatingPointError
+        If a value is not; the message lists the samples and says what is not finite first.
+    """
+    if not is_on_host(heatmap):
+        return
+    for name, values in (("output", logits), ("quantity", quantity), ("heatmap", heatmap)):
+        finite = values.isfinite().reshape(len(values), -1).all(1)
+        if bad := (~finite).nonzero().flatten().tolist():
+            raise FloatingPointError(
+                f"the {name} of samples {bad[:10]} of the batch is not finite; look for weights "
+                "that have grown without bound, or for a target or function of the model that has "
+                "no finite value or gradient there"
+            )
 
 
 def check_precision(images: Tensor, composite: str) -> None:
@@ -242,6 +318,24 @@ def check_precision(images: Tensor, composite: str) -> None:
             "explain outside of torch.autocast, or inside of torch.autocast(..., enabled=False); "
             "train with precision='32-true', or a variant with composite 'flex'"
         )
+
+
+def check_parameters(model: nn.Module, images: Tensor, composite: str) -> None:
+    """Check that no module is in half precision, for a composite that needs full precision.
+
+    Raises
+    ------
+    RuntimeError
+        If a parameter is; the message names its module and both dtypes.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.dtype in (torch.float16, torch.bfloat16):
+            module = name.rpartition(".")[0] or type(model).__name__
+            raise RuntimeError(
+                f"module {module!r} is in {parameter.dtype}, the images are in {images.dtype}, but "
+                f"composite {composite!r} needs full precision; use model.float(), or "
+                "composite='flex'"
+            )
 
 
 def check_logits(logits: object, batch: int) -> None:
@@ -373,6 +467,9 @@ def check_masks(masks: object, heatmap: Tensor) -> tuple[Tensor | None, Tensor]:
         return None, torch.zeros(batch, dtype=torch.bool, device=heatmap.device)
     if not isinstance(masks, Tensor):
         raise TypeError(f"masks must be a torch.Tensor or None, got {type(masks).__name__}")
+    _check_dense("masks", masks)
+    if masks.is_complex():
+        raise TypeError(f"masks must hold 0 and 1, got {masks.dtype}; use masks.real")
     if masks.shape == (batch, *size):
         masks = masks.unsqueeze(1)
     if masks.shape != (batch, 1, *size):

@@ -1,8 +1,9 @@
-"""Write files atomically."""
+"""Write files atomically, and check that there is one to read."""
 
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,35 @@ from uuid import uuid4
 
 _SUFFIX = ".tmp"
 _HOUR = 3600.0  # in seconds; no file takes as long to write
+
+
+def check_file(path: Path, kind: str = "file", cure: str = "correct its name") -> None:
+    """Check that there is a file to read; a pipe, for example, would never end.
+
+    Parameters
+    ----------
+    path
+        The file.
+    kind
+        What it is called in the message.
+    cure
+        What to do if there is nothing of this name.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing.
+    ValueError
+        If it is a folder, a pipe or the like.
+    """
+    try:
+        mode = path.stat().st_mode
+    except PermissionError:
+        raise
+    except (OSError, ValueError) as error:  # names that are too long, links in a circle, NUL bytes
+        raise FileNotFoundError(f"there is no {kind} {str(path)!r}; {cure}") from error
+    if not stat.S_ISREG(mode):
+        raise ValueError(f"{str(path)!r} is not a file; name one")
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:
@@ -44,6 +74,26 @@ def write_atomically(path: str | Path, content: bytes) -> Path:
 def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file for writing that replaces ``path`` when the context ends without an error.
 
+    See :func:`replacing_atomically`, for what writes to a path of its own.
+
+    Parameters
+    ----------
+    path
+        The file; missing folders are created.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written. The error names ``path``.
+    """
+    with replacing_atomically(path) as temporary, temporary.open("wb") as file:
+        yield file
+
+
+@contextmanager
+def replacing_atomically(path: str | Path) -> Iterator[Path]:
+    """Yield where to write what replaces ``path`` when the context ends without an error.
+
     It is written beside ``path`` and is on the disk before it is renamed, so that ``path`` is the
     old file or the new one, wherever the process is killed. What a killed process left beside it
     is removed, after an hour.
@@ -63,18 +113,33 @@ def open_atomically(path: str | Path) -> Iterator[BinaryIO]:
     # In the same folder, since a rename is atomic only within one file system.
     temporary = path.with_name(f".{path.name}.{uuid4().hex}{_SUFFIX}")
     try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(mode)  # some libraries write files that none but their owner can read
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        if error.errno is not None and error.filename is None:  # such as a full disk
-            error.filename = str(path)
+        # Such as a full disk, or the folder's permissions; users know no temporary name.
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
         raise
     finally:
         temporary.unlink(missing_ok=True)
     remove_leftovers(path.parent, path.name, older_than=_HOUR)
+
+
+@contextmanager
+def naming_unwritten(path: str | Path) -> Iterator[None]:
+    """Raise what ``torch.save`` makes of a file's error as ``OSError`` that names ``path``."""
+    try:
+        yield
+    except RuntimeError as error:
+        reason = error.__context__  # torch's writer hides what the file raised
+        if not isinstance(reason, OSError):
+            raise
+        raise OSError(reason.errno, reason.strerror, str(path)) from error
 
 
 def remove_leftovers(folder: Path, name: str | None = None, older_than: float = 0.0) -> None:

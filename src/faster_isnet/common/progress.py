@@ -1,4 +1,4 @@
-"""Show the progress of training: a bar on a terminal, otherwise a line for each epoch."""
+"""Show progress: of training by a bar on a terminal, otherwise by lines; of counts by a bar."""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from tqdm import tqdm
 
 
 def progress_bar() -> ProgressBar:
     """Choose a progress bar on a terminal, and a line for each epoch otherwise."""
     return Bar(refresh_rate=5) if sys.stderr.isatty() else EpochLines()
+
+
+def count_bar(total: int, unit: str, show: bool = True) -> tqdm[Any]:
+    """Make a bar on stderr that counts to ``total`` by its ``update``, shown on a terminal only."""
+    return tqdm(total=total, unit=unit, disable=None if show else True)
 
 
 class Bar(TQDMProgressBar):

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from faster_isnet.common.checks import check_choice
+from faster_isnet.common.files import check_file
 from faster_isnet.data.coco_segments import check_segment, check_size, polygon_of_box
 from faster_isnet.data.masks import Segments
 from faster_isnet.data.samples import Sample
@@ -80,16 +81,17 @@ def _ends_of_path(sample: Sample) -> list[PurePath]:
     return [PurePath(*parts[start:]) for start in range(len(parts))]
 
 
-def _path(name: str) -> PurePath:
+def _path(name: Any) -> PurePath:
+    if not isinstance(name, str):
+        raise ValueError(f"the file_name {name!r}, which is no text")
     return PurePath(unicodedata.normalize("NFC", name))  # macOS decomposes letters with accents
 
 
 def _read_masks(path: Path, categories: Sequence[str]) -> dict[PurePath, Segments]:
     """Read the mask of each image that has annotations, by its ``file_name``."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}; correct its name")
+    check_file(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
         known = defaultdict(set)  # merged files have a name twice, with two ids
         for each in content.get("categories", []):
             known[each["name"]].add(each["id"])
@@ -99,7 +101,9 @@ def _read_masks(path: Path, categories: Sequence[str]) -> dict[PurePath, Segment
         ]
         missing = {image for image, _, _ in annotations} - set(images)
         if missing:
-            raise ValueError(f"annotations of image_id {sorted(missing)[:5]}, which it lacks")
+            raise ValueError(
+                f"annotations of image_id {sorted(missing, key=repr)[:5]}, which it lacks"
+            )
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"cannot read {str(path)!r} as COCO ({type(error).__name__}: {error}); it needs images "
@@ -127,8 +131,7 @@ def _read_images(
     images: dict[Any, tuple[PurePath, tuple[int, int]]] = {}
     sizes: dict[PurePath, tuple[int, int]] = {}
     for each in entries:
-        name, size = _path(each["file_name"]), (int(each["height"]), int(each["width"]))
-        check_size(size)
+        name, size = _path(each["file_name"]), check_size((each["height"], each["width"]))
         if sizes.setdefault(name, size) != size:
             raise ValueError(
                 f"{str(name)!r} is there with the sizes {list(sizes[name])} and {list(size)}"

@@ -14,16 +14,18 @@ from faster_isnet.data.dicom import Pixels
 _CURE = "see https://cocodataset.org/#format-data"
 _MOST_PIXELS = 2**28
 _SMALLEST_POLYGON = 6  # numbers: three corners
-_FIRST_CHARACTER, _BITS = 48, 5  # of compressed run lengths
+_FIRST_CHARACTER, _BITS, _MOST_BITS = 48, 5, 30  # of compressed run lengths
 
 
-def check_size(size: tuple[int, int]) -> None:
-    """Raise ``ValueError`` if H and W are not those of an image."""
-    if min(size) < 1 or size[0] * size[1] > _MOST_PIXELS:
+def check_size(size: tuple[Any, Any]) -> tuple[int, int]:
+    """Return H and W as integers; raise ``ValueError`` if they are not those of an image."""
+    are_whole = all(_is_number(side) and side % 1 == 0 for side in size)
+    if not are_whole or min(size) < 1 or size[0] * size[1] > _MOST_PIXELS:
         raise ValueError(
-            f"height and width are {size[0]} and {size[1]}; they must be above 0, with at most "
-            f"{_MOST_PIXELS} pixels"
+            f"height and width are {size[0]!r} and {size[1]!r}; they must be whole numbers above "
+            f"0, with at most {_MOST_PIXELS} pixels"
         )
+    return int(size[0]), int(size[1])
 
 
 def polygon_of_box(box: Any) -> list[list[float]]:
@@ -103,7 +105,7 @@ def _run_lengths(segment: Mapping[str, Any], size: tuple[int, int]) -> list[int]
     if isinstance(counts, str | bytes):
         counts = _decompressed(counts)
     is_list = isinstance(counts, list | tuple)
-    if not is_list or not all(isinstance(n, int) and n >= 0 for n in counts or ()):
+    if not is_list or not all(type(n) is int and n >= 0 for n in counts or ()):
         raise _unlike(segment)
     if not isinstance(of_size, list | tuple) or tuple(of_size) != tuple(size):
         raise ValueError(
@@ -126,7 +128,7 @@ def _decompressed(text: str | bytes) -> list[int]:
     number = shift = 0
     for code in codes:
         bits = code - _FIRST_CHARACTER
-        if not 0 <= bits < 2 ** (_BITS + 1):
+        if not 0 <= bits < 2 ** (_BITS + 1) or shift > _MOST_BITS:
             raise _unlike(text)
         number |= (bits & 0x1F) << shift
         shift += _BITS

@@ -11,6 +11,16 @@ import numpy.typing as npt
 Pixels = npt.NDArray[Any]
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
+_PREAMBLE, _MAGIC = 128, b"DICM"  # bytes before it
+
+
+def is_dicom(path: Path) -> bool:
+    """Return whether a file is DICOM by its suffix or, if it has none, by its content."""
+    if path.suffix:
+        return path.suffix.lower() in DICOM_SUFFIXES
+    with path.open("rb") as file:
+        file.seek(_PREAMBLE)
+        return file.read(len(_MAGIC)) == _MAGIC
 
 
 def read_dicom(path: Path) -> Pixels:

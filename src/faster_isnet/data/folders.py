@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from faster_isnet.data.images import IMAGE_SUFFIXES
+from faster_isnet.data.images import IMAGE_SUFFIXES, is_image
 from faster_isnet.data.samples import SPLITS, Sample, check_distinct, class_index
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,9 @@ def from_folders(
     """Read samples from folders named after classes: ``root/CLASS/…/image.png``.
 
     The class folders may be in folders of splits, ``root/train/CLASS/…``. Symbolic links are
-    followed. Files without the suffix of an image format, and class folders without images, are
-    passed over with a warning that names them; hidden files without one.
+    followed. Files with another suffix than those of image formats, or with none and another
+    content, and class folders without images, are passed over with a warning that names them;
+    hidden files without one.
 
     Parameters
     ----------
@@ -152,7 +153,7 @@ def _check_owners(
     if len(owned) == len(masks):
         return
     # A table may name some of a folder's images only: the masks of the others have their images.
-    files = [path.relative_to(images) for path in _files(images) if _is_image(path)]
+    files = [path.relative_to(images) for path in _files(images) if is_image(path)]
     others = {name for path in files for name in _names(path)[:2]}
     orphans = [
         str(path)
@@ -174,9 +175,10 @@ def _check_owners(
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """List the images in a folder and its subfolders, by suffix, sorted; skip hidden files.
+    """List the images in a folder and its subfolders, sorted; skip hidden files.
 
-    Symbolic links are followed. A warning names other files, which are passed over.
+    Files without a suffix are images if they begin as one. Symbolic links are followed. A warning
+    names other files, which are passed over.
 
     Raises
     ------
@@ -191,21 +193,18 @@ def list_images(folder: str | Path) -> list[Path]:
     images: list[Path] = []
     others: list[Path] = []
     for path in _files(folder):
-        (images if _is_image(path) else others).append(path)
+        (images if is_image(path) else others).append(path)
     if not images:
         raise ValueError(
             f"{str(folder)!r} has no images; their names must end in {', '.join(IMAGE_SUFFIXES)}"
         )
     if others:
         log.warning(
-            "%d files in %s are passed over, as their names do not end as those of images do: %s",
+            "%d files in %s are passed over, as they are no images by their suffix (or, without "
+            "one, by their content): %s",
             *(len(others), folder, _listed(sorted(map(str, others)))),
         )
     return sorted(images)
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from faster_isnet.common.files import check_file
 from faster_isnet.data.dicom import Pixels
 from faster_isnet.data.images import unit_tensor
 from faster_isnet.data.masks import EITHER_OF_TWO, Foreground
@@ -65,7 +66,7 @@ class Hdf5Entry:
         with _open(self.path) as file:
             try:
                 pixels: Pixels = np.asarray(file[self.dataset][self.index])
-            except (OSError, KeyError, IndexError) as error:
+            except (OSError, KeyError, IndexError, RuntimeError) as error:
                 raise ValueError(
                     f"cannot read {str(self)!r} ({error}); write the file anew"
                 ) from error
@@ -152,7 +153,7 @@ def _length(file: Any, name: str, where: str) -> int:
         )
     try:
         found = file[name]
-    except (KeyError, OSError) as error:  # a link that leads nowhere
+    except (KeyError, OSError, RuntimeError) as error:  # a link to nowhere, or to itself
         raise ValueError(f"cannot read {where!r} ({error}); write the file anew") from error
     shape = getattr(found, "shape", None)
     if not shape:
@@ -164,7 +165,8 @@ def _length(file: Any, name: str, where: str) -> int:
 def _labels(
     values: Pixels, class_names: Sequence[str] | None, where: str
 ) -> tuple[list[str], Sequence[int | tuple[int, ...]]]:
-    if values.ndim not in (1, 2) or values.dtype.kind not in "biuf" or (values % 1 != 0).any():
+    are_numbers = values.ndim in (1, 2) and values.size > 0 and values.dtype.kind in "biuf"
+    if not are_numbers or not np.isfinite(values).all() or (values % 1 != 0).any():
         raise ValueError(
             f"{where!r} must be class indices [N] or zeros and ones [N, K], got "
             f"{values.dtype} {list(values.shape)}"
@@ -196,8 +198,7 @@ def _open(path: Path) -> h5py.File:
         raise ImportError(
             f"to read {str(path)!r} install h5py: pip install 'faster-isnet[hdf5]'"
         ) from error
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}; correct its name")
+    check_file(path)
     try:
         file: Any = h5py.File(path, "r")
     except OSError as error:

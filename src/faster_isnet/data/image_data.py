@@ -354,6 +354,12 @@ class ImageData(LightningDataModule):
         samples, class_names = read_samples(
             self.source, self.root, self.fields, *self._given_classes_and_task
         )
+        if len(class_names) < 2 and task_of(samples) == "multiclass":
+            raise ValueError(
+                f"{str(self.source)!r} has {'one class' if class_names else 'no labels'}, "
+                f"{class_names}, but a classifier needs two classes; fill in the labels, or add "
+                "images of another class"
+            )
         if self.masks is not None:
             samples = add_mask_folder(samples, self._image_folder, self.masks)
         if self.coco is not None:

@@ -17,7 +17,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from faster_isnet.data.dicom import DICOM_SUFFIXES, Pixels, read_dicom, read_stored_dicom
+from faster_isnet.common.files import check_file
+from faster_isnet.data.dicom import DICOM_SUFFIXES, Pixels, is_dicom, read_dicom, read_stored_dicom
 
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".jp2"),
@@ -32,6 +33,24 @@ _SIGNED = 2  # a value of the tag _SAMPLE_FORMAT
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2  # values of the tag _PHOTOMETRIC
 
 
+def is_image(path: Path) -> bool:
+    """Return whether a file is an image by its suffix or, if it has none, by its first bytes.
+
+    The directory of a DICOM medium, ``DICOMDIR``, is not.
+    """
+    if path.suffix:
+        return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+    if not path.is_file() or path.name.upper() == "DICOMDIR":
+        return False
+    try:
+        if is_dicom(path):
+            return True
+        with Image.open(path, formats=_FORMATS):
+            return True
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):  # of its decoders
+        return False
+
+
 def read_image(path: str | Path) -> Tensor:
     """Read an image file.
 
@@ -43,7 +62,7 @@ def read_image(path: str | Path) -> Tensor:
     ----------
     path
         A PNG, JPEG, TIFF, WebP, BMP or JPEG 2000 file with one page, or DICOM (``.dcm``,
-        ``.dicom``) with one frame.
+        ``.dicom``, or without a suffix) with one frame.
 
     Returns
     -------
@@ -106,14 +125,9 @@ def read_stored_pixels(path: str | Path, palette_indices: bool = False) -> Pixel
 def _read(
     path: Path, read_picture: Callable[[Path], Pixels], read_dicom: Callable[[Path], Pixels]
 ) -> Pixels:
-    if path.exists() and not path.is_file():  # a pipe would wait for ever
-        raise ValueError(f"{str(path)!r} is not a file; name one, or leave it out")
+    check_file(path, cure="correct its name, or the folder that it starts from")
     try:
-        return (read_dicom if path.suffix.lower() in DICOM_SUFFIXES else read_picture)(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"there is no file {str(path)!r}; correct its name, or the folder that it starts from"
-        ) from error
+        return (read_dicom if is_dicom(path) else read_picture)(path)
     except (ImportError, MemoryError):
         raise
     except Exception as error:  # of any type, from the decoders
@@ -145,6 +159,8 @@ def unit_tensor(pixels: Pixels, where: str) -> Tensor:
             f"{where!r} holds {pixels.dtype}, which has no natural range; save it as 8 or 16 bit "
             "unsigned integers, or as floats in [0, 1]"
         )
+    if not pixels.size:
+        raise ValueError(f"{where!r} has the shape {list(pixels.shape)}, no pixels; leave it out")
     unit = torch.from_numpy(pixels.astype(np.float32))
     if kind == "u":
         unit = unit / float(np.iinfo(pixels.dtype).max)
@@ -268,8 +284,8 @@ def _read_deep_tiff(content: bytes) -> Pixels:
         channels = pixels.shape[2] if pixels.ndim == 3 else 1
         if channels > (_MOST_CHANNELS if page.photometric == _RGB else 3):
             raise ValueError(
-                f"it has {channels} channels, but an image has 1 or 3, and alpha; save those that "
-                "are to be seen"
+                f"it has {channels} channels, but an image has 1 or 3, and alpha, as networks with "
+                "pretrained weights read no others; save the three that matter most, or one"
             )
         return _inverted(pixels) if page.photometric == _WHITE_IS_ZERO else pixels
 

@@ -85,9 +85,11 @@ class Foreground:
         Raises
         ------
         ValueError
-            If a value is negative or not finite; ``values`` are given for a mask in colour; or
-            neither is given and there are several values, or colours, besides 0.
+            If a value is no real number, negative or not finite; ``values`` are given for a mask in
+            colour; or neither is given and there are several values, or colours, besides 0.
         """
+        if pixels.dtype.kind not in "buif":
+            raise ValueError(f"{where!r} holds {pixels.dtype}; write it as 8 bit integers")
         if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
             raise ValueError(f"{where!r} holds NaN or infinite values; write 0 in the background")
         if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():

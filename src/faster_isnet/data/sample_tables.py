@@ -9,14 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 
 from faster_isnet.common.checks import TASKS, check_choice
+from faster_isnet.common.files import check_file
 from faster_isnet.data.masks import Boxes
-from faster_isnet.data.samples import SPLITS, Sample, check_distinct, class_index
+from faster_isnet.data.samples import SPLITS, Sample, check_distinct, class_index, visible
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 _LABEL_SEPARATOR = "|"
 _MISSING = ("nan", "NaN", "None", "<NA>", "NaT")  # as pandas writes missing values
+_MAYBE_MISSING = ("NA", "N/A", "n/a", "#N/A", "NULL", "null")  # as others write them
 
 
 def from_table(
@@ -89,6 +92,7 @@ def from_table(
     rows = [f"row {row} of {str(path)!r}" for row in range(1, len(table) + 1)]
     indices: list[int | tuple[int, ...] | None] = [None] * len(table)
     if isinstance(label, str):
+        _check_names(table[label], rows, class_names or ())
         names, indices = _named_labels(table[label], rows, class_names, task)
     elif label is not None:
         names, indices = _binary_labels(table[label_columns], rows, class_names)
@@ -97,12 +101,13 @@ def from_table(
     if class_names is None:
         check_distinct(names, f"classes of {str(path)!r}")
     if group in table:
+        _check_names(table[group], rows, ())
         check_distinct(table[group].unique(), f"groups of {str(path)!r}", fold=_whole_number)
     samples = [
         Sample(
-            root / _required(cells[image], f"the image in {row}"),
+            _on_disk(root / _required(cells[image], f"the image in {row}")),
             label=index,
-            mask=root / cells[mask] if cells.get(mask) else None,
+            mask=_on_disk(root / cells[mask]) if cells.get(mask) else None,
             split=_split_of_cell(cells.get(split, ""), row),
             group=cells.get(group) or None,
         )
@@ -114,14 +119,19 @@ def from_table(
 def _read_table(path: Path) -> pd.DataFrame:
     """Read all cells as strings; missing values become empty strings."""
     check_choice(f"kind of table {str(path)!r}:", path.suffix.lower(), TABLE_SUFFIXES)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no table {str(path)!r}; correct its name")
+    check_file(path, "table")
     try:
         if path.suffix.lower() == ".csv":
             table = _read_csv(path)
         else:
             # Arrow's types, since pandas turns integers with missing values into floats.
             table = pd.read_parquet(path, dtype_backend="pyarrow")
+            for name, dtype in table.dtypes.items():
+                if pa.types.is_nested(dtype.pyarrow_dtype):
+                    raise ValueError(
+                        f"its column {name!r} holds {dtype.pyarrow_dtype}; leave it out, or write "
+                        "text or numbers"
+                    )
             table = table.astype("string").astype(object).where(table.notna(), "")
     except Exception as error:  # of any type, from pandas and pyarrow
         raise ValueError(
@@ -138,6 +148,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, strict=True)
         header = next(rows, [])
+        if len(header) == 1 and ("\t" in header[0] or ";" in header[0]):
+            raise ValueError(f"its header is the one cell {header[0]!r}; put commas between cells")
         if not header or len(set(header)) < len(header):
             raise ValueError(f"its header is {header}; give each column a name of its own")
         cells = []
@@ -148,6 +160,8 @@ def _read_csv(path: Path) -> pd.DataFrame:
                     f"{','.join(row)[:80]!r}; quote cells with commas in them, and delete commas "
                     "at the end"
                 )
+            if any("\0" in cell for cell in row):
+                raise ValueError(f"line {rows.line_num} holds a NUL byte: {','.join(row)[:80]!r}")
             if row:
                 cells.append(row)
     return pd.DataFrame(cells, columns=header, dtype=str)
@@ -161,6 +175,24 @@ def _stripped(table: pd.DataFrame, paths: Sequence[str]) -> pd.DataFrame:
             cells = cells.map(lambda cell: unicodedata.normalize("NFC", cell.strip()))
         table[column] = cells
     return table
+
+
+def _check_names(cells: pd.Series[str], rows: list[str], known: Sequence[str]) -> None:
+    """Raise an error if a cell may be a missing value as well as a name."""
+    for row, cell in zip(rows, cells, strict=True):
+        if cell in _MAYBE_MISSING and cell not in known:
+            raise ValueError(
+                f"{row} has {cell!r} for {cells.name!r}, which may be a missing value or a name; "
+                "leave the cell empty if it is missing, or write another name"
+            )
+
+
+def _on_disk(path: Path) -> Path:
+    """Return the name that a file has on the disk: macOS decomposes letters with accents."""
+    if str(path).isascii() or path.exists():
+        return path
+    forms = (Path(unicodedata.normalize(form, str(path))) for form in ("NFC", "NFD"))
+    return next((other for other in forms if other.exists()), path)
 
 
 def _required(cell: str, what: str) -> str:
@@ -206,7 +238,7 @@ def _by_value(name: str) -> tuple[float, str]:
 
 def _whole_number(name: str) -> str:
     # Not 007 and 7, which are different patients.
-    return name.removesuffix(".0")
+    return visible(name).removesuffix(".0")
 
 
 def _binary_labels(

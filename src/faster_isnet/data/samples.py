@@ -97,11 +97,23 @@ def _rows_and_columns(size: Sequence[int]) -> str:
     return f"{size[0]} rows of {size[1]} pixels"
 
 
+def visible(name: str) -> str:
+    """Return a name without what cannot be seen: letters of no width, spaces around and doubled.
+
+    Examples
+    --------
+    >>> visible(" a\u200b  cat ")
+    'a cat'
+    """
+    shown = name if name.isascii() else "".join(c for c in name if unicodedata.category(c) != "Cf")
+    return " ".join(unicodedata.normalize("NFC", shown).split())
+
+
 def _folded(name: str) -> object:
     try:
         return float(name)
     except ValueError:
-        return unicodedata.normalize("NFC", name.strip()).casefold()
+        return visible(name).casefold()
 
 
 def class_index(name: str, class_names: Sequence[str], where: str) -> int:

@@ -13,12 +13,17 @@ from torch import Tensor, nn
 from faster_isnet.common.checks import (
     check_choice,
     check_explainable,
+    check_finite_explanation,
     check_image_range,
+    check_image_values,
     check_images,
     check_logits,
+    check_parameters,
     check_precision,
     check_quantity,
+    check_range,
     check_single_input,
+    refusal,
 )
 from faster_isnet.common.logits import class_logits
 from faster_isnet.common.precision import at_least_float32, autocasts
@@ -121,8 +126,7 @@ class Explainer:
         input_high: Bound = 1.0,
     ) -> None:
         check_explainable(model)
-        if not 0 <= epsilon < float("inf"):
-            raise ValueError(f"epsilon must be finite and at least 0, got {epsilon!r}")
+        check_range("epsilon", epsilon, 0)
         if input_rule is not None:
             check_choice("input_rule", input_rule, INPUT_RULES)
         self.model = model
@@ -130,8 +134,8 @@ class Explainer:
         self.epsilon = epsilon
         self.input_rule = self.composite.input_rule if input_rule is None else input_rule
         self.layers = check_layers(model, layers)
-        self.input_low = torch.as_tensor(input_low).flatten()
-        self.input_high = torch.as_tensor(input_high).flatten()
+        self.input_low = _bound("input_low", input_low)
+        self.input_high = _bound("input_high", input_high)
         if not bool((self.input_low < self.input_high).all()):
             raise ValueError(
                 f"input_low must be below input_high in every channel, got {input_low!r} and "
@@ -166,6 +170,8 @@ class Explainer:
         TypeError, ValueError
             If images, target or the model's output are not as described above; the message
             names the value and the cure.
+        FloatingPointError
+            If the heatmap is not finite and not to be differentiated (checked in host memory only).
         RuntimeError
             If no relevance reaches the images or a layer, or under autocast with a composite of
             rules for layers, which half precision has too few digits for.
@@ -178,6 +184,7 @@ class Explainer:
         check_images(images)
         if not self.composite.half_precision:
             check_precision(images, self.composite.name)
+            check_parameters(self.model, images, self.composite.name)
         with torch.inference_mode(False), torch.enable_grad():
             pixels = _as_pixels(images, differentiable)
             relevance_pass = RelevancePass(differentiable)
@@ -198,7 +205,32 @@ class Explainer:
         layers = dict(zip(run.hidden, relevances[len(run.sources) :], strict=True))
         quantity = torch.cat([start.relevance for start in run.starts], 1)
         explanation = Explanation(run.logits, heatmap, layers, quantity)
-        return explanation if differentiable else _detached(explanation)
+        if differentiable:  # the loss says of which samples it must be finite
+            return explanation
+        check_finite_explanation(run.logits, quantity, heatmap)
+        return _detached(explanation)
+
+    def check_pixels(self, images: Tensor) -> None:
+        """Check the values of images in host memory, before they go to an accelerator.
+
+        A call looks at no values there, since that would wait for all that the device computes.
+
+        Parameters
+        ----------
+        images
+            ``[B, ...]``.
+
+        Raises
+        ------
+        ValueError
+            If a value is not finite or, for zB, lies outside of ``[input_low, input_high]``.
+        """
+        if self.input_rule == "zb":
+            for bound in (self.input_low, self.input_high):
+                _check_bound(bound, images)
+            check_image_range(images, self.input_low, self.input_high)
+        else:
+            check_image_values(images)
 
     @overload
     def attribute(self, inputs: Tensor, target: Target = None) -> Tensor: ...
@@ -264,7 +296,13 @@ class Explainer:
 
             mode = Interception(forward.handlers(), relevance_pass, input_rule)
             with intercepting(mode, has_metadata, relevance_pass.reset):
-                logits = self.model(image)
+                try:
+                    logits = self.model(image)
+                except (RuntimeError, ValueError) as error:
+                    said = refusal(error, self.model, images)
+                    if said is error:
+                        raise
+                    raise said from error
         check_logits(logits, len(pixels))
         with Interception(forward.quantity_handlers(), relevance_pass):
             starts = [
@@ -280,7 +318,7 @@ class Explainer:
             return ()
         low, high = (_corner(bound, pixels) for bound in (self.input_low, self.input_high))
         if self.input_rule == "zb":
-            check_image_range(pixels.detach(), low.detach(), high.detach())
+            check_image_range(pixels.detach(), self.input_low, self.input_high)
         return low, high
 
     def _input_rule(
@@ -359,12 +397,28 @@ def _as_pixels(images: Tensor, differentiable: bool) -> Tensor:
     return images.detach().requires_grad_()
 
 
-def _corner(bound: Tensor, pixels: Tensor) -> Tensor:
+def _bound(name: str, bound: Bound) -> Tensor:
+    try:
+        values = torch.as_tensor(bound).flatten().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(
+            f"{name} must be a number or one for each channel, got {bound!r}"
+        ) from error
+    if not bool(values.isfinite().all()):
+        raise ValueError(f"{name} must be finite, got {bound!r}")
+    return values
+
+
+def _check_bound(bound: Tensor, pixels: Tensor) -> None:
     if len(bound) not in (1, pixels.shape[1]):
         raise ValueError(
             f"input_low and input_high must be scalars or have one value for each of the "
             f"{pixels.shape[1]} channels, got {len(bound)}"
         )
+
+
+def _corner(bound: Tensor, pixels: Tensor) -> Tensor:
+    _check_bound(bound, pixels)
     bound = bound.to(pixels).reshape(1, -1, *(1,) * (pixels.dim() - 2))
     return bound.expand_as(pixels).clone().requires_grad_()
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from faster_isnet.common.checks import check_choice, check_images, check_range
 from faster_isnet.common.files import write_atomically
+from faster_isnet.common.progress import count_bar
 from faster_isnet.common.spreadsheets import safe_cell
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.plotting.heatmaps import class_name, explanation_figure, percent, png
@@ -32,16 +33,18 @@ ExplanationRow = dict[str, str | int | float]
 ALL = "all"
 """What stands for a class where all logits are explained in one heatmap."""
 _ALL = -1
-# Which classes the heatmaps are of, [B, K], for the targets that say so.
+ALL_CLASSES = "all-classes"
+"""The target of a heatmap of each class."""
+_CLASSES_AT_ONCE = 16
+# Which class the heatmaps are of, [B, 1], for the quantities that say so.
 _CLASSES: dict[str, Callable[[Tensor], Tensor]] = {
-    "all-classes": lambda logits: torch.arange(logits.shape[1]).expand_as(logits),
     "all-log-probabilities": lambda logits: torch.full((len(logits), 1), _ALL),
     "all-logits": lambda logits: torch.full((len(logits), 1), _ALL),
     "highest-log-odds": lambda logits: logits.argmax(1, keepdim=True),
     "highest-logit": lambda logits: logits.argmax(1, keepdim=True),
     "lowest-eta": lambda logits: logits.argmin(1, keepdim=True),
 }
-TARGETS = tuple(_CLASSES)
+TARGETS = (ALL_CLASSES, *_CLASSES)
 """Quantities that can be explained in files: those that are not drawn at random."""
 
 
@@ -57,6 +60,7 @@ def write_explanations(
     formats: Sequence[str] = FORMATS,
     batch_size: int = 8,
     skip_unreadable: bool = False,
+    progress: bool = True,
 ) -> list[ExplanationRow]:
     """Explain images, and write what comes out.
 
@@ -87,10 +91,12 @@ def write_explanations(
     formats
         Some of ``"png"`` and ``"npy"``.
     batch_size
-        How many images, of one size, are explained at a time. All heatmaps of a batch are held in
-        memory together.
+        How many images, of one size, are explained at a time; with ``"all-classes"`` for 16 classes
+        at a time, all of whose heatmaps are held in memory together.
     skip_unreadable
         Go on without images that ``prepare`` fails on, and log a warning for each.
+    progress
+        Show a progress bar on stderr, if that is a terminal.
 
     Returns
     -------
@@ -114,18 +120,31 @@ def write_explanations(
     target = "highest-logit" if target is None else target
     _check(explainer, images, target, task, formats, batch_size)
     folder = Path(out)
-    rows: list[ExplanationRow] = []
+    parts = _parts(target, len(class_names))
+    rows: list[tuple[str, int, ExplanationRow]] = []
     try:
-        for batch in _batches(images, prepare, batch_size, skip_unreadable):
-            for heatmap in _explained(explainer, batch, target, class_names, task):
-                files = _write(folder, heatmap, formats, explainer)
-                rows.append({**heatmap.row(), **files})
+        with count_bar(len(images) * sum(map(len, parts)), "heatmap", progress) as bar:
+            for batch in _batches(images, prepare, batch_size, skip_unreadable):
+                for part in parts:
+                    for heatmap in _explained(explainer, batch, part, class_names, task):
+                        files = _write(folder, heatmap, formats, explainer)
+                        place = heatmap.image.number, heatmap.pass_number
+                        rows.append((*place, {**heatmap.row(), **files}))
+                    bar.update(len(batch) * len(part))
     finally:  # what is written has its row, whatever happens later
-        if rows:
-            write_atomically(folder / TABLE, _csv(rows))
-    if not rows:
+        table = [row for *_, row in sorted(rows, key=lambda placed: placed[:2])]
+        if table:
+            write_atomically(folder / TABLE, _csv(table))
+    if not table:
         raise ValueError(f"none of the {len(images)} images can be read; the first is {images[0]}")
-    return rows
+    return table
+
+
+def _parts(target: int | str, classes: int) -> list[range] | list[list[int | str]]:
+    """Return what is explained of each image, in parts whose heatmaps fit into memory together."""
+    if target != ALL_CLASSES:
+        return [[target]]
+    return [range(classes)[i : i + _CLASSES_AT_ONCE] for i in range(0, classes, _CLASSES_AT_ONCE)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +209,7 @@ def _check(
             "call model.eval() first"
         )
     if not isinstance(target, int):
-        check_choice("target", target, _CLASSES)
+        check_choice("target", target, TARGETS)
     check_choice("task", task, ("multiclass", "multilabel"))
     for name in formats:
         check_choice("format", name, FORMATS)
@@ -233,13 +252,19 @@ def _batches(
 def _explained(
     explainer: Explainer,
     batch: Sequence[_Image],
-    target: int | str,
+    part: range | list[int | str],
     class_names: Sequence[str],
     task: str,
 ) -> Iterator[_Heatmap]:
-    """Explain a batch in one call, and yield its heatmaps."""
+    """Explain a batch in one call: one target, or a range of classes; and yield its heatmaps."""
     device = next((p.device for p in explainer.model.parameters()), torch.device("cpu"))
-    explanation = explainer(torch.stack([image.pixels for image in batch]).to(device), target)
+    pixels = torch.stack([image.pixels for image in batch]).to(device)
+    target = _logits_of(part) if isinstance(part, range) else part[0]
+    try:
+        explanation = explainer(pixels, target)
+    except FloatingPointError as error:
+        names = ", ".join(str(image.path) for image in batch)
+        raise FloatingPointError(f"of {names}, {error}; take an earlier checkpoint") from error
     logits = explanation.logits.cpu().float()
     if len(class_names) != logits.shape[1]:
         raise ValueError(
@@ -247,11 +272,10 @@ def _explained(
             f"{logits.shape[1]} logits"
         )
     probabilities = logits.sigmoid() if task == "multilabel" else logits.softmax(1)
-    classes = (
-        torch.full((len(logits), 1), target)
-        if isinstance(target, int)
-        else _CLASSES[target](logits)
-    )
+    if isinstance(target, str):
+        classes = _CLASSES[target](logits)
+    else:
+        classes = torch.tensor(part).expand(len(batch), -1)
     for b, image in enumerate(batch):
         for k, relevance in enumerate(explanation.heatmap[b].cpu().float()):
             if not bool(relevance.isfinite().all()):
@@ -270,6 +294,10 @@ def _explained(
                 float(explanation.quantity[b, k]),
                 relevance,
             )
+
+
+def _logits_of(classes: range) -> Callable[[Tensor], Tensor]:
+    return lambda logits: logits[:, classes.start : classes.stop]
 
 
 def _write(

@@ -202,19 +202,24 @@ def _label(target: Tensor) -> Quantity:
 
     def logit_of_label(logits: Tensor) -> Tensor:
         batch, classes = logits.shape
-        labels = torch.as_tensor(target, device=logits.device)
-        if labels.dim() == 0:
-            labels = labels.expand(batch)
+        labels = target.expand(batch) if target.dim() == 0 else target
         if labels.shape != (batch,):
             raise ValueError(
-                f"target must have one class a sample, shape [{batch}], got {list(labels.shape)}"
+                f"target must have one class a sample, shape [{batch}], got {list(labels.shape)} "
+                "(for captum's metrics, which repeat samples: a tensor or a list, whose entries "
+                "they repeat, too)"
             )
-        outside = labels[(labels < 0) | (labels >= classes)]
-        if outside.numel():
+        if target.device.type == "meta" != logits.device.type:
+            raise ValueError(
+                "target is on the device meta, which has no values; give class indices"
+            )
+        wrong = (target < 0) | (target >= classes)
+        outside: Any = [] if target.device.type == "meta" else target[wrong]
+        if len(outside):
             raise ValueError(
                 f"target {int(outside[0])} is out of range: the model has {classes} classes, "
                 f"0 to {classes - 1}"
             )
-        return logits.gather(1, labels.long()[:, None])
+        return logits.gather(1, labels.to(logits.device).long()[:, None])
 
     return logit_of_label

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from faster_isnet.common.batch import Batch
+from faster_isnet.common.checks import check_image_values
 from faster_isnet.common.recipes import Recorded
 from faster_isnet.methods.classification_loss import ClassificationLoss
 
@@ -127,6 +128,23 @@ class Method(Recorded, nn.Module, ABC):
         """Return what the deployed network is given in a test; by default the images."""
         return batch.images
 
+    def check_pixels(self, network: nn.Module, images: Tensor) -> None:
+        """Check the values of a batch's images, in host memory, before they go to an accelerator.
+
+        Parameters
+        ----------
+        network
+            What :meth:`build` returned.
+        images
+            ``[B, C, ...]``.
+
+        Raises
+        ------
+        ValueError
+            If they cannot be trained on; by default if a value is not finite.
+        """
+        check_image_values(images)
+
     def set_progress(self, epoch: int, step: int) -> None:
         """Take the number of the epoch and of the optimiser step, from 0; for schedules."""
 
@@ -148,3 +166,19 @@ class Method(Recorded, nn.Module, ABC):
     def reads_masks(self) -> bool:
         """Whether the masks of the next batch are used, and must be valid."""
         return True
+
+    def check_precision(self, network: nn.Module, precision: str) -> None:
+        """Check that a network can be trained in a precision; by default any.
+
+        Parameters
+        ----------
+        network
+            What :meth:`build` returned.
+        precision
+            Of a Lightning trainer, such as ``"32-true"`` or ``"bf16-mixed"``.
+
+        Raises
+        ------
+        ValueError
+            If it cannot.
+        """

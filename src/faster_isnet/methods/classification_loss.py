@@ -24,7 +24,7 @@ class ClassificationLoss(Recorded, nn.Module):
         class).
     class_weights
         Weight of each class, finite and ≥ 0: of the labels for multi-class, of the positives for
-        multi-label. ``None`` weighs all alike.
+        multi-label. ``None`` weighs all alike. A batch whose labels all have weight 0 has loss 0.
     label_smoothing
         s in [0, 1]: the share of a label that is spread over all classes (Szegedy et al., 2016);
         for multi-label each 0 or 1 moves by s/2 towards the other.
@@ -114,7 +114,15 @@ class ClassificationLoss(Recorded, nn.Module):
             return self._focal(logits, labels, weights)
         if labels.is_floating_point():
             labels = labels.to(logits)
-        return F.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing)
+            return F.cross_entropy(logits, labels, weights, label_smoothing=self.label_smoothing)
+        if weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        # A mean over samples whose weights are all 0 is no number; nothing counts, so it is 0.
+        counts = weights[labels].any()
+        weights = torch.where(counts, weights, torch.ones_like(weights))
+        return counts * F.cross_entropy(
+            logits, labels, weights, label_smoothing=self.label_smoothing
+        )
 
     def _binary(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
         if self.label_smoothing:
@@ -139,8 +147,10 @@ class ClassificationLoss(Recorded, nn.Module):
         each = -smoothed * rest**self.focusing * log_p
         if weights is None:
             return each.sum(1).mean()
-        number = len(logits) if soft else (target * weights).sum()
-        return (each * weights).sum() / number
+        if soft:
+            return (each * weights).sum() / len(logits)
+        number = (target * weights).sum()
+        return (number > 0) * (each * weights).sum() / torch.where(number > 0, number, 1)
 
 
 def _checked(loss: object) -> Tensor:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
+from zipfile import ZipFile
 
 import torch
 from safetensors import safe_open
@@ -163,12 +164,16 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         If it cannot be read without running code, or is no Lightning checkpoint.
     """
     content = _read_tensors(path, map_location)
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
-        raise ValueError(
-            f"{path} is no Lightning checkpoint: it has no weights as 'state_dict'; give a file of "
-            "RUN/checkpoints"
-        )
-    return content
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), Mapping):
+        return content
+    weights = isinstance(content, Mapping) and any(isinstance(v, Tensor) for v in content.values())
+    raise ValueError(
+        f"{path} holds weights alone, and not which network they are of; faster-isnet explain and "
+        f"export take them with its name: NETWORK --weights {path} --classes … --size …"
+        if weights
+        else f"{path} is no Lightning checkpoint: it has no weights as 'state_dict'; give a file "
+        "of RUN/checkpoints"
+    )
 
 
 @contextmanager
@@ -194,9 +199,12 @@ def _read_tensors(path: str | Path, map_location: Any = "cpu") -> object:
         try:
             # Before 2.6, PyTorch could run code from files in other formats (CVE-2025-32434).
             if head.startswith(_ZIP):
+                _check_no_program(path)
                 return torch.load(file, map_location=map_location, weights_only=True)
             if head[8:] == b"{":  # the JSON header, after its length
                 return _read_safetensors(path)
+        except _ProgramError:
+            raise
         except Exception as error:  # of any type, since the file may contain anything
             cause = error
     raise ValueError(
@@ -205,6 +213,21 @@ def _read_tensors(path: str | Path, map_location: Any = "cpu") -> object:
         'environment that has what it needs: torch.save(torch.load(path, weights_only=False)["'
         'state_dict"], new_path)'
     ) from cause
+
+
+class _ProgramError(ValueError):
+    """A file holds a network as a program."""
+
+
+def _check_no_program(path: str | Path) -> None:
+    with ZipFile(path) as archive:
+        names = [name.partition("/")[2] for name in archive.namelist()]
+    if any(name.startswith("code/") for name in names) or "models/model.json" in names:
+        raise _ProgramError(
+            f"{path} is a program of torch.jit or torch.export, whose layers cannot be changed; "
+            "save its weights alone (torch.save(torch.jit.load(path).state_dict(), new_path)) and "
+            "name its network: faster-isnet explain NETWORK --weights NEW_PATH"
+        )
 
 
 def _read_safetensors(path: str | Path) -> dict[str, Tensor]:

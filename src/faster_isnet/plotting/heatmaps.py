@@ -205,23 +205,35 @@ def explanation_figure(
     """
     check_image(image)
     height, width = image.shape[1:]
-    panel = 2.8  # inches
-    figure = new_figure(2 * panel + 0.9, np.clip(panel * height / width, 1.2, 2 * panel) + 0.6)
-    left, right = figure.subplots(1, 2)
+    texts = [fill(text, 34) for text in (name, title)]
+    # In inches, since a layout engine takes as long again as all of the drawing.
+    panel, above = 2.8, 0.17 * max(text.count("\n") + 1 for text in texts) + 0.15
+    tall = float(np.clip(panel * height / width, 1.4, 2 * panel))
+    figure = Figure(figsize=(2 * panel + 1.2, tall + above + 0.15), dpi=140)
+    left, right, scale = (
+        _axes_at(figure, start, 0.15, wide, tall)
+        for start, wide in ((0.1, panel), (panel + 0.2, panel), (2 * panel + 0.3, 0.12))
+    )
     draw_image(left, image, mask)
     drawn = draw_heatmap(right, heatmap, image=image, mask=mask)
-    for axes, text in ((left, name), (right, title)):
-        axes.set_title(fill(text, 34), fontsize=9, parse_math=False)
+    for axes, text in zip((left, right), texts, strict=True):
+        axes.set_title(text, y=1, fontsize=9, parse_math=False)
     _, limit = drawn.get_clim()
     exponent = 0 if 0.1 <= limit < 1000 else floor(log10(limit))
     figure.colorbar(
         drawn,
-        ax=right,
+        cax=scale,
         extend="both",
         format=lambda value, _: f"{value / 10**exponent:g}",
         label=f"relevance / $10^{{{exponent}}}$" if exponent else "relevance",
     )
     return figure
+
+
+def _axes_at(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
+    """Add axes at a place in inches."""
+    across, up = figure.get_size_inches()
+    return figure.add_axes((left / across, bottom / up, width / across, height / up))
 
 
 def new_figure(width: float, height: float, dpi: float = 140) -> Figure:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faster_isnet.relevance.call_arguments import tensors_in
 from faster_isnet.relevance.functions import (
     Overwrite,
     RelevanceNode,
@@ -43,23 +44,46 @@ ACTIVATIONS = _with_inplace(
 )
 # φ(0) ≠ 0: these weigh features and are no features themselves.
 GATES = _with_inplace("sigmoid", "hardsigmoid", "expit", "gumbel_softmax")
-# Attention weights, or a gate: see the module attention.
+# Attention weights where they multiply matrices, a gate where they multiply elements.
 SOFTMAX = spellings(["softmax", "softmin"])
-# What they return holds the values that they read, in other memory.
-COPIES = frozenset(spellings(["clone", "contiguous", "to", "float", "double", "cat", "concat"]))
+# What they return holds the values that they read in the same order, maybe in other memory.
+COPIES = frozenset(
+    spellings(
+        [
+            *("clone", "contiguous", "to", "float", "double", "cat", "concat"),
+            *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze"),
+        ]
+    )
+)
+# The numbers by which they change nothing.
+_NEUTRAL: dict[TorchFunction, int] = {
+    **dict.fromkeys(spellings(["mul", "mul_", "multiply", "div", "div_", "true_divide"]), 1),
+    **dict.fromkeys(spellings(["pow", "__pow__"]), 1),
+    **dict.fromkeys(spellings(["add", "add_", "sub", "sub_", "subtract"]), 0),
+}
+ARITHMETIC = frozenset(_NEUTRAL)
 # These save their output for their gradient.
 SAVE_OUTPUT = frozenset(
     ["tanh", "sigmoid", "softmax", "softmin", "special_expit", "special_softmax"]
 )
 
 
-def same_values(copy: Any, tensor: Tensor) -> bool:
-    """Return whether what one of :data:`COPIES` returned holds all that it read, as it was."""
-    return (
-        isinstance(copy, Tensor)
-        and (copy.shape, copy.dtype) == (tensor.shape, tensor.dtype)
-        and copy.requires_grad == tensor.requires_grad
-    )
+def passed_on(func: TorchFunction, args: Any, kwargs: Mapping[str, Any]) -> Tensor | None:
+    """Return the tensor whose values a function returns as they are, ``None`` if it changes them.
+
+    Examples
+    --------
+    >>> x = torch.ones(2)
+    >>> passed_on(torch.mul, (x, 1), {}) is x, passed_on(torch.mul, (x, 2), {}) is None
+    (True, True)
+    """
+    tensors = tensors_in(args, kwargs)
+    if len(tensors) != 1:
+        return None
+    if func in _NEUTRAL:
+        numbers = [v for v in (*args, *kwargs.values()) if not isinstance(v, Tensor)]
+        return tensors[0] if numbers == [_NEUTRAL[func]] else None
+    return tensors[0] if func in COPIES else None
 
 
 @cache
@@ -115,21 +139,23 @@ def write_back(z: Tensor, y: Tensor, inplace: bool) -> Tensor:
 def stabilise(z: Tensor, epsilon: float) -> Tensor:
     """Return z + ε·sign(z) with sign(0) = +1, so that a division by it is safe.
 
-    With ε = 0 zeros become ones: what is divided by them is zero as well, and 0/0 shall be 0.
+    With ε = 0, or an ε that the dtype rounds to 0, zeros become ones: what is divided by them is
+    zero as well, and 0/0 shall be 0.
 
     Examples
     --------
     >>> stabilise(torch.tensor([-1.0, 0.0, 1.0]), 0.5)
     tensor([-1.5000,  0.5000,  1.5000])
     """
-    if epsilon == 0:
+    if epsilon < torch.finfo(z.dtype).tiny:
         return z.masked_fill(z == 0, 1)
     return z + torch.copysign(z.new_tensor(epsilon), z.detach())
 
 
 def stabilise_nonnegative(z: Tensor, epsilon: float) -> Tensor:
     """Return z + ε for z ≥ 0: :func:`stabilise` without looking at signs."""
-    return z.masked_fill(z == 0, 1) if epsilon == 0 else z + epsilon
+    none = epsilon < torch.finfo(z.dtype).tiny
+    return z.masked_fill(z == 0, 1) if none else z + epsilon
 
 
 @dataclass(frozen=True)

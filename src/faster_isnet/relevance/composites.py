@@ -37,6 +37,7 @@ from faster_isnet.relevance.layer_rules import Layer, LayerRules
 from faster_isnet.relevance.linear_layers import linear_layer
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS
 from faster_isnet.relevance.normalisations import HANDLERS
+from faster_isnet.relevance.pools import LP_POOLS
 from faster_isnet.relevance.products import with_products
 from faster_isnet.relevance.quotients import with_quotients
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
@@ -354,6 +355,7 @@ def _linear_functions() -> dict[TorchFunction, Handler]:
         **dict.fromkeys(LINEAR_CALLS, linear_layer),
         **dict.fromkeys(CONCATENATIONS, ConcatenationRule()),
         **HANDLERS,
+        **LP_POOLS,
     }
 
 

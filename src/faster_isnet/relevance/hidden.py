@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from faster_isnet.common.checks import check_choice
+from faster_isnet.relevance.lost_batch_norms import BOUNDARY
 from faster_isnet.relevance.normalisations import OnDemand, shared_batch_norm
 
 
@@ -26,6 +27,8 @@ def check_layers(model: nn.Module, names: Sequence[str]) -> tuple[str, ...]:
     """
     if isinstance(names, str):
         raise TypeError(f"layers must be a sequence of module names, got the string {names!r}")
+    if not isinstance(names, Iterable):
+        raise TypeError(f"layers must be a sequence of module names, got {names!r}; () for none")
     modules = dict(model.named_modules())
     del modules[""]
     checked = tuple(check_choice("layer", name, modules) for name in names)
@@ -70,7 +73,11 @@ def hidden_outputs(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str,
                 )
             outputs[name] = output
             # Not output.clone(), which an interception takes for the same tensor.
-            return torch.ops.aten.clone.default(output)  # type: ignore[no-any-return]
+            copy: Tensor = torch.ops.aten.clone.default(output)
+            node: Any = copy.grad_fn
+            if node is not None:
+                node.metadata[BOUNDARY] = True
+            return copy
 
         return hook
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from faster_isnet.relevance.activations import (
+    ARITHMETIC,
     COPIES,
     RELUS,
     out_of_place,
-    same_values,
+    passed_on,
     spellings,
     stabilise,
 )
@@ -22,8 +23,9 @@ from faster_isnet.relevance.call_arguments import leaves, tensors_in, with_leave
 from faster_isnet.relevance.deferred_rules import BackwardRule
 from faster_isnet.relevance.functions import RelevanceNode, RelevancePass, ReLU
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, LinearCall
+from faster_isnet.relevance.lost_batch_norms import FusableLayers
 from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS
-from faster_isnet.relevance.tensor_metadata import TensorMetadata
+from faster_isnet.relevance.tensor_metadata import Origin, TensorMetadata
 
 # What may stand between the image and the first layer: each output is an affine function of the
 # image, so the corners of the box of pixel values are sent through the same function.
@@ -140,6 +142,7 @@ class InputRule:
         self._boxes.put(image, _Box(image, low, high))
         self._first_layers = TensorMetadata[_FirstLayer]()
         self._rectified = TensorMetadata[bool]()
+        self._fusable = FusableLayers()
         self.layers_found = 0
 
     def handler(
@@ -147,16 +150,15 @@ class InputRule:
     ) -> Callable[[], Any] | None:
         """Return what computes a call in its place, if it reads pixels or what was made of them."""
         read = args[0] if args else kwargs.get("input")
-        if func in AFFINE:
-            if any(map(self._boxes.get, leaves((args, kwargs)))):
-                return partial(self._preprocess, func, args, kwargs)
-            if func in COPIES:
-                one = tensors_in(read)  # of several a concatenation makes something else
-                if len(one) == 1 and (layer := self._first_layers.get(one[0])):
-                    return partial(self._copy, func, args, kwargs, one[0], layer)
-            return None
+        if func in AFFINE and any(map(self._boxes.get, leaves((args, kwargs)))):
+            return partial(self._preprocess, func, args, kwargs)
+        if func in COPIES or func in ARITHMETIC:
+            origin = self._first_layers.origin(passed_on(func, args, kwargs))
+            return None if origin is None else partial(self._copy, func, args, kwargs, origin)
         if func in LINEAR_CALLS and (box := self._boxes.get(read)):
             return partial(self._linear, func, args, kwargs, box)
+        if func in BATCH_NORM_CALLS and self._first_layers.get(read) is None:
+            self._fusable.warn_of_lost(BATCH_NORM_CALLS[func](*args, **kwargs).input, "")
         if layer := self._first_layers.get(read):
             if func in BATCH_NORM_CALLS and layer.scale is None:
                 return partial(self._batch_norm, func, args, kwargs, layer)
@@ -226,11 +228,10 @@ class InputRule:
         return a
 
     def _copy(
-        self, func: Callable[..., Any], args: Any, kwargs: Any, read: Tensor, layer: _FirstLayer
+        self, func: Callable[..., Any], args: Any, kwargs: Any, origin: Origin[_FirstLayer]
     ) -> Any:
         copy = func(*args, **kwargs)
-        if same_values(copy, read):
-            self._first_layers.put(copy, layer)
+        self._first_layers.follow(origin, copy)
         return copy
 
     def _finish(self, output: Tensor, layer: _FirstLayer) -> Tensor:
@@ -241,6 +242,8 @@ class InputRule:
             return share(g, None, *operands)
 
         output = RelevanceNode.apply(self._relevance_pass, rule, output, *layer.operands())
+        if layer.scale is None:
+            self._fusable.put(output, "that reads the image")
         self._first_layers.put(output, layer)
         return output
 

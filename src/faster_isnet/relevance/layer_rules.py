@@ -19,13 +19,15 @@ from torch import Tensor
 
 from faster_isnet.relevance import normalisations
 from faster_isnet.relevance.activations import (
+    ARITHMETIC,
     COPIES,
     ActivationRule,
     GateRule,
     TorchFunction,
     activation_handlers,
+    call_unchanged,
     out_of_place,
-    same_values,
+    passed_on,
     spellings,
     write_back,
 )
@@ -43,6 +45,7 @@ from faster_isnet.relevance.gates import Gates
 from faster_isnet.relevance.input_rule import InputRule
 from faster_isnet.relevance.interception import ForwardPass
 from faster_isnet.relevance.linear_maps import LINEAR_CALLS, Dense, contrast
+from faster_isnet.relevance.lost_batch_norms import FusableLayers
 from faster_isnet.relevance.normalisations import BATCH_NORM_CALLS, per_channel
 from faster_isnet.relevance.outputs import (
     Output,
@@ -53,6 +56,7 @@ from faster_isnet.relevance.outputs import (
     positive_sum,
     runs,
 )
+from faster_isnet.relevance.pools import LP_POOLS
 from faster_isnet.relevance.products import with_products
 from faster_isnet.relevance.quotients import with_quotients
 from faster_isnet.relevance.rules import Epsilon, Rule
@@ -151,6 +155,7 @@ class LayerRules(ForwardPass):
         self._outputs = TensorMetadata[tuple[Output, ...]]()
         self._concatenations = TensorMetadata[tuple[Output, ...]]()
         self._nonnegative = TensorMetadata[bool]()
+        self._fusable = FusableLayers()
         self._depth = 0
 
     def handlers(self) -> dict[TorchFunction, Callable[..., Any]]:
@@ -166,9 +171,11 @@ class LayerRules(ForwardPass):
         table |= dict.fromkeys(MAX_POOLS, partial(self._pool, "max_pool"))
         table |= dict.fromkeys(CONCATENATIONS, self._concatenate)
         table |= dict.fromkeys(KEEPS_SIGN, self._keep_sign)
-        table |= normalisations.HANDLERS
+        table |= normalisations.HANDLERS | LP_POOLS
         table[F.scaled_dot_product_attention] = AttentionRule()
         table |= dict.fromkeys(BATCH_NORM_CALLS, self._batch_norm)
+        for func in (*COPIES, *ARITHMETIC):
+            table[func] = partial(self._pass_on, table.get(func, call_unchanged))
         return with_products(Gates(with_quotients(table), self._gate).handlers())
 
     def quantity_handlers(self) -> dict[TorchFunction, Callable[..., Any]]:
@@ -209,6 +216,8 @@ class LayerRules(ForwardPass):
         value = self._finish(value, value, outputs)
         self._outputs.put(value, outputs)
         self._nonnegative.put(value, nonnegative)
+        if all(output.fusable for output in outputs):
+            self._fusable.put(value, self._running())
         return value
 
     def _is_nonnegative(self, *tensors: Tensor) -> bool:
@@ -223,8 +232,9 @@ class LayerRules(ForwardPass):
         y = func(*args, **kwargs)
         if y.dtype in (torch.float16, torch.bfloat16):
             raise RuntimeError(
-                f"module {self._running()!r} computes in {y.dtype}, but rules for layers need full "
-                "precision; use model.float(), or composite='flex'"
+                f"a layer{f' of {name!r}' if (name := self._running()) else ''} with a weight of "
+                f"shape {list(call.weight.shape)} computes in {y.dtype}, but rules for layers need "
+                "full precision; use float32 throughout the model, or composite='flex'"
             )
         # Else no relevance arrives, or it is no batch.
         if not call.input.requires_grad or not (dense or y.dim() == call.weight.dim()):
@@ -264,6 +274,8 @@ class LayerRules(ForwardPass):
     def _pieces(self, x: Tensor) -> tuple[Output, ...]:
         """Return what a batch norm of ``x`` would be one with."""
         outputs = self._concatenations.get(x) or self._outputs.get(x)
+        if outputs is None:
+            self._fusable.warn_of_lost(x, self._running())
         if outputs is None or not all(output.fusable for output in outputs):
             return (Output(None, (Elements(x, self._is_nonnegative(x)),)),)
         return outputs
@@ -370,10 +382,23 @@ class LayerRules(ForwardPass):
         if tensors and self._is_nonnegative(*tensors):
             for tensor in leaves([result]):
                 self._nonnegative.put(tensor, True)
-        if func in COPIES and args and same_values(result, args[0]):
-            for known in (self._outputs, self._concatenations):
-                if outputs := known.get(args[0]):
-                    known.put(result, outputs)
+        return result
+
+    def _pass_on(
+        self,
+        handler: Callable[..., Any],
+        flag: RelevancePass,
+        func: TorchFunction,
+        args: Any,
+        kwargs: Any,
+    ) -> Any:
+        """Call ``handler``; what holds the values that the function read has their metadata."""
+        read = passed_on(func, args, kwargs)
+        origins = [known.origin(read) for known in (self._outputs, self._concatenations)]
+        result = handler(flag, func, args, kwargs)
+        if read is not None:
+            for known, origin in zip((self._outputs, self._concatenations), origins, strict=True):
+                known.follow(origin, result)
         return result
 
     def _contrast(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:

@@ -130,6 +130,8 @@ class AlphaBeta(Rule):
     def __post_init__(self) -> None:
         """Check the parameters."""
         super().__post_init__()
+        for name, weight in (("alpha", self.alpha), ("beta", self.beta)):
+            check_range(name, weight, -1e6)
         if abs(self.alpha + self.beta - 1) > 1e-6:
             raise ValueError(
                 f"alpha + beta must be 1, got alpha={self.alpha}, beta={self.beta}; what is "

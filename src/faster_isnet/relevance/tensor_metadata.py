@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor
 
 from faster_isnet.common.torch_private import version
 
 T = TypeVar("T")
+
+
+class Origin(NamedTuple, Generic[T]):
+    """The metadata, shape and dtype of a tensor whose values another one holds."""
+
+    metadata: T
+    shape: torch.Size
+    dtype: torch.dtype
 
 
 class TensorMetadata(Generic[T]):
@@ -22,6 +31,7 @@ class TensorMetadata(Generic[T]):
     def __init__(self) -> None:
         self._by_id: dict[int, tuple[Tensor, int, T]] = {}
         self._by_place: dict[Any, tuple[Tensor, int, T]] = {}
+        self._copies: dict[int, tuple[Tensor, int, Origin[T]]] = {}
 
     def put(self, tensor: Tensor, metadata: T) -> None:
         """Keep ``metadata`` of ``tensor`` as it is now."""
@@ -30,18 +40,43 @@ class TensorMetadata(Generic[T]):
         if place := _place(tensor):
             self._by_place[place] = entry
 
+    def origin(self, tensor: Any) -> Origin[T] | None:
+        """Return whose values ``tensor`` holds in their order, if that has metadata."""
+        if origin := _unchanged(self._copies.get(id(tensor))):
+            return origin
+        metadata = self.get(tensor)
+        return None if metadata is None else Origin(metadata, tensor.shape, tensor.dtype)
+
+    def follow(self, origin: Origin[T] | None, copy: Any) -> None:
+        """Keep that ``copy`` holds the values of a tensor, which has metadata, in their order."""
+        if origin is None or not isinstance(copy, Tensor) or copy.dtype != origin.dtype:
+            return
+        self._copies[id(copy)] = copy, version(copy), origin
+
     def get(self, tensor: Any) -> T | None:
         """Return the metadata of ``tensor``, or None if it has none that is still true."""
-        entry = self._by_id.get(id(tensor))
-        if entry is None and self._by_place and isinstance(tensor, Tensor):
-            entry = self._by_place.get(_place(tensor))
-        kept, written, metadata = entry or (None, None, None)
-        return metadata if kept is not None and version(kept) == written else None
+        if (metadata := _unchanged(self._by_id.get(id(tensor)))) is not None:
+            return metadata
+        origin = _unchanged(self._copies.get(id(tensor)))
+        # Inside of a torch.autograd.Function a copy has no history yet.
+        if origin is not None and tensor.shape == origin.shape and tensor.grad_fn is not None:
+            return origin.metadata
+        if self._by_place and isinstance(tensor, Tensor):
+            return _unchanged(self._by_place.get(_place(tensor)))
+        return None
 
     def sharing_memory(self, tensor: Tensor) -> list[tuple[Tensor, T]]:
         """Return the tensors in the memory of ``tensor`` whose metadata is still true, with it."""
         found = [(k, m) for k, written, m in self._by_id.values() if version(k) == written]
         return [(kept, metadata) for kept, metadata in found if _share_memory(kept, tensor)]
+
+
+def _unchanged(entry: tuple[Tensor, int, T] | None) -> T | None:
+    """Return what is kept of a tensor, if nothing was written to that since."""
+    if entry is None:
+        return None
+    tensor, written, kept = entry
+    return kept if version(tensor) == written else None
 
 
 def _share_memory(one: Tensor, other: Tensor) -> bool:

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 
-from faster_isnet.common.files import open_atomically
+from faster_isnet.common.files import naming_unwritten, open_atomically
 from faster_isnet.common.recipes import ARGUMENTS, Recorded
 from faster_isnet.training.checkpoint_arguments import describe
 
@@ -46,14 +46,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if "://" in str(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        try:
-            with open_atomically(path) as file:
-                torch.save(checkpoint, file)
-        except RuntimeError as error:
-            reason = error.__context__  # torch's writer hides what the file raised
-            if not isinstance(reason, OSError):
-                raise
-            raise OSError(reason.errno, reason.strerror, str(path)) from error
+        with naming_unwritten(path), open_atomically(path) as file:
+            torch.save(checkpoint, file)
 
 
 def trained_class_names(content: Mapping[str, Any], path: str | Path) -> list[str]:

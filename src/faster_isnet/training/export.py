@@ -6,18 +6,20 @@ import importlib.util
 import json
 import platform
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from faster_isnet.common.checks import check_choice, check_logits
+from faster_isnet.common.files import naming_unwritten, replacing_atomically
 from faster_isnet.methods.isnet.network import ISNet
 
 FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "state_dict": "model.pt"}
@@ -94,6 +96,7 @@ def export(
 
     Examples
     --------
+    >>> from tempfile import TemporaryDirectory
     >>> from faster_isnet.models import build_backbone
     >>> with TemporaryDirectory() as folder:
     ...     written = export(build_backbone("convnet", 3), folder, (3, 32, 32), ["safetensors"])
@@ -113,17 +116,24 @@ def export(
         "files": files,
         "versions": _versions(files),
     }
-    with TemporaryDirectory(prefix=".export-", dir=_existing(out)) as staging:
-        for name, file in files.items():
-            _WRITERS[name](model, images, Path(staging) / file)
-        (Path(staging) / DESCRIPTION).write_text(
-            json.dumps(description, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        out.mkdir(parents=True, exist_ok=True)
-        return {
-            name: (Path(staging) / file).replace(out / file)
-            for name, file in {**files, "description": DESCRIPTION}.items()
-        }
+    paths = {name: out / file for name, file in {"description": DESCRIPTION, **files}.items()}
+    new_folders = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        with ExitStack() as stack:  # all are written before the first is put in its place
+            staged = {
+                name: stack.enter_context(replacing_atomically(path))
+                for name, path in paths.items()
+            }
+            for name in files:
+                with naming_unwritten(paths[name]):
+                    _WRITERS[name](model, images, staged[name])
+            text = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+            staged["description"].write_text(text, encoding="utf-8")
+    except BaseException:
+        for folder in new_folders:
+            folder.rmdir()
+        raise
+    return {name: paths[name] for name in (*files, "description")}
 
 
 @dataclass(frozen=True)
@@ -216,11 +226,6 @@ def _check_folder(out: Path, files: Sequence[str]) -> None:
             raise IsADirectoryError(f"{out / file} is a folder; move it, or export elsewhere")
 
 
-def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest above it that exists: on the same file system."""
-    return next(path for path in (folder, *folder.parents) if path.is_dir())
-
-
 def _interface(
     model: nn.Module, images: _Images, class_names: Sequence[str] | None
 ) -> dict[str, Any]:
@@ -279,14 +284,15 @@ def _logits(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def _write_safetensors(model: nn.Module, images: _Images, path: Path) -> None:
-    save_model(model, str(path), metadata={"format": "pt"})
-    content = path.read_bytes()
-    path.unlink()  # safetensors lets none but its owner read it, unlike any other file
-    path.write_bytes(content)
+    try:
+        save_model(model, str(path), metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path.parent / FILES['safetensors']} cannot be written: {error}") from error
 
 
 def _write_state_dict(model: nn.Module, images: _Images, path: Path) -> None:
-    torch.save(model.state_dict(), path)
+    with path.open("wb") as file:
+        torch.save(model.state_dict(), file)
 
 
 def _write_onnx(model: nn.Module, images: _Images, path: Path) -> None:

@@ -18,7 +18,6 @@ from typing_extensions import Self
 from faster_isnet.common.batch import Batch, says_too_few_samples
 from faster_isnet.common.checks import (
     check_choice,
-    check_image_values,
     check_mask_values,
     check_range,
 )
@@ -44,6 +43,7 @@ from faster_isnet.training.schedules import (
     build_schedule,
     make_schedule,
 )
+from faster_isnet.training.training_checks import TrainingChecks
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,9 @@ class LitClassifier(Recorded, lightning.LightningModule):
         If the classifier is no module or the method no :class:`~faster_isnet.methods.Method`.
     ValueError
         If a name is unknown or a number is out of range.
+    ValueError
+        In training, as :class:`~faster_isnet.training.training_checks.TrainingChecks` does: if no
+        sample of the first epoch has a mask and the method needs some.
     FloatingPointError
         In training, if a loss or the gradient is not finite: names the batch and the part. The
         weights and the checkpoints that were written before are left as they are.
@@ -217,7 +220,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         images, labels, masks = named = Batch.of(batch)
         # On a CPU the training step checks. What is only predicted has no labels.
         if self.device.type != "cpu" and labels is not None:
-            check_image_values(images)
+            self.method.check_pixels(self.net, images)
             if masks is not None and self.method.reads_masks():
                 check_mask_values(masks)
         return named
@@ -285,8 +288,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
         return build_optimizer(self.optimizer, parameters, options)
 
     def configure_callbacks(self) -> list[lightning.Callback]:
-        """Return the callbacks that the method needs."""
-        return list(self.method.callbacks())
+        """Return the callbacks that the method needs, and the checks of a training."""
+        return [*self.method.callbacks(), TrainingChecks(self.method, self.net)]
 
     def configure_gradient_clipping(
         self,

@@ -153,9 +153,9 @@ def test_a_resumed_run_keeps_its_cuts(tmp_path: Path) -> None:
 
 
 def test_numbers_are_not_calibrated() -> None:
-    assert LitISNet(ISNet(network()), ISNetLoss(cut_low=1.0)).configure_callbacks() == []
+    assert LitISNet(ISNet(network()), ISNetLoss(cut_low=1.0)).method.callbacks() == []
     plain = LitISNet(ISNet(network()), ISNetLoss(0.0, cut_low="auto"))
-    assert plain.configure_callbacks() == []
+    assert plain.method.callbacks() == []
 
 
 def test_bad_arguments() -> None:

@@ -23,6 +23,7 @@ from faster_isnet.explaining.explainer import Explanation
 from faster_isnet.methods.isnet.cuts import IMAGE, Cuts
 from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.methods.isnet.network import ISNet
+from faster_isnet.methods.mask_presence import MaskPresence, no_masks
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ class CutCalibration(lightning.Callback):
     def _measure(self, trainer: lightning.Trainer, lit: _Trained) -> Calibration:
         net = copy.deepcopy(lit.net)
         optimizer = lit.build_optimizer(net.parameters())
-        sizes = _Sizes()
+        sizes, masks = _Sizes(), MaskPresence()
         loader = trainer.train_dataloader
         assert loader is not None  # Lightning has it once training starts
         with torch.enable_grad():
@@ -229,7 +230,10 @@ class CutCalibration(lightning.Callback):
                 for number, batch in enumerate(loader):
                     if number >= trainer.num_training_batches:
                         break
-                    batch = trainer.strategy.batch_to_device(Batch.of(batch), lit.device)
+                    batch = trainer.precision_plugin.convert_input(Batch.of(batch))
+                    batch = trainer.strategy.batch_to_device(batch, lit.device)
+                    if epoch == 0:
+                        masks.update(batch)
                     optimizer.zero_grad()
                     try:
                         logits = net(batch.images)
@@ -245,7 +249,14 @@ class CutCalibration(lightning.Callback):
                     if epoch == self.epochs - 1:
                         with _eval_mode(net), torch.no_grad():
                             sizes.update(net.explain(batch.images))
+                if epoch == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+                    _check_any(masks, trainer)
         return sizes.compute()
+
+
+def _check_any(masks: MaskPresence, trainer: lightning.Trainer) -> None:
+    if trainer.strategy.reduce_boolean_decision(not masks.any, all=True):
+        raise no_masks(masks.samples)
 
 
 def _average_gradients(net: ISNet, trainer: lightning.Trainer) -> None:

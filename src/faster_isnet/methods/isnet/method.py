@@ -129,6 +129,14 @@ class ISNetMethod(Method):
         classification = self.classification(logits, batch.labels)
         return _losses(self.loss.join(classification, heatmap), logits)
 
+    def check_pixels(self, network: nn.Module, images: Tensor) -> None:
+        """Check that images are finite and, if they are to be explained, lie in zB's bounds."""
+        assert isinstance(network, ISNet)
+        if self.reads_masks():
+            network.explainer.check_pixels(images)
+        else:
+            super().check_pixels(network, images)
+
     def set_progress(self, epoch: int, step: int) -> None:
         """Set P by its schedule, and count steps."""
         self._step = step
@@ -159,6 +167,27 @@ class ISNetMethod(Method):
     def reads_masks(self) -> bool:
         """Whether there is a heatmap loss."""
         return self.loss.heatmap_weight > 0
+
+    def check_precision(self, network: nn.Module, precision: str) -> None:
+        """Raise ``ValueError`` if heatmaps cannot be computed in a precision.
+
+        Float32 and float64 always can. Autocast (``"…-mixed"``) has enough digits for LRP-Flex
+        and Gradient × Input, but not for rules for layers; weights in half precision never have.
+        """
+        assert isinstance(network, ISNet)
+        if not self.needs_masks() or precision in ("32-true", "64-true"):
+            return
+        composite = network.explainer.composite
+        mixed = precision.endswith("-mixed")
+        if mixed and composite.half_precision:
+            return
+        why = f"rules for layers ({composite.name!r})" if mixed else "heatmaps"
+        cure = ", 'bf16-mixed'" if composite.half_precision else ""
+        raise ValueError(
+            f"an ISNet of variant {network.variant!r} cannot be trained with precision "
+            f"{precision!r}, which has too few digits for {why}; give '32-true'{cure} or '64-true' "
+            "(--trainer.precision)"
+        )
 
     def recipe_arguments(self) -> dict[str, Any]:
         """Return the arguments, and not a calibration's file: the loss has its C1 and C2."""

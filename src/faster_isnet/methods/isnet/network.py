@@ -125,6 +125,8 @@ class ISNet(Recorded, nn.Module):
             input_high,
         )
         self.ignored_classes = tuple(ignore_classes)
+        if not all(isinstance(index, int) for index in self.ignored_classes):
+            raise TypeError(f"ignore_classes must be class indices, got {ignore_classes!r}")
         self._target: Target = chosen.target
         if ignore_classes:
             self._target = without_classes(QUANTITIES[chosen.target], self.ignored_classes)

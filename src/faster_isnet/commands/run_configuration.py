@@ -1,0 +1,98 @@
+"""Read the arguments and the configuration of a run, in today's names and those of version 0.1."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from faster_isnet.commands.arguments import CommandParser
+from faster_isnet.commands.foreign_classes import PARTS
+from faster_isnet.commands.run_folder import LAST
+from faster_isnet.methods import method_names
+from faster_isnet.training.options_of_0_1 import NEW_NAMES, split_model_options
+
+log = logging.getLogger(__name__)
+
+SHORT = {
+    "--skip-unreadable": "--data.skip_unreadable=true",
+    "--allow-duplicates": "--data.allow_duplicates=true",
+}
+"""What messages advise, as the parser has it."""
+ISNET = "faster_isnet.methods.isnet.method.ISNetMethod"
+_METHOD_OPTIONS = ("--method", "--method.class_path", "--method.help")
+
+
+class RunParser(CommandParser, LightningArgumentParser):
+    """Parse one dialect, methods by name, and the options of version 0.1."""
+
+    def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
+        """Parse a configuration, the text of a YAML file."""
+        config = yaml.safe_load(content)
+        if isinstance(config, dict):
+            content = yaml.safe_dump(current_config(config), sort_keys=False)
+        return super().parse_string(content, *args, **kwargs)
+
+
+def current_config(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with methods by their class paths, and today's names of options."""
+    config = dict(config)
+    for part in PARTS:
+        value = config.get(part)
+        if value is not None and not isinstance(value, dict | str):
+            raise ValueError(f"{part} in the configuration must hold options by name, got {value}")
+    if config.get("ckpt_path") == LAST:  # of runs before 0.2 that were continued
+        log.warning(
+            "ckpt_path: last in the configuration is ignored, as it says how a run was continued; "
+            "to use the last epoch, give --ckpt_path last"
+        )
+        del config["ckpt_path"]
+    if isinstance(options := config.get("model"), dict):
+        config["model"], of_isnet = split_model_options(options)
+        if of_isnet:
+            config.setdefault("method", {"class_path": ISNET, "init_args": of_isnet})
+    method = config.get("method")
+    if isinstance(method, str):
+        config["method"] = _method_path(method)
+    elif isinstance(method, dict):
+        if not method.keys() & {"class_path", "init_args"}:
+            method = {"init_args": method}
+        path = _method_path(method.get("class_path", ISNET))
+        config["method"] = {**method, "class_path": path}
+    return config
+
+
+def current_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return arguments with methods by their class paths, and today's names of options.
+
+    Examples
+    --------
+    >>> current_arguments(["fit", "--model.variant", "dual"])
+    ['fit', '--method.variant', 'dual']
+    """
+    before = ("", *arguments)
+    return [_current(*pair) for pair in zip(before, arguments, strict=False)]
+
+
+def _current(before: str, argument: str) -> str:
+    """Return an argument, which follows the one ``before``, as it is spelt today."""
+    if before in _METHOD_OPTIONS:
+        return _method_path(argument)
+    name, equals, value = argument.partition("=")
+    if equals and name in _METHOD_OPTIONS:
+        return f"{name}={_method_path(value)}"
+    new = NEW_NAMES.get(name.removeprefix("--").replace("-", "_"))
+    if new is not None and name.startswith("--"):
+        log.warning("%s is called --%s now", name, new)
+        return f"--{new}{equals}{value}"
+    return SHORT.get(argument, argument)
+
+
+def _method_path(name: str) -> str:
+    name = name.removeprefix("class_path=")
+    kind = method_names().get(name)
+    return name if kind is None else f"{kind.__module__}.{kind.__qualname__}"
