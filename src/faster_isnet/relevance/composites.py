@@ -260,8 +260,8 @@ def gradient_x_input(epsilon: float) -> Composite:
     Only normalisations have constant statistics, as in all composites. It has no stabiliser:
     ``epsilon`` is not used.
     """
-    attention = {F.scaled_dot_product_attention: AttentionRule(shared=False)}
-    table = {**_linear_functions(), **attention}
+    table = _linear_functions()
+    table[F.scaled_dot_product_attention] = AttentionRule(shared=False)
     return FunctionComposite("gradient-x-input", table, knows_arithmetic=False)
 
 
@@ -338,8 +338,9 @@ def _flex(
     name: str, epsilon: float, attention: AttentionRule, softmax: Handler
 ) -> FunctionComposite:
     rules = activation_handlers(ActivationRule(epsilon), ReLURule(epsilon), GateRule(), softmax)
-    own = {F.scaled_dot_product_attention: attention}
-    return FunctionComposite(name, {**rules, **_linear_functions(), **own})
+    table: dict[TorchFunction, Handler] = {**rules, **_linear_functions()}
+    table[F.scaled_dot_product_attention] = attention
+    return FunctionComposite(name, table)
 
 
 def _preset(

@@ -293,7 +293,7 @@ def normalize(
     relevance_pass: RelevancePass,
     input: Tensor,  # noqa: A002
     p: float = 2.0,
-    dim: int | tuple[int, ...] = 1,
+    dim: int = 1,
     eps: float = 1e-12,
     **_: Any,
 ) -> Tensor:
@@ -301,7 +301,8 @@ def normalize(
     y = F.normalize(input, p, dim, eps)
 
     def share(g: Tensor, x: Tensor) -> Tensor:
-        return g / torch.linalg.vector_norm(x, p, dim, keepdim=True).clamp_min(eps)
+        norm: Tensor = torch.linalg.vector_norm(x, p, dim, keepdim=True)
+        return g / norm.clamp_min(eps)
 
     return _normalised(relevance_pass, y, input, None, share)
 
@@ -340,8 +341,8 @@ def _by_groups(num_groups: int, eps: float) -> Callable[[Tensor, Tensor], Tensor
     """Return :func:`_normalise` for groups of channels."""
 
     def share(g: Tensor, x: Tensor) -> Tensor:
-        grouped = (t.reshape(t.shape[0], num_groups, -1) for t in (g, x))
-        return _normalise(*grouped, dims=(-1,), eps=eps).reshape(x.shape)
+        shape = (x.shape[0], num_groups, -1)
+        return _normalise(g.reshape(shape), x.reshape(shape), (-1,), eps).reshape(x.shape)
 
     return share
 

@@ -34,7 +34,8 @@ def with_quotients(table: Mapping[TorchFunction, Handler]) -> dict[TorchFunction
         division, x, rest, options, inplace = out_of_place(func, args, kwargs)
         divisor = rest[0] if rest else options.get("other")
         if not (isinstance(divisor, Tensor) and leads_to(divisor, relevance_pass.sources)):
-            return table.get(func, call_unchanged)(relevance_pass, func, args, kwargs)
+            handler: Handler = table.get(func, call_unchanged)
+            return handler(relevance_pass, func, args, kwargs)
 
         def rule(g: Tensor, divisor: Tensor, x: Tensor | None = None) -> tuple[Tensor | None, ...]:
             return (None,) if x is None else (None, (g / divisor).sum_to_size(x.shape))
@@ -44,7 +45,8 @@ def with_quotients(table: Mapping[TorchFunction, Handler]) -> dict[TorchFunction
         return write_back(x, RelevanceNode.apply(relevance_pass, rule, y, *operands), inplace)
 
     def invert(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Any:
-        y = table.get(func, call_unchanged)(relevance_pass, func, args, kwargs)
+        handler: Handler = table.get(func, call_unchanged)
+        y = handler(relevance_pass, func, args, kwargs)
         if not y.requires_grad:
             return y
         # A copy, since these functions keep their outputs for their gradients.

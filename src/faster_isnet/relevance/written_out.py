@@ -35,7 +35,7 @@ def scaled_dot_product_attention(
     return F.dropout(scores.softmax(-1), dropout_p) @ value
 
 
-def _opened(func: FunctionType) -> Callable[..., Any]:
+def _opened(func: Any) -> Callable[..., Any]:
     """Copy a function in Python that would hand itself over to an interception.
 
     The copy runs instead, and what it calls is intercepted.
