@@ -85,6 +85,19 @@ def test_a_run_goes_on_where_it_stopped(images: Path, tmp_path: Path) -> None:
         assert torch.equal(value, states[1]["state_dict"][key]), key
 
 
+@pytest.mark.slow
+def test_worker_processes_change_nothing(images: Path, tmp_path: Path) -> None:
+    """Augmentation is, and the calibration, which reads the training's loader as well."""
+    weights = []
+    for workers in (0, 2):
+        out = tmp_path / str(workers)
+        fit(images, out, "--data.workers", str(workers))
+        content = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+        assert content["global_step"] == 6  # of two epochs, none of them empty
+        weights.append(content["state_dict"])
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
+
+
 def test_the_last_epoch_is_kept_though_the_first_was_the_best(images: Path, tmp_path: Path) -> None:
     monitored = ["--checkpoint.monitor", "epoch", "--checkpoint.mode", "min"]
     fit(images, tmp_path, "--trainer.max_epochs", "3", "--method", "standard", *monitored)

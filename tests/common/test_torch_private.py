@@ -15,8 +15,10 @@ import torch
 import torch.utils.checkpoint as torch_checkpoint
 from torch import Tensor, nn
 from torch.autograd import grad_mode
+from torch.utils.data import DataLoader
 
 import faster_isnet
+from faster_isnet.common.torch_private import with_own_iteration
 
 SOURCES = Path(faster_isnet.__file__).parent
 
@@ -211,3 +213,14 @@ def test_no_other_module_uses_private_names_of_torch() -> None:
         if private.search(line)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_of_its_own_iteration_leaves_that_of_another_alone(workers: int) -> None:
+    loader = DataLoader(list(range(6)), num_workers=workers, persistent_workers=workers > 0)
+    begun = iter(loader)
+    assert int(next(begun)) == 0
+    own = with_own_iteration(loader)
+    for _ in range(2):
+        assert [int(i) for i in own] == list(range(6))
+    assert [int(i) for i in begun] == list(range(1, 6))

@@ -14,6 +14,7 @@ from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.digits import BIASES
 from faster_isnet.data.marks import MARK_KINDS, SHAPES
 from faster_isnet.data.planting import PlantedDataset, Planting
+from faster_isnet.data.seeded_sampling import SeededIndex
 
 kinds = st.sampled_from(sorted(MARK_KINDS))
 seeds = st.integers(0, 2**40)
@@ -321,3 +322,9 @@ class TestErrors:
             PlantedDataset(Made(2, 2), Planting(), "deceving", 2)
         with pytest.raises(ValueError, match="num_classes must be a number in"):
             PlantedDataset(Made(2, 2), Planting(), "biased", 1)
+
+
+def test_the_seed_of_an_index_reaches_the_augmentation() -> None:
+    data = PlantedDataset(Made(4, 2), Planting(), "biased", 2)
+    *_, index = data[SeededIndex(1, seed=9)]
+    assert (index, index.seed) == (1, 9)

@@ -1,9 +1,9 @@
 """Kill commands at random moments, and run them again: ``python tests/reliability/kills.py``.
 
-Each command runs once undisturbed. Then, for each kill, it runs in a new folder and gets a SIGKILL
-between the moment that it first writes and its end. No file may be half-written, and the same
-command, run again, must end as the undisturbed one did. The table goes to standard output, and the
-exit status is 1 if a command failed.
+Each command runs once undisturbed. Then, for each kill, it runs in a new folder and gets a SIGKILL:
+every other time at any moment before it first writes, else at any moment from then to its end. No
+file may be half-written, and the same command, run again, must end as the undisturbed one did. The
+table goes to standard output, and the exit status is 1 if a command failed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,41 +102,55 @@ def names(folder: Path) -> list[str]:
     return [str(path.relative_to(folder)) for path in files(folder)]
 
 
+def has_written(folder: Path, before: set[Path]) -> bool:
+    return bool(set(folder.rglob("*")) - before - {folder / "stderr"})
+
+
 def undisturbed(command: str, folder: Path) -> tuple[float, float, list[str]]:
-    """Return when it first writes, when it ends (seconds after its start), and its files."""
+    """Return the seconds before and after it first writes, and its files."""
     begin, before = time.monotonic(), set(folder.rglob("*"))
     process, first = start(command, folder), None
     while process.poll() is None:
-        if first is None and set(folder.rglob("*")) - before - {folder / "stderr"}:
-            first = time.monotonic() - begin
-        time.sleep(0.01)
-    end = time.monotonic() - begin
+        if first is None and has_written(folder, before):
+            first = time.monotonic()
+        time.sleep(0.005)
+    end = time.monotonic()
     if process.returncode:
         sys.exit(f"{command} failed:\n{(folder / 'stderr').read_text()}")
-    return end if first is None else first, end, names(folder / OUT)
+    first = first or end
+    return first - begin, end - first, names(folder / OUT)
 
 
-def killed(
-    command: str, folder: Path, moment: float, expected: list[str]
-) -> tuple[bool, list[str]]:
-    """Return whether the kill was in time, and what was wrong after it or after another run."""
-    process = start(command, folder)
+def kill(process: subprocess.Popen[bytes], delay: float) -> bool:
+    """Kill a process after some seconds, and return whether it still ran."""
     try:
-        process.wait(moment)
-        in_time = False
+        process.wait(delay)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-        in_time = True
-    wrong = faults(folder / OUT)
+        return True
+    return False
+
+
+def killed(
+    command: str, folder: Path, delay: float, while_it_writes: bool
+) -> tuple[bool, list[str]]:
+    """Return whether the kill was in time, and which files it left half-written."""
+    before, process = set(folder.rglob("*")), start(command, folder)
+    while while_it_writes and process.poll() is None and not has_written(folder, before):
+        time.sleep(0.001)
+    return kill(process, delay), faults(folder / OUT)
+
+
+def again(command: str, folder: Path, expected: list[str]) -> list[str]:
+    """Run a command once more, and return what is wrong then."""
     process = start(command, folder)
     if process.wait(600):
-        wrong.append(
-            f"again: status {process.returncode}: {(folder / 'stderr').read_text()[-300:]}"
-        )
-    elif names(folder / OUT) != expected:
-        wrong.append(f"again: files {sorted(set(names(folder / OUT)) ^ set(expected))}")
-    return in_time, wrong + faults(folder / OUT)
+        error = (folder / "stderr").read_text()[-300:]
+        return [f"again: status {process.returncode}: {error}"]
+    if names(folder / OUT) != expected:
+        return [f"again: files {sorted(set(names(folder / OUT)) ^ set(expected))}"]
+    return faults(folder / OUT)
 
 
 def main() -> int:
@@ -150,18 +165,22 @@ def main() -> int:
     words = f"fit --data.source {SOURCE} --data.masks {MASKS} --data.size 24 --out {RUN}"
     if start(f"{words} --trainer.max_epochs 2", root).wait():
         sys.exit((root / "stderr").read_text())
-    print("| command | kills | while it wrote | something wrong |\n| --- | --- | --- | --- |")
+    print("| command | killed before it wrote | while it wrote | too late | something wrong |")
+    print("| --- | --- | --- | --- | --- |")
     for name in options.commands:
-        first, end, expected = undisturbed(COMMANDS[name], fresh(root, name))
-        in_time, wrong = 0, 0
-        for _ in range(options.kills):
-            hit, problems = killed(
-                COMMANDS[name], fresh(root, name), rng.uniform(0.9 * first, end), expected
-            )
-            in_time, wrong = in_time + hit, wrong + bool(problems)
+        before, writing, expected = undisturbed(COMMANDS[name], fresh(root, name))
+        counts, wrong = Counter[str](), 0
+        for number in range(options.kills):
+            folder, late = fresh(root, name), number % 2 == 1
+            delay = rng.uniform(0, writing if late else before)
+            in_time, problems = killed(COMMANDS[name], folder, delay, late)
+            problems += again(COMMANDS[name], folder, expected)
+            counts["too late" if not in_time else "writing" if late else "before"] += 1
+            wrong += bool(problems)
             for problem in problems:
                 print(f"{name}: {problem}", file=sys.stderr)
-        print(f"| `{name}` | {options.kills} | {in_time} | {wrong} |", flush=True)
+        row = counts["before"], counts["writing"], counts["too late"], wrong
+        print(f"| `{name}` | {' | '.join(map(str, row))} |", flush=True)
         failures += wrong
     shutil.rmtree(root)
     return min(failures, 1)

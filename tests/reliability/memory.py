@@ -1,7 +1,8 @@
 """Measure how resident memory grows: ``python tests/reliability/memory.py``.
 
 Prints the slope of resident memory over 2,000 explanations and over 300 training steps, in KiB for
-each, with a 95 % interval from the medians of twenty parts.
+each, with a 95 % interval from the medians of twenty parts; and, to compare, over gradients of the
+same network and images, which torch computes without this library.
 """
 
 from __future__ import annotations
@@ -17,13 +18,25 @@ from torchvision.models import resnet18
 
 from faster_isnet import Explainer, ISNet, ISNetLoss
 
+SIZES = (48, 64, 80)
+
 
 def explanations() -> Iterator[None]:
     """Explain a new image, of one of three sizes, each time."""
     explainer = Explainer(resnet18(num_classes=4).eval())
     while True:
-        for size in (48, 64, 80):
+        for size in SIZES:
             explainer(torch.rand(1, 3, size, size))
+            yield
+
+
+def gradients() -> Iterator[None]:
+    """Compute the gradient of a logit at a new image, as above, each time."""
+    model = resnet18(num_classes=4).eval()
+    while True:
+        for size in SIZES:
+            image = torch.rand(1, 3, size, size, requires_grad=True)
+            torch.autograd.grad(model(image).max(), image)
             yield
 
 
@@ -67,6 +80,7 @@ def main() -> None:
     print("| what | times | KiB each | 95 % interval |\n| --- | --- | --- | --- |")
     for name, work, times in (
         ("explanations", explanations, options.explanations),
+        ("gradients, by torch alone", gradients, options.explanations),
         ("training steps", steps, options.steps),
     ):
         found, low, high = slope(work, times, options.warm_up)

@@ -119,7 +119,7 @@ UNREAD = {
     "a wrong method": ("test", "explain", "export", "validate", "calibrate", "fit"),
     "a classifier that is nowhere": ("validate", "fit"),
 }
-CURES = ("RUN/", "save its state dict", "train a new run")
+CURES = ("RUN/", "NETWORK --weights", "save its state dict", "train a new run")
 
 
 def printed(

@@ -7,6 +7,7 @@ names what is missing.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -127,6 +128,18 @@ def checkpoint_generator_missing() -> RuntimeError:
         f"torch.utils.checkpoint.{_CHECKPOINT_GENERATORS[0]}",
         "to explain a model that uses activation checkpointing",
     )
+
+
+def with_own_iteration(loader: Any) -> Any:
+    """Return a loader of the same data that can be iterated over while ``loader`` is.
+
+    A ``DataLoader`` with persistent workers has one iteration, which all share. Other loaders are
+    returned as they are.
+    """
+    if getattr(loader, "persistent_workers", False) and hasattr(loader, "_iterator"):
+        loader = copy.copy(loader)
+        loader._iterator = None
+    return loader
 
 
 def is_compiled(module: nn.Module) -> bool:

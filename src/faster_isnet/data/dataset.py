@@ -16,6 +16,7 @@ from torchvision.transforms import InterpolationMode, v2
 from faster_isnet.common.checks import NO_MASK, check_range
 from faster_isnet.data.masks import grow
 from faster_isnet.data.samples import Sample
+from faster_isnet.data.seeded_sampling import seeded
 
 Item = tuple[Tensor, Tensor, Tensor]
 Transform = Callable[..., Any]
@@ -25,7 +26,8 @@ Transform = Callable[..., Any]
 class Augmentation:
     """Set the strength of random augmentation, sampled at each access; 0 turns a change off.
 
-    Random numbers come from torch's global generator.
+    Random numbers come from torch's global generator, or by a seed that comes with an index
+    (:class:`~faster_isnet.data.seeded_sampling.SeededIndex`).
 
     Attributes
     ----------
@@ -143,7 +145,8 @@ class ImageDataset(Dataset[Item]):
             mask = F.interpolate(mask[None], self.size, mode="nearest-exact")[0]
             mask = grow(mask, self.mask_margin)
         if self._augment is not None:
-            image, mask = _augmented(self._augment, image, mask)
+            with seeded(index):
+                image, mask = _augmented(self._augment, image, mask)
         if mask is None or not bool(mask.any()):
             mask = torch.full((1, *self.size), NO_MASK)
         return image, _label_tensor(sample), mask

@@ -15,7 +15,7 @@ import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader, WeightedRandomSampler
+from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
 from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.data.coco import from_coco
@@ -27,6 +27,7 @@ from faster_isnet.data.folders import add_mask_folder
 from faster_isnet.data.masks import Foreground
 from faster_isnet.data.planting import PlantedDataset, Planting
 from faster_isnet.data.samples import SPLITS, Sample, classes_of, relabel
+from faster_isnet.data.seeded_sampling import SeededSampler
 from faster_isnet.data.sources import choose_foreground, read_samples, task_of
 from faster_isnet.data.splits import DEFAULT_FRACTIONS, split
 
@@ -418,15 +419,17 @@ class ImageData(LightningDataModule):
         sampler: WeightedRandomSampler | None = None,
         drop_last: bool = False,
     ) -> DataLoader[Item]:
+        drawn = sampler or (RandomSampler(dataset) if shuffle else None)
         return DataLoader(
             dataset,
             self.batch_size,
-            shuffle,
-            sampler,
+            sampler=None if drawn is None else SeededSampler(drawn),
             num_workers=self.workers,
             drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,
+            # For the seeds of workers: of the global one, more is drawn without workers than with.
+            generator=torch.Generator(),
         )
 
 

@@ -202,10 +202,10 @@ class PlantedDataset(Dataset[MarkedItem]):
 
     def __getitem__(self, index: int) -> MarkedItem:
         """Return the item with its mark; raise ``IndexError`` beyond the end."""
-        index = range(len(self))[index]  # so that index -1 gives the same mark as the last one
-        image, label, mask, *rest = self.dataset[index]
+        position = range(len(self))[index]  # so that index -1 gives the same mark as the last one
+        image, label, mask, *rest = self.dataset[index]  # by the index itself, which may be seeded
         if self.bias != "unbiased":
-            marked = self._marked_class(label, index)
+            marked = self._marked_class(label, position)
             image = self.planting.plant(image, mask, marked, self.num_classes)
         return image, label, mask, *rest
 

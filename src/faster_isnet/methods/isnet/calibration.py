@@ -13,12 +13,14 @@ from typing import Any, Protocol
 
 import lightning
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torchmetrics import CatMetric
 
 from faster_isnet.common.batch import Batch, says_too_few_samples
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
+from faster_isnet.common.torch_private import with_own_iteration
 from faster_isnet.explaining.explainer import Explanation
 from faster_isnet.methods.isnet.cuts import IMAGE, Cuts
 from faster_isnet.methods.isnet.loss import ISNetLoss
@@ -223,9 +225,9 @@ class CutCalibration(lightning.Callback):
         net = copy.deepcopy(lit.net)
         optimizer = lit.build_optimizer(net.parameters())
         sizes, masks = _Sizes(), MaskPresence()
-        loader = trainer.train_dataloader
-        assert loader is not None  # Lightning has it once training starts
-        with torch.enable_grad():
+        assert trainer.train_dataloader is not None  # Lightning has it once training starts
+        loader = with_own_iteration(trainer.train_dataloader)  # the training's has begun
+        with torch.enable_grad(), _own_random_numbers():
             for epoch in range(self.epochs):
                 for number, batch in enumerate(loader):
                     if number >= trainer.num_training_batches:
@@ -252,6 +254,18 @@ class CutCalibration(lightning.Callback):
                 if epoch == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                     _check_any(masks, trainer)
         return sizes.compute()
+
+
+@contextmanager
+def _own_random_numbers() -> Iterator[None]:
+    """Draw from the run's seed inside the block, and leave the state as it was.
+
+    A training is the same then whether its cuts are measured or given, and whether the first of its
+    batches have been drawn by worker processes already or not.
+    """
+    with isolate_rng():
+        torch.manual_seed(torch.initial_seed())
+        yield
 
 
 def _check_any(masks: MaskPresence, trainer: lightning.Trainer) -> None:
