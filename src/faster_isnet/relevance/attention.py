@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -47,13 +46,18 @@ class AttentionRule:
         y = func(*args, **kwargs)
         if not y.requires_grad:
             return y  # type: ignore[no-any-return]
-        operands, options = _operands(*args, **kwargs)
+        operands, constant_mask, options = _operands(*args, **kwargs)
         depends = [leads_to(operand, relevance_pass.sources) for operand in operands]
         shares = self._shares(*depends)[: len(operands)]
 
         def gradients(g: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
-            attention = partial(scaled_dot_product_attention, **options)
-            found = torch.func.vjp(attention, *operands)[1](g)
+            differentiable = torch.is_grad_enabled()
+            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in operands]
+            with torch.enable_grad():
+                query, key, value, *mask = inputs
+                bias = mask[0] if mask else constant_mask
+                again = scaled_dot_product_attention(query, key, value, bias, **options)
+            found = torch.autograd.grad(again, inputs, g, create_graph=differentiable)
             return tuple(share * of for share, of in zip(shares, found, strict=True))
 
         def rule(g: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
@@ -84,12 +88,12 @@ def _operands(
     dropout_p: float = 0.0,
     is_causal: bool = False,
     **options: Any,
-) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
-    """Return the arguments that have gradients, and the others."""
+) -> tuple[tuple[Tensor, ...], Tensor | None, dict[str, Any]]:
+    """Return the arguments that have gradients, a mask that has none, and the options."""
     options["is_causal"] = is_causal
     if attn_mask is not None and attn_mask.requires_grad:
-        return (query, key, value, attn_mask), options
-    return (query, key, value), {**options, "attn_mask": attn_mask}
+        return (query, key, value, attn_mask), None, options
+    return (query, key, value), attn_mask, options
 
 
 class Recomputed(Function):
