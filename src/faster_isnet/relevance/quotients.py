@@ -40,8 +40,10 @@ def with_quotients(table: Mapping[TorchFunction, Handler]) -> dict[TorchFunction
         def rule(g: Tensor, divisor: Tensor, x: Tensor | None = None) -> tuple[Tensor | None, ...]:
             return (None,) if x is None else (None, (g / divisor).sum_to_size(x.shape))
 
-        y = division(x, *rest, **options)
-        operands = (divisor, x) if isinstance(x, Tensor) and x.requires_grad else (divisor,)
+        dividend = x.clone() if inplace else x
+        y = division(dividend, *rest, **options)
+        has_relevance = isinstance(x, Tensor) and x.requires_grad
+        operands = (divisor, dividend) if has_relevance else (divisor,)
         return write_back(x, RelevanceNode.apply(relevance_pass, rule, y, *operands), inplace)
 
     def invert(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Any:
