@@ -70,7 +70,6 @@ GATES = {
     "method": lambda x: x.sigmoid(),
     "hardsigmoid": F.hardsigmoid,
     "in-place hardsigmoid": lambda x: F.hardsigmoid(x, inplace=True),
-    "softmax": lambda x: x.softmax(1),
 }
 
 

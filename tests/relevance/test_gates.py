@@ -95,7 +95,6 @@ FEATURES: dict[str, Gate] = {
     "relu6(z + 6)": lambda z: F.relu6(z + 6),
     "z / 6": lambda z: (z + 3) / 6,
     "exp": torch.exp,
-    "1 / z": lambda z: 1 / (z + 3),
     "tanh": torch.tanh,
     "tanh(z) + 0.1": lambda z: torch.tanh(z) + 0.1,
 }

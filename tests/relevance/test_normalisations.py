@@ -1,8 +1,10 @@
-"""Relevance of normalisations: an affine map with constant statistics."""
+"""Relevance of normalisations: a linear map whose scale is constant."""
 
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -35,6 +37,7 @@ NORMALISATIONS = {
     ),
     "rms": (nn.RMSNorm(5), (4, 6, 5)),
 }
+OF_A_SAMPLE = [n for n in NORMALISATIONS if "batch" not in n and "eval" not in n]
 
 
 def prepare(name: str) -> tuple[nn.Module, Tensor, Tensor]:
@@ -61,16 +64,13 @@ def relevance(module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
         return torch.autograd.grad(y, x, g, create_graph=True)[0]
 
 
-@pytest.mark.parametrize("name", NORMALISATIONS)
+@pytest.mark.parametrize("name", [n for n in NORMALISATIONS if n not in OF_A_SAMPLE])
 def test_relevance_is_scaled_by_the_slope_of_a_constant_affine_map(name: str) -> None:
     module, x, g = prepare(name)
     y, _ = intercepted(copy.deepcopy(module), x)
     bias = getattr(module, "bias", None)
     bias = 0 if bias is None else bias
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        shape = (1, *module.normalized_shape)
-    else:
-        shape = (1, -1, *(1,) * (x.dim() - 2))
+    shape = (1, -1, *(1,) * (x.dim() - 2))
     bias = bias.reshape(shape) if isinstance(bias, Tensor) else bias
     weight = getattr(module, "weight", None)
     weight = torch.ones(()).double() if weight is None else weight.reshape(shape)
@@ -90,9 +90,49 @@ def _groups(module: nn.Module, x: Tensor) -> list[tuple[int, ...]]:
     spatial = tuple(range(2, x.dim()))
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return [(0, *spatial)]
-    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-        return [tuple(range(x.dim() - len(module.normalized_shape), x.dim()))]
     return [spatial]
+
+
+def _of_constant_deviation(module: nn.Module, x: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return the normalisation as a function whose σ is that of ``x``."""
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        grouped: tuple[int, ...] = (-1, math.prod(module.normalized_shape))
+        shape = (1, *module.normalized_shape)
+    else:
+        grouped = (x.shape[0] * getattr(module, "num_groups", x.shape[1]), -1)
+        shape = (1, -1, *(1,) * (x.dim() - 2))
+    weight = torch.ones(()).double() if module.weight is None else module.weight.reshape(shape)
+
+    def centred(x: Tensor) -> Tensor:
+        x = x.reshape(grouped)
+        return x if isinstance(module, nn.RMSNorm) else x - x.mean(-1, keepdim=True)
+
+    eps = torch.finfo(x.dtype).eps if module.eps is None else module.eps
+    deviation = (centred(x).square().mean(-1, keepdim=True) + eps).sqrt()
+    return lambda x: (centred(x) / deviation).reshape(x.shape) * weight
+
+
+@pytest.mark.parametrize("name", OF_A_SAMPLE)
+def test_a_samples_own_mean_carries_relevance_and_its_deviation_is_constant(name: str) -> None:
+    module, x, g = prepare(name)
+    expected = torch.func.vjp(_of_constant_deviation(module, x), x)[1](g)[0]
+    found = relevance(module, x, g)
+    torch.testing.assert_close(found, expected)
+    # In the relevance's own gradient, the deviation depends on the sample.
+    inputs = [x, g, *module.parameters()]
+    v = torch.randn_like(x)
+    ours, theirs = (torch.autograd.grad(r, inputs, v, allow_unused=True) for r in (found, expected))
+    assert ours[0].abs().max() > 0
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", OF_A_SAMPLE)
+def test_a_samples_normalisation_without_bias_conserves_relevance(name: str) -> None:
+    module, x, g = prepare(name)
+    if getattr(module, "bias", None) is not None:
+        module.bias.data.zero_()
+    y, _ = intercepted(module, x)
+    torch.testing.assert_close((x * relevance(module, x, g)).sum(), (y * g).sum())
 
 
 @pytest.mark.parametrize("name", NORMALISATIONS)

@@ -82,7 +82,6 @@ WEIGHTED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gate": lambda a, b: b.sigmoid() * a,
     "what a gate leaves": lambda a, b: a * (1 - b.sigmoid().mean((2, 3), keepdim=True)),
     "in-place gate": lambda a, b: a * b.clone().sigmoid_(),
-    "attention": lambda a, b: (b @ b.mT).softmax(3) @ a,
     "detached": lambda a, b: a * b.detach(),
 }
 

@@ -163,7 +163,7 @@ OPTIONS: dict[str, tuple[dict[str, object], str]] = {
     "epsilon-string": ({"epsilon": "1"}, "epsilon must be a number in .*got '1'"),
     "epsilon-none": ({"epsilon": None}, "epsilon must be a number in .*got None"),
     "epsilon-tensor": ({"epsilon": torch.ones(2)}, "epsilon must be a number in .*got tensor"),
-    "composite": ({"composite": "lrp"}, "unknown composite 'lrp'; Known: 'alpha2-beta1'"),
+    "composite": ({"composite": "lrp"}, "unknown composite 'lrp'; did you mean 'cp-lrp'"),
     "composite-none": ({"composite": None}, "composite must be a string, got NoneType"),
     "input-rule": ({"input_rule": "z"}, "unknown input_rule 'z'; did you mean 'zb'"),
     "input-rule-number": ({"input_rule": 1}, "input_rule must be a string, got int"),

@@ -203,7 +203,8 @@ class PlantedDataset(Dataset[MarkedItem]):
     def __getitem__(self, index: int) -> MarkedItem:
         """Return the item with its mark; raise ``IndexError`` beyond the end."""
         position = range(len(self))[index]  # so that index -1 gives the same mark as the last one
-        image, label, mask, *rest = self.dataset[index]  # by the index itself, which may be seeded
+        # By the index itself, which may have a seed, if it needs no change.
+        image, label, mask, *rest = self.dataset[index if index >= 0 else position]
         if self.bias != "unbiased":
             marked = self._marked_class(label, position)
             image = self.planting.plant(image, mask, marked, self.num_classes)

@@ -38,6 +38,7 @@ from faster_isnet.relevance import (
     check_layers,
     hidden_outputs,
     intercepting,
+    is_softmax,
     shared_statistics,
 )
 
@@ -304,6 +305,8 @@ class Explainer:
                         raise
                     raise said from error
         check_logits(logits, len(pixels))
+        if is_softmax(logits):  # whose relevance is its gradient, which sums to nothing
+            raise _no_relevance(["image"])
         with Interception(forward.quantity_handlers(), relevance_pass):
             starts = [
                 _start(forward.start(logits, number), target, len(pixels))
@@ -456,12 +459,16 @@ def _propagate(
 def _arrived(gs: Sequence[Tensor | None], names: Sequence[str]) -> list[Tensor]:
     missing = sorted({name for g, name in zip(gs, names, strict=True) if g is None})
     if missing:
-        raise RuntimeError(
-            f"no relevance reaches {missing}: nothing that the model returns depends on it "
-            "differentiably. Return logits and not what a sigmoid or softmax makes of them, and "
-            "do not detach or use torch.no_grad() between the two"
-        )
+        raise _no_relevance(missing)
     return [g for g in gs if g is not None]
+
+
+def _no_relevance(names: Sequence[str]) -> RuntimeError:
+    return RuntimeError(
+        f"no relevance reaches {names}: nothing that the model returns depends on it "
+        "differentiably. Return logits and not what a sigmoid or softmax makes of them, and do "
+        "not detach or use torch.no_grad() between the two"
+    )
 
 
 def _detached(explanation: Explanation) -> Explanation:

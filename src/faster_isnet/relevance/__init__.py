@@ -24,6 +24,7 @@ from faster_isnet.relevance.input_rule import INPUT_RULES, InputRule
 from faster_isnet.relevance.interception import Interception
 from faster_isnet.relevance.layer_rules import Layer
 from faster_isnet.relevance.linear_maps import contrast
+from faster_isnet.relevance.products import is_softmax
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "flex",
     "hidden_outputs",
     "intercepting",
+    "is_softmax",
     "running_module",
     "shared_statistics",
 ]

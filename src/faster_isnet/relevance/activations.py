@@ -43,7 +43,9 @@ ACTIVATIONS = _with_inplace(
     *("hardswish", "tanh", "softsign", "tanhshrink", "hardshrink", "softshrink"),
 )
 # φ(0) ≠ 0: these weigh features and are no features themselves.
-GATES = _with_inplace("sigmoid", "hardsigmoid", "softmax", "expit", "softmin", "gumbel_softmax")
+GATES = _with_inplace("sigmoid", "hardsigmoid", "expit", "gumbel_softmax")
+# Attention weights where they multiply matrices, a gate where they multiply elements.
+SOFTMAX = spellings(["softmax", "softmin"])
 # What they return holds the values that they read in the same order, maybe in other memory.
 COPIES = frozenset(
     spellings(
@@ -300,6 +302,7 @@ def activation_handlers(
     activation: Callable[..., Tensor],
     relu: Callable[..., Tensor],
     gate: Callable[..., Tensor],
+    softmax: Callable[..., Tensor],
     otherwise: Callable[..., Tensor] = call_unchanged,
 ) -> dict[TorchFunction, Callable[..., Tensor]]:
     """Return what takes the place of each activation, given a composite's handlers by their kind.
@@ -309,6 +312,7 @@ def activation_handlers(
     return {
         **dict.fromkeys(ACTIVATIONS, activation),
         **dict.fromkeys(GATES, gate),
+        **dict.fromkeys(SOFTMAX, softmax),
         F.glu: gated_linear_unit,
         **dict.fromkeys(RELUS, relu),
         **dict.fromkeys(CLAMPS, ClampRule(activation, relu, otherwise)),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import nn
 
 from faster_isnet.common.checks import check_choice, check_range
@@ -23,7 +24,9 @@ from faster_isnet.relevance.activations import (
     ReLURule,
     TorchFunction,
     activation_handlers,
+    call_unchanged,
 )
+from faster_isnet.relevance.attention import AttentionRule
 from faster_isnet.relevance.concatenations import CONCATENATIONS, ConcatenationRule
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.gates import Gates
@@ -36,6 +39,7 @@ from faster_isnet.relevance.linear_maps import LINEAR_CALLS
 from faster_isnet.relevance.normalisations import HANDLERS
 from faster_isnet.relevance.pools import LP_POOLS
 from faster_isnet.relevance.products import with_products
+from faster_isnet.relevance.quotients import with_quotients
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, Rule, ZPlus
 
 LAYER_TYPES = ("convolution", "dense", "normalisation", "sum", "average_pool", "max_pool")
@@ -117,9 +121,9 @@ class FunctionComposite(Composite):
         table = self.table
         if not relevance_pass.differentiable:
             table = {f: rule for f, rule in table.items() if rule is not linear_layer}
-        return ForwardPass(
-            with_products(Gates(table).handlers()) if self.knows_arithmetic else table
-        )
+        if self.knows_arithmetic:
+            table = with_products(Gates(with_quotients(table)).handlers())
+        return ForwardPass(table)
 
 
 @dataclass(frozen=True)
@@ -223,16 +227,31 @@ def flex(epsilon: float) -> FunctionComposite:
     """LRP-Flex: LRP-ε with the stabiliser at the activations only (method §1).
 
     Everything linear passes G by its gradient, so no knowledge of the architecture is needed.
-    Normalisations have constant statistics; gates get no relevance (Bassi et al., IEEE Access 12,
-    2024, section on LRP-Flex).
+    Normalisations have a constant scale; gates get no relevance (Bassi et al., IEEE Access 12,
+    2024, section on LRP-Flex). Attention has the rules of AttnLRP (Achtibat et al., ICML 2024):
+    products share relevance equally, the softmax passes it by its gradient.
 
     Parameters
     ----------
     epsilon
         The stabiliser ε ≥ 0, in units of the activations. With 0 and ReLU it is Gradient × Input.
     """
-    rules = activation_handlers(ActivationRule(epsilon), ReLURule(epsilon), GateRule())
-    return FunctionComposite("flex", {**rules, **_linear_functions()})
+    return _flex("flex", epsilon, AttentionRule(), softmax=call_unchanged)
+
+
+def cp_lrp(epsilon: float) -> FunctionComposite:
+    """LRP-Flex with constant attention weights: the values get all relevance (CP-LRP).
+
+    It conserves relevance. It does not see what a network uses only to choose where it attends to,
+    so it can be clean where the network reads the background: choose it to compare, and
+    :func:`flex` to train (Ali et al., ICML 2022).
+
+    Parameters
+    ----------
+    epsilon
+        As in :func:`flex`.
+    """
+    return _flex("cp-lrp", epsilon, AttentionRule(constant_weights=True), softmax=GateRule())
 
 
 def gradient_x_input(epsilon: float) -> Composite:
@@ -241,7 +260,9 @@ def gradient_x_input(epsilon: float) -> Composite:
     Only normalisations have constant statistics, as in all composites. It has no stabiliser:
     ``epsilon`` is not used.
     """
-    return FunctionComposite("gradient-x-input", _linear_functions(), knows_arithmetic=False)
+    table = _linear_functions()
+    table[F.scaled_dot_product_attention] = AttentionRule(shared=False)
+    return FunctionComposite("gradient-x-input", table, knows_arithmetic=False)
 
 
 def epsilon_everywhere(epsilon: float) -> Composite:
@@ -286,6 +307,7 @@ def epsilon_plus(epsilon: float) -> Composite:
 
 COMPOSITES: dict[str, Callable[[float], Composite]] = {
     "flex": flex,
+    "cp-lrp": cp_lrp,
     "epsilon": epsilon_everywhere,
     "zplus": zplus,
     "dual": dual,
@@ -310,6 +332,15 @@ def build_composite(composite: str | Composite, epsilon: float) -> Composite:
     if isinstance(composite, Composite):
         return composite
     return COMPOSITES[check_choice("composite", composite, COMPOSITES)](epsilon)
+
+
+def _flex(
+    name: str, epsilon: float, attention: AttentionRule, softmax: Handler
+) -> FunctionComposite:
+    rules = activation_handlers(ActivationRule(epsilon), ReLURule(epsilon), GateRule(), softmax)
+    table: dict[TorchFunction, Handler] = {**rules, **_linear_functions()}
+    table[F.scaled_dot_product_attention] = attention
+    return FunctionComposite(name, table)
 
 
 def _preset(

@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.input_rule import InputRule
+from faster_isnet.relevance.written_out import opened
 
 # They read properties of a tensor and not its values: no relevance passes through them.
 _PROPERTIES: Sequence[Any] = (Tensor.shape, Tensor.ndim, Tensor.dtype, Tensor.device)
@@ -99,6 +100,9 @@ class Interception(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in PROPERTIES:
             return func(*args, **kwargs)
+        if (written_out := opened(func, args, kwargs)) is not None:
+            with Interception(self._handlers, self._relevance_pass, self._input_rule):
+                return written_out(*args, **kwargs)
         if self._input_rule is not None:
             handled = self._input_rule.handler(func, args, kwargs)
             if handled is not None:

@@ -31,6 +31,7 @@ from faster_isnet.relevance.activations import (
     spellings,
     write_back,
 )
+from faster_isnet.relevance.attention import AttentionRule
 from faster_isnet.relevance.call_arguments import leaves, tensors_in
 from faster_isnet.relevance.concatenations import (
     CONCATENATIONS,
@@ -57,6 +58,7 @@ from faster_isnet.relevance.outputs import (
 )
 from faster_isnet.relevance.pools import LP_POOLS
 from faster_isnet.relevance.products import with_products
+from faster_isnet.relevance.quotients import with_quotients
 from faster_isnet.relevance.rules import Epsilon, Rule
 from faster_isnet.relevance.tensor_metadata import TensorMetadata
 
@@ -160,7 +162,9 @@ class LayerRules(ForwardPass):
         """Return what takes the place of each function that the model calls."""
         table: dict[TorchFunction, Callable[..., Any]] = {}
         table |= dict.fromkeys([*IN_PLACE, F.threshold, F.rrelu], self._write)
-        table |= activation_handlers(self._activate, self._relu, self._gate, self._write)
+        table |= activation_handlers(
+            self._activate, self._relu, self._gate, self._softmax, self._write
+        )
         table |= dict.fromkeys(LINEAR_CALLS, self._linear)
         table |= dict.fromkeys(SUMS, self._sum)
         table |= dict.fromkeys(AVERAGE_POOLS, partial(self._pool, "average_pool"))
@@ -168,10 +172,11 @@ class LayerRules(ForwardPass):
         table |= dict.fromkeys(CONCATENATIONS, self._concatenate)
         table |= dict.fromkeys(KEEPS_SIGN, self._keep_sign)
         table |= normalisations.HANDLERS | LP_POOLS
+        table[F.scaled_dot_product_attention] = AttentionRule()
         table |= dict.fromkeys(BATCH_NORM_CALLS, self._batch_norm)
         for func in (*COPIES, *ARITHMETIC):
             table[func] = partial(self._pass_on, table.get(func, call_unchanged))
-        return with_products(Gates(table, self._gate).handlers())
+        return with_products(Gates(with_quotients(table), self._gate).handlers())
 
     def quantity_handlers(self) -> dict[TorchFunction, Callable[..., Any]]:
         """Return what takes the place of functions of the logits, which are no layers."""
@@ -309,6 +314,11 @@ class LayerRules(ForwardPass):
         gate = GateRule()(flag, func, args, kwargs)
         self._nonnegative.put(gate, True)
         return gate
+
+    def _softmax(self, _: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
+        weights: Tensor = func(*args, **kwargs)
+        self._nonnegative.put(weights, True)
+        return weights
 
     def _sum(self, flag: RelevancePass, func: TorchFunction, args: Any, kwargs: Any) -> Tensor:
         _func, x, rest, kwargs, inplace = out_of_place(func, args, kwargs)

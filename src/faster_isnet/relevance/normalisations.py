@@ -1,4 +1,8 @@
-"""Relevance of the normalisations: affine maps with constant statistics (method §1)."""
+"""Relevance of the normalisations: linear maps whose scale is constant.
+
+Batch norm's mean and deviation, which belong to many samples, are constants (method §1); of a
+sample's own, the mean carries relevance.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import Function
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from faster_isnet.common.precision import at_least_float32
 from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
 
 
@@ -220,13 +225,10 @@ def layer_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Tensor:
-    """Layer norm; relevance is scaled by γ/σ, σ being the sample's own, held constant."""
+    """Layer norm; σ is the sample's own."""
     y = F.layer_norm(input, normalized_shape, weight, bias, eps)
-
-    def rstd(x: Tensor) -> Tensor:
-        return torch.native_layer_norm(x, normalized_shape, None, None, eps)[2]
-
-    return _with_scale(relevance_pass, y, input, weight, rstd)
+    dims = tuple(range(-len(normalized_shape), 0))
+    return _normalised(relevance_pass, y, input, weight, partial(_normalise, dims=dims, eps=eps))
 
 
 def group_norm(
@@ -238,10 +240,10 @@ def group_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Tensor:
-    """Group norm; relevance is scaled by γ/σ, σ being the group's own, held constant."""
+    """Group norm; σ is the group's own."""
     y = F.group_norm(input, num_groups, weight, bias, eps)
     weight = None if weight is None else per_channel(weight, input)
-    return _with_scale(relevance_pass, y, input, weight, _group_rstd(num_groups, eps))
+    return _normalised(relevance_pass, y, input, weight, _by_groups(num_groups, eps))
 
 
 def instance_norm(
@@ -256,17 +258,17 @@ def instance_norm(
     eps: float = 1e-5,
     *_: Any,
 ) -> Tensor:
-    """Instance norm; relevance is scaled by γ/σ, σ being the instance's or the running one."""
+    """Instance norm; μ and σ are the instance's own, or the running ones and constants."""
     y = F.instance_norm(
         input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
     )
     y = y.clone()  # F.instance_norm returns a view, which may not be marked as changed
     weight = None if weight is None else per_channel(weight, input)
     if use_input_stats:
-        return _with_scale(relevance_pass, y, input, weight, _group_rstd(input.shape[1], eps))
+        return _normalised(relevance_pass, y, input, weight, _by_groups(input.shape[1], eps))
     assert running_var is not None  # or F.instance_norm would have raised
     constant = per_channel((running_var + eps).rsqrt().detach(), input)
-    return _with_scale(relevance_pass, y, input, weight, lambda x: constant)
+    return _normalised(relevance_pass, y, input, weight, lambda g, x: g * constant)
 
 
 def rms_norm(
@@ -276,46 +278,73 @@ def rms_norm(
     weight: Tensor | None = None,
     eps: float | None = None,
 ) -> Tensor:
-    """RMS norm; relevance is scaled by γ / root mean square, held constant."""
+    """RMS norm; the root mean square is the sample's own."""
     y = F.rms_norm(input, normalized_shape, weight, eps).clone()
+    dims = tuple(range(-len(normalized_shape), 0))
 
-    def reciprocal_rms(x: Tensor) -> Tensor:
+    def share(g: Tensor, x: Tensor) -> Tensor:
         floor = torch.finfo(x.dtype).eps if eps is None else eps
-        dims = tuple(range(-len(normalized_shape), 0))
-        return 1 / (x.square().mean(dims, keepdim=True) + floor).sqrt()
+        return g * (x.square().mean(dims, keepdim=True) + floor).rsqrt()
 
-    return _with_scale(relevance_pass, y, input, weight, reciprocal_rms)
+    return _normalised(relevance_pass, y, input, weight, share)
 
 
-def _with_scale(
+def normalize(
+    relevance_pass: RelevancePass,
+    input: Tensor,  # noqa: A002
+    p: float = 2.0,
+    dim: int = 1,
+    eps: float = 1e-12,
+    **_: Any,
+) -> Tensor:
+    """``F.normalize``: division by the norm, which is the sample's own."""
+    y = F.normalize(input, p, dim, eps)
+
+    def share(g: Tensor, x: Tensor) -> Tensor:
+        norm: Tensor = torch.linalg.vector_norm(x, p, dim, keepdim=True)
+        return g / norm.clamp_min(eps)
+
+    return _normalised(relevance_pass, y, input, None, share)
+
+
+def _normalised(
     relevance_pass: RelevancePass,
     y: Tensor,
     x: Tensor,
     weight: Tensor | None,
-    rstd: Callable[[Tensor], Tensor],
+    share: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Give ``y`` a node that scales relevance by ``rstd(x)``, a constant, and by the weight."""
+    """Give ``y`` a node for its relevance, ``share(G · weight, x)``.
+
+    The mean is a linear function of the sample, so it carries relevance; σ is a constant in the
+    relevance (Ali et al., ICML 2022; Achtibat et al., ICML 2024), and is differentiated like every
+    other value of the sample in the relevance's gradient.
+    """
     if not y.requires_grad:
         return y
 
     def rule(g: Tensor, x: Tensor, *weight: Tensor) -> tuple[Tensor | None, ...]:
-        scale = rstd(x.detach())
-        scale = scale * weight[0] if weight else scale
-        return g * scale.to(g.dtype), *(None for _ in weight)
+        of_x = share(g * weight[0] if weight else g, at_least_float32(x))
+        return of_x.to(g.dtype), *(None for _ in weight)
 
     operands = (x,) if weight is None else (x, weight)
     return RelevanceNode.apply(relevance_pass, rule, y, *operands)  # type: ignore[no-any-return]
 
 
-def _group_rstd(num_groups: int, eps: float) -> Callable[[Tensor], Tensor]:
-    """Return the function that gives 1/σ of each channel's group."""
+def _normalise(g: Tensor, x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    """Return G of x, given that of (x − μ) / σ, with μ and σ over ``dims``."""
+    g = g * (x.var(dims, unbiased=False, keepdim=True) + eps).rsqrt()
+    return g - g.mean(dims, keepdim=True)
 
-    def rstd(x: Tensor) -> Tensor:
-        groups = x.reshape(x.shape[0], num_groups, -1)
-        found = torch.native_layer_norm(groups, groups.shape[2:], None, None, eps)[2].squeeze(-1)
-        return per_channel(found.repeat_interleave(x.shape[1] // num_groups, 1), x)
 
-    return rstd
+def _by_groups(num_groups: int, eps: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return :func:`_normalise` for groups of channels."""
+
+    def share(g: Tensor, x: Tensor) -> Tensor:
+        shape = (x.shape[0], num_groups, -1)
+        return _normalise(g.reshape(shape), x.reshape(shape), (-1,), eps).reshape(x.shape)
+
+    return share
 
 
 def _call(compute: Any, relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Tensor:
@@ -330,6 +359,7 @@ HANDLERS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     F.group_norm: partial(_call, group_norm),
     torch.group_norm: partial(_call, group_norm),
     F.instance_norm: partial(_call, instance_norm),
+    F.normalize: partial(_call, normalize),
     F.rms_norm: partial(_call, rms_norm),
     torch.rms_norm: partial(_call, rms_norm),
 }

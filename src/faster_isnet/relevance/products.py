@@ -16,19 +16,36 @@ from faster_isnet.relevance.activations import (
     spellings,
 )
 from faster_isnet.relevance.call_arguments import tensors_in
-from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
 from faster_isnet.relevance.interception import Handler
 
 _POWERS = spellings(["square", "square_", "pow", "pow_", "__pow__", "__ipow__"])
-PRODUCTS = frozenset(
+_ELEMENTWISE = spellings(["mul", "mul_", "multiply", "multiply_"])
+PRODUCTS = frozenset(_ELEMENTWISE) | frozenset(
     spellings(
         [
-            *("mul", "mul_", "multiply", "multiply_", "matmul", "__rmatmul__", "mm", "bmm", "mv"),
+            *("matmul", "__rmatmul__", "mm", "bmm", "mv", "addmm", "baddbmm", "addbmm"),
             *("dot", "vdot", "inner", "outer", "ger", "kron", "tensordot", "einsum", "bilinear"),
         ]
     )
 )
 """Functions that are linear in each of the tensors that they read."""
+# Names of nodes of torch's graph.
+_SOFTMAX = "SoftmaxBackward0"
+_MOVES = (
+    *(
+        "View",
+        "Reshape",
+        "UnsafeView",
+        "Permute",
+        "Transpose",
+        "Expand",
+        "Repeat",
+        "Clone",
+        "Select",
+    ),
+    *("Squeeze", "Unsqueeze", "Slice", "Split", "Unbind", "NativeDropout", "Contiguous", "ToCopy"),
+)
 
 
 def with_products(table: Mapping[TorchFunction, Handler]) -> dict[TorchFunction, Handler]:
@@ -37,10 +54,13 @@ def with_products(table: Mapping[TorchFunction, Handler]) -> dict[TorchFunction,
     Each of n factors that depend on the image gets 1/n of the relevance: where y is linear in a
     and in b, R_a = a ⊙ ½ ∂y/∂a G and R_b = b ⊙ ½ ∂y/∂b G, which sum to R_y each by half (the
     uniform rule for bilinear layers; Achtibat et al., ICML 2024). The gradient alone would give
-    each factor all of it. Weights, masks and gates get none.
+    each factor all of it. Weights, masks and gates get none, nor do attention weights that
+    multiply features element by element: they are a gate there.
     """
 
     def multiply(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Any:
+        if func in _ELEMENTWISE:
+            args = [_gate(relevance_pass, a) if is_softmax(a) else a for a in args]
         factors = _factors(func, args, kwargs, relevance_pass.sources)
         handler: Handler = table.get(func, call_unchanged)
         y = handler(relevance_pass, func, args, kwargs)
@@ -50,6 +70,11 @@ def with_products(table: Mapping[TorchFunction, Handler]) -> dict[TorchFunction,
         return SharedEqually.apply(relevance_pass, factors, y)
 
     return {**table, **dict.fromkeys([*PRODUCTS, *_POWERS], multiply)}
+
+
+def _gate(relevance_pass: RelevancePass, weights: Tensor) -> Tensor:
+    """Return a copy that sends its relevance nowhere."""
+    return RelevanceNode.apply(relevance_pass, lambda g: (), weights.clone())  # type: ignore[no-any-return]
 
 
 class SharedEqually(Function):
@@ -83,6 +108,15 @@ def _factors(func: Any, args: Any, kwargs: Any, sources: Collection[Any]) -> int
     if len(tensors) < 2 or (len(tensors) == 2 and not leads_to(tensors[0], sources)):
         return 1
     return sum(leads_to(tensor, sources) for tensor in tensors)
+
+
+def is_softmax(value: Any) -> bool:
+    """Return whether a value is what a softmax has returned, moved around at most."""
+    node = value.grad_fn if isinstance(value, Tensor) else None
+    while node is not None and node.name() != _SOFTMAX:
+        before = [n for n, _ in node.next_functions if n is not None]
+        node = before[0] if len(before) == 1 and node.name().startswith(_MOVES) else None
+    return node is not None
 
 
 def _power(input: Tensor, exponent: Any = 2) -> tuple[Tensor, Any]:  # noqa: A002 - torch's name
