@@ -196,6 +196,45 @@ def test_explain_a_network_by_its_name(name: str, images: Path, tmp_path: Path) 
     assert np.load(path).shape == (3, 32, 32)
 
 
+def test_export_a_network_by_its_name(tmp_path: Path) -> None:
+    network = build_backbone("convnet", 4).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    words = ["convnet", "--weights", str(tmp_path / "weights.pt"), "--classes", "4", "--size", "32"]
+    words += ["--formats", "state_dict", "--out", str(tmp_path / "out")]
+    assert main(["export", *words]) == 0
+    exported = torch.load(tmp_path / "out" / "model.pt", weights_only=True)
+    torch.testing.assert_close(exported, dict(network.state_dict()))
+
+
+def test_a_folder_of_a_run_is_its_best_checkpoint(run: Path, images: Path, tmp_path: Path) -> None:
+    image, found = str(images / "dark" / "0.png"), []
+    for number, model in enumerate((run, run / "checkpoints" / "best.ckpt")):
+        out = tmp_path / str(number)
+        assert main(["explain", str(model), image, "--formats", "npy", "--out", str(out)]) == 0
+        assert main(["export", str(model), "--formats", "state_dict", "--out", str(out)]) == 0
+        (heatmap,) = out.glob("*.npy")
+        found.append((np.load(heatmap), torch.load(out / "model.pt", weights_only=True)))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("command", ["explain", "export"])
+@pytest.mark.parametrize("by_name", [True, False])
+def test_torchscript_is_refused_with_the_cure(
+    command: str, by_name: bool, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "scripted.pt"
+    torch.jit.save(torch.jit.trace(build_backbone("convnet", 3), torch.rand(1, 3, 24, 24)), path)
+    words = ["convnet", "--weights", str(path), "--classes", "3"] if by_name else [str(path)]
+    words += [str(images / "dark" / "0.png")] if command == "explain" else []
+    assert main([command, *words, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert path.name in error
+    assert "is a program of torch.jit" in error
+    assert "state_dict()" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_export(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = run / "checkpoints" / "best.ckpt"
     words = [str(checkpoint), "--formats", "safetensors", "state_dict", "--out", str(tmp_path)]
