@@ -119,6 +119,14 @@ def test_every_spelling_has_one_explanation_and_one_gradient(
     assert all(gradient.abs().max() > 0 for gradient in gradients[:4])
 
 
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_all_classes_at_once_have_the_heatmaps_of_each(composite: str) -> None:
+    explainer = Explainer(transformer(fused), composite)
+    together = explainer(images(), "all-classes", differentiable=True).heatmap
+    each = [explainer(images(), index, differentiable=True).heatmap for index in range(3)]
+    torch.testing.assert_close(together, torch.cat(each, 1))
+
+
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_constant_attention_weights_conserve_relevance(spelling: Callable[..., Tensor]) -> None:
     model = transformer(spelling)

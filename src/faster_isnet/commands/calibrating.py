@@ -48,7 +48,7 @@ class _Calibrator(lightning.Trainer):
         trained = ImageClassifier.load_deployed(ckpt_path)
         model.deployed.load_state_dict(trained.deployed.state_dict())
         datamodule.setup()
-        found = calibrate(model.net, datamodule.train_dataloader())
+        found = calibrate(model.net.to(self.strategy.root_device), datamodule.train_dataloader())
         path = Path(self.default_root_dir) / CALIBRATION
         found.save(path)
         print(f"{found}\n\nWritten to {path.resolve()}")

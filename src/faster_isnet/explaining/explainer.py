@@ -83,7 +83,8 @@ class Explainer:
         Maps images ``[B, ...]`` to logits ``[B, C]``. A single logit z for yes or no, ``[B, 1]``
         or ``[B]``, is explained as the logits (−z/2, z/2) of two classes.
     composite
-        Which rule each layer gets: ``"flex"``, ``"epsilon"``, ``"zplus"``, ``"alpha2-beta1"``,
+        Which rule each layer gets: ``"flex"``, ``"cp-lrp"`` (flex with constant attention
+        weights), ``"epsilon"``, ``"zplus"``, ``"alpha2-beta1"``,
         ``"epsilon-gamma-box"``, ``"epsilon-plus"``, ``"dual"`` (two heatmaps: z⁺ and ε),
         ``"gradient-x-input"``, or one's own :class:`~faster_isnet.relevance.LayerComposite`.
     epsilon

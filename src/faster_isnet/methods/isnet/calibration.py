@@ -135,7 +135,8 @@ def calibrate(net: ISNet, batches: Iterable[Any]) -> Calibration:
         The classifier, with the variant, rules and layers that the ISNet will be trained with. It
         is explained in eval mode and left as it was.
     batches
-        Such as a data loader's, see :class:`~faster_isnet.methods.Batch`; only images are read.
+        Such as a data loader's, see :class:`~faster_isnet.methods.Batch`; only images are read,
+        and moved to the classifier's device.
 
     Returns
     -------
@@ -156,10 +157,10 @@ def calibrate(net: ISNet, batches: Iterable[Any]) -> Calibration:
     >>> found.samples
     8
     """
-    sizes = _Sizes()
+    sizes, device = _Sizes(), next((p.device for p in net.parameters()), None)
     with _eval_mode(net), torch.no_grad():
         for batch in batches:
-            sizes.update(net.explain(Batch.of(batch).images))
+            sizes.update(net.explain(Batch.of(batch).images.to(device)))
     return sizes.compute()
 
 
