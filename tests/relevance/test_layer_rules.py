@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from faster_isnet import Explainer, ISNet, ISNetLoss
 from faster_isnet.relevance.composites import COMPOSITES, LAYER_TYPES, LayerComposite
 from faster_isnet.relevance.rules import AlphaBeta, Epsilon, Gamma, ZPlus
-from faster_isnet.relevance.tensor_metadata import TensorMetadata
+from layered_networks import Applied, Lambda, conv, images
 
 RULED = ["epsilon", "zplus", "alpha2-beta1"]
 
@@ -31,10 +31,6 @@ def without_biases(model: nn.Module) -> nn.Module:
             module.running_mean.zero_()
             module.running_var.uniform_(0.5, 1.5)
     return model.double().eval()
-
-
-def images(*shape: int) -> Tensor:
-    return torch.rand(2, *(shape or (3, 64, 64)), dtype=torch.float64)
 
 
 def explain(model: nn.Module, composite: object, x: Tensor, target: object = 1, **options: object):
@@ -79,20 +75,6 @@ def test_the_block_form_tends_to_flex(name: str) -> None:
         distances.append(((block - flex).norm() / flex.norm()).item())
     assert distances[0] > 10 * distances[1] > 100 * distances[2]
     assert distances[2] < 1e-2
-
-
-class Lambda(nn.Module):
-    def __init__(self, function: Callable[..., Tensor], *modules: nn.Module) -> None:
-        super().__init__()
-        self.function, self.parts = function, nn.ModuleList(modules)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.function(x, *self.parts[:-1])
-        return self.parts[-1](y.flatten(1))
-
-
-def conv(i: int = 3, o: int = 4, bias: bool = True) -> nn.Conv2d:
-    return nn.Conv2d(i, o, 3, padding=1, bias=bias)
 
 
 def _iadd(x: Tensor, one: nn.Module, two: nn.Module) -> Tensor:
@@ -350,15 +332,6 @@ def _slice_(x: Tensor) -> Tensor:
     return x
 
 
-class Applied(nn.Module):
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 IN_PLACE = {
     "relu6": (F.relu6, lambda x: F.relu6(x, inplace=True)),
     "silu": (F.silu, lambda x: F.silu(x, inplace=True)),
@@ -429,157 +402,6 @@ def test_branches_added_up_from_a_number_on_are_their_sum(composite: str) -> Non
         heatmap = Explainer(model, composite)(x, 1, differentiable=True).heatmap
         found.append((heatmap, torch.autograd.grad(heatmap.square().sum(), a.weight)[0]))
     torch.testing.assert_close(*found)
-
-
-class Passed(torch.autograd.Function):
-    """An identity."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: object, g: Tensor) -> Tensor:
-        return g
-
-
-class Copied(Passed):
-    """An identity in other memory."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return x.clone()
-
-
-PASSES_ON = {
-    "clone": torch.clone,
-    "channels-last": lambda x: x.contiguous(memory_format=torch.channels_last),
-    "reshape-and-back": lambda x: x.reshape(len(x), -1).reshape(x.shape),
-    "permute-and-back": lambda x: x.permute(0, 2, 3, 1).permute(0, 3, 1, 2),
-    "one-concatenated": lambda x: torch.cat([x], 1),
-    "slice": lambda x: x[:],
-    "function": Passed.apply,
-    "copying-function": Copied.apply,
-    "flatten-of-channels-last": lambda x: (
-        x.contiguous(memory_format=torch.channels_last).flatten(1).unflatten(1, x.shape[1:])
-    ),
-    "copying-reshape": lambda x: (
-        x.to(memory_format=torch.channels_last).reshape(len(x), -1).reshape(x.shape)
-    ),
-    "times-1": lambda x: x * 1,
-    "1-times": lambda x: 1.0 * x,
-    "plus-0": lambda x: x + 0,
-    "minus-0": lambda x: x - 0.0,
-    "divided-by-1": lambda x: x / 1,
-    "power-of-1": lambda x: x**1,
-    "in-place": lambda x: x.mul_(1).add_(0),
-    "hook": None,
-}
-
-
-@pytest.mark.parametrize(
-    ("composite", "rule"),
-    [("flex", "zb"), ("epsilon", None), ("zplus", None), ("epsilon-gamma-box", "zb")],
-)
-@pytest.mark.parametrize("name", PASSES_ON)
-def test_what_passes_values_on_changes_no_heatmap(
-    name: str, composite: str, rule: str | None
-) -> None:
-    layers = [conv(3), nn.Identity(), nn.BatchNorm2d(4), nn.Identity(), nn.ReLU()]
-    layers += [conv(4), nn.Identity(), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
-    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(4, 3)).double()
-    for bn in (model[2], model[7]):
-        nn.init.uniform_(bn.weight, -1, 1)
-        nn.init.normal_(bn.bias)
-    model.eval()
-    x, explainer = images(3, 6, 6), Explainer(model, composite, input_rule=rule)
-    expected = explainer(x, "lowest-eta").heatmap
-    if name == "hook":  # PyTorch wraps what a hooked module reads and returns
-        for module in model:
-            module.register_full_backward_hook(lambda module, g_in, g_out: None)
-    else:
-        for i in (1, 3, 6):
-            model[i] = Applied(PASSES_ON[name])
-    torch.testing.assert_close(explainer(x, "lowest-eta").heatmap, expected)
-
-
-class Halved(Passed):
-    """What changes values where no torch function is seen."""
-
-    @staticmethod
-    def forward(ctx: object, x: Tensor) -> Tensor:
-        return torch.from_numpy(x.numpy() / 2)
-
-
-@pytest.mark.parametrize("between", [Halved.apply, lambda x: 2 * x, lambda x: _copied_twice(x)])
-@pytest.mark.parametrize(
-    ("composite", "rule"), [("epsilon", None), ("zplus", None), ("flex", "zb")]
-)
-def test_a_batch_norm_that_is_not_found_to_be_one_with_its_layer_is_named(
-    between: Callable[[Tensor], Tensor], composite: str, rule: str | None
-) -> None:
-    model = nn.Sequential(
-        conv(), Applied(between), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)
-    )
-    with pytest.warns(
-        UserWarning, match=r"batch norm of 4 channels is explained by itself"
-    ) as told:
-        Explainer(model.eval(), composite, input_rule=rule)(torch.rand(2, 3, 6, 6))
-    assert len(told) == 1
-
-
-def _copied_twice(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2).contiguous()
-
-
-def test_both_modules_are_named_where_they_are_known() -> None:
-    model = nn.Sequential(conv(), Applied(lambda x: 2 * x), nn.BatchNorm2d(4), nn.Flatten())
-    mine = LayerComposite("mine", by_name={"*": ZPlus()})
-    with pytest.warns(UserWarning, match=r"batch norm '2' of 4 .* layer '0' before it.*what Mul"):
-        Explainer(model.eval(), mine)(torch.rand(2, 3, 6, 6))
-
-
-ALONE = {
-    "first": nn.Sequential(nn.BatchNorm2d(3), conv()),
-    "behind an activation": nn.Sequential(conv(), nn.ReLU(), nn.BatchNorm2d(4)),
-    "behind a sigmoid": nn.Sequential(conv(), nn.Hardswish(), nn.BatchNorm2d(4)),
-    "behind a batch norm": nn.Sequential(conv(), nn.BatchNorm2d(4), nn.BatchNorm2d(4)),
-    "behind dropout": nn.Sequential(conv(), nn.ReLU(), nn.Dropout(), nn.BatchNorm2d(4)),
-    "fused": nn.Sequential(conv(), nn.Identity(), nn.BatchNorm2d(4)),
-}
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize(("composite", "rule"), [("epsilon", None), ("dual", "zb"), ("flex", "zb")])
-@pytest.mark.parametrize("name", ALONE)
-def test_a_batch_norm_that_has_no_layer_is_no_fault(
-    name: str, composite: str, rule: str | None
-) -> None:
-    model = nn.Sequential(*ALONE[name], nn.Flatten(), nn.LazyLinear(3)).eval()
-    x = torch.rand(2, 3, 6, 6)
-    model(x)
-    rule = None if name == "first" else rule  # which needs a layer that reads the image
-    Explainer(model, composite, input_rule=rule, layers=["0"])(x, "all-logits")
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("name", ["densenet121", "resnet18"])
-def test_networks_of_torchvision_warn_of_nothing(name: str) -> None:
-    model = torchvision.models.get_model(name, num_classes=3).eval()
-    for composite in ("zplus", "flex"):
-        Explainer(model, composite, input_rule="zb")(torch.rand(1, 3, 32, 32))
-
-
-def test_what_is_written_over_or_detached_is_not_taken_for_what_it_was() -> None:
-    metadata, x = TensorMetadata[str](), torch.rand(3, requires_grad=True).clone()
-    metadata.put(x, "known")
-    assert metadata.get(x.view_as(x)) == "known"
-    assert metadata.get(x.detach()) is None
-    assert metadata.get(x[:2]) is None
-    assert metadata.get(x.clone()) is None
-    x.view_as(x).mul_(2)
-    assert metadata.get(x) is None
-    assert metadata.get(x.view_as(x)) is None
 
 
 GATED = {

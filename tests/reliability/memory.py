@@ -1,8 +1,8 @@
 """Measure how resident memory grows: ``python tests/reliability/memory.py``.
 
 Prints the slope of resident memory over 2,000 explanations and over 300 training steps, in KiB for
-each, with a 95 % interval from the medians of twenty parts; and, to compare, over gradients of the
-same network and images, which torch computes without this library.
+each, with a 95 % interval from the medians of twenty parts; and, to compare, over gradients and
+standard steps of the same network, which torch computes without this library.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import psutil
 import torch
+import torch.nn.functional as F
 from scipy import stats
+from torch import Tensor, nn
 from torchvision.models import resnet18
 
 from faster_isnet import Explainer, ISNet, ISNetLoss
@@ -43,13 +45,24 @@ def gradients() -> Iterator[None]:
 def steps() -> Iterator[None]:
     """Train an ISNet on a new batch, each time."""
     network, criterion = ISNet(resnet18(num_classes=4)), ISNetLoss()
+    masks = torch.zeros(8, 1, 64, 64)
+    masks[..., 16:48, 16:48] = 1
+    return _steps(
+        network, lambda images, labels: criterion(network.explain(images), labels, masks).total
+    )
+
+
+def standard_steps() -> Iterator[None]:
+    """Train a standard classifier on a new batch, each time."""
+    network = resnet18(num_classes=4)
+    return _steps(network, lambda images, labels: F.cross_entropy(network(images), labels))
+
+
+def _steps(network: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> Iterator[None]:
     optimiser = torch.optim.SGD(network.parameters(), lr=1e-3)
     while True:
-        images, labels = torch.rand(8, 3, 64, 64), torch.randint(4, (8,))
-        masks = torch.zeros(8, 1, 64, 64)
-        masks[..., 16:48, 16:48] = 1
         optimiser.zero_grad()
-        criterion(network.explain(images), labels, masks).total.backward()
+        loss(torch.rand(8, 3, 64, 64), torch.randint(4, (8,))).backward()
         optimiser.step()
         yield
 
@@ -74,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--explanations", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--warm-up", type=int, default=30)
+    parser.add_argument("--warm-up", type=int, default=100)
     options = parser.parse_args()
     torch.manual_seed(0)
     print("| what | times | KiB each | 95 % interval |\n| --- | --- | --- | --- |")
@@ -82,6 +95,7 @@ def main() -> None:
         ("explanations", explanations, options.explanations),
         ("gradients, by torch alone", gradients, options.explanations),
         ("training steps", steps, options.steps),
+        ("standard training steps, by torch alone", standard_steps, options.steps),
     ):
         found, low, high = slope(work, times, options.warm_up)
         print(f"| {name} | {times} | {found:.2f} | {low:.2f} to {high:.2f} |", flush=True)
