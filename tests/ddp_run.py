@@ -72,7 +72,7 @@ CASES = {
     "deep supervision": Case(options={"deep_supervision": LAYERS}),
     "heatmap alone": Case(heatmap_weight=1.0),
     "masks on one process": Case(masks_of=(1,)),
-    "no masks": Case(masks_of=()),
+    "no masks": Case(masks_of=(), heatmap_weight=0.0),  # refused with a weight
     "plain, synchronised": Case(heatmap_weight=0.0, synchronised=True),
     "selective, synchronised": Case(synchronised=True),
     "dual, synchronised": Case("dual", synchronised=True),
