@@ -79,7 +79,7 @@ def slope(work: Callable[[], Iterator[None]], times: int, warm_up: int) -> tuple
     parts = [float(np.median(part)) for part in np.array_split(sizes, 20)]
     middles = [float(np.mean(part)) for part in np.array_split(np.arange(times), 20)]
     fit = stats.linregress(middles, parts)
-    half = stats.t.ppf(0.975, len(parts) - 2) * fit.stderr
+    half = stats.t.ppf(0.975, len(parts) - 2) * fit.stderr if np.ptp(parts) else 0.0
     return fit.slope, fit.slope - half, fit.slope + half
 
 
