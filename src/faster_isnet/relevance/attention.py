@@ -17,7 +17,10 @@ from torch.autograd.function import Function
 from faster_isnet.relevance.activations import TorchFunction
 from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
 from faster_isnet.relevance.products import leads_to
-from faster_isnet.relevance.written_out import scaled_dot_product_attention
+from faster_isnet.relevance.written_out import (
+    attention_arguments,
+    scaled_dot_product_attention,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,11 @@ class AttentionRule:
         y = func(*args, **kwargs)
         if not y.requires_grad:
             return y  # type: ignore[no-any-return]
-        operands, constant_mask, options = _operands(*args, **kwargs)
+        options = attention_arguments(args, kwargs)
+        operands = [options.pop(name) for name in ("query", "key", "value")]
+        attn_mask = options.pop("attn_mask")
+        if attn_mask is not None and attn_mask.requires_grad:
+            operands.append(attn_mask)
         depends = [leads_to(operand, relevance_pass.sources) for operand in operands]
         shares = self._shares(*depends)[: len(operands)]
 
@@ -55,7 +62,7 @@ class AttentionRule:
             inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in operands]
             with torch.enable_grad():
                 query, key, value, *mask = inputs
-                bias = mask[0] if mask else constant_mask
+                bias = mask[0] if mask else attn_mask
                 again = scaled_dot_product_attention(query, key, value, bias, **options)
             found = torch.autograd.grad(again, inputs, g, create_graph=differentiable)
             return tuple(share * of for share, of in zip(shares, found, strict=True))
@@ -78,22 +85,6 @@ class AttentionRule:
         of_weights = 0.5 if value else 1.0
         of_each = of_weights / 2 if query and key else of_weights
         return of_each, of_each, of_value, of_weights
-
-
-def _operands(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **options: Any,
-) -> tuple[tuple[Tensor, ...], Tensor | None, dict[str, Any]]:
-    """Return the arguments that have gradients, a mask that has none, and the options."""
-    options["is_causal"] = is_causal
-    if attn_mask is not None and attn_mask.requires_grad:
-        return (query, key, value, attn_mask), None, options
-    return (query, key, value), attn_mask, options
 
 
 class Recomputed(Function):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from types import FunctionType
 from typing import Any
 
@@ -35,6 +36,16 @@ def scaled_dot_product_attention(
     return F.dropout(scores.softmax(-1), dropout_p) @ value
 
 
+_SIGNATURE = signature(scaled_dot_product_attention)
+
+
+def attention_arguments(args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return all arguments of a call of ``F.scaled_dot_product_attention`` by name."""
+    bound = _SIGNATURE.bind(*args, **kwargs)
+    bound.apply_defaults()
+    return bound.arguments
+
+
 def _opened(func: Any) -> Callable[..., Any]:
     """Copy a function in Python that would hand itself over to an interception.
 
@@ -54,19 +65,6 @@ def opened(func: Callable[..., Any], args: Any, kwargs: Any) -> Callable[..., An
     """
     if func is F.multi_head_attention_forward:
         return _opened(F.multi_head_attention_forward)
-    if func is F.scaled_dot_product_attention and _dropout(*args, **kwargs):
+    if func is F.scaled_dot_product_attention and attention_arguments(args, kwargs)["dropout_p"]:
         return scaled_dot_product_attention
     return None
-
-
-def _dropout(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    *_: Any,
-    **__: Any,
-) -> float:
-    """Return the share of weights that a call drops."""
-    return dropout_p
