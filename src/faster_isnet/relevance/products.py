@@ -31,20 +31,11 @@ PRODUCTS = frozenset(_ELEMENTWISE) | frozenset(
 )
 """Functions that are linear in each of the tensors that they read."""
 # Names of nodes of torch's graph.
-_SOFTMAX = "SoftmaxBackward0"
+_SOFTMAX = ("SoftmaxBackward0", "SafeSoftmaxBackward0")
 _MOVES = (
-    *(
-        "View",
-        "Reshape",
-        "UnsafeView",
-        "Permute",
-        "Transpose",
-        "Expand",
-        "Repeat",
-        "Clone",
-        "Select",
-    ),
-    *("Squeeze", "Unsqueeze", "Slice", "Split", "Unbind", "NativeDropout", "Contiguous", "ToCopy"),
+    *("View", "Reshape", "UnsafeView", "Permute", "Transpose", "Expand", "Repeat", "Clone"),
+    *("Select", "Squeeze", "Unsqueeze", "Slice", "Split", "Unbind", "Contiguous", "ToCopy"),
+    *("NativeDropout", "Mul"),  # by numbers: dropout, too
 )
 
 
@@ -112,8 +103,12 @@ def _factors(func: Any, args: Any, kwargs: Any, sources: Collection[Any]) -> int
 
 def is_softmax(value: Any) -> bool:
     """Return whether a value is what a softmax has returned, moved around at most."""
-    node = value.grad_fn if isinstance(value, Tensor) else None
-    while node is not None and node.name() != _SOFTMAX:
+    return isinstance(value, Tensor) and follows_softmax(value.grad_fn)
+
+
+def follows_softmax(node: Any) -> bool:
+    """Return whether a node of the graph only moves around what a softmax has returned."""
+    while node is not None and node.name() not in _SOFTMAX:
         before = [n for n, _ in node.next_functions if n is not None]
         node = before[0] if len(before) == 1 and node.name().startswith(_MOVES) else None
     return node is not None

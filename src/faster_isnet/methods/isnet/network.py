@@ -12,7 +12,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from faster_isnet.common.checks import check_choice
 from faster_isnet.common.recipes import Recorded
-from faster_isnet.explaining.explainer import Bound, Explainer, Explanation
+from faster_isnet.explaining.explainer import Explainer, Explanation
+from faster_isnet.explaining.pixel_bounds import Bound
 from faster_isnet.explaining.targets import QUANTITIES, Target, without_classes
 from faster_isnet.relevance import Composite
 
@@ -82,6 +83,10 @@ class ISNet(Recorded, nn.Module):
     ignore_classes
         Classes without supervision: their logits are excluded from the explained quantity in
         training.
+    strict
+        Refuse to train a model in which relevance passes through a function that the composite has
+        no rule for, see :class:`~faster_isnet.Explainer`: a heatmap that may be wrong would
+        supervise it.
 
     Raises
     ------
@@ -111,6 +116,7 @@ class ISNet(Recorded, nn.Module):
         input_low: Bound = 0.0,
         input_high: Bound = 1.0,
         ignore_classes: Sequence[int] = (),
+        strict: bool = True,
     ) -> None:
         super().__init__()
         chosen = VARIANTS[check_choice("variant", variant, VARIANTS)]
@@ -123,6 +129,7 @@ class ISNet(Recorded, nn.Module):
             supervised_layers(model, deep_supervision),
             input_low,
             input_high,
+            strict,
         )
         self.ignored_classes = tuple(ignore_classes)
         if not all(isinstance(index, int) for index in self.ignored_classes):
