@@ -228,8 +228,8 @@ class Explainer:
         >>> dict(support.approximate), dict(support.unknown), support.error < 1e-9
         ({}, {}, True)
         """
-        images = _random_image(model, size)
         explainer = cls(copy.deepcopy(model).eval(), **options)
+        images = explainer._random_image(size)
         carriers = Carriers()
         found = explainer._explain(images, None, False, carriers)
         if explainer.composite.gradient_alone:
@@ -276,6 +276,20 @@ class Explainer:
             return explanation
         check_finite_explanation(run.logits, quantity, heatmap)
         return _detached(explanation)
+
+    def _random_image(self, size: int | Sequence[int]) -> Tensor:
+        """Return an image ``[1, C, H, W]`` in the bounds of pixel values, on the model's device."""
+        sizes = tuple(size) if isinstance(size, Sequence) else (size, size)
+        if not 2 <= len(sizes) <= 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise ValueError(f"size must be a side, (H, W) or (C, H, W) in pixels, got {size!r}")
+        if len(sizes) == 2:
+            first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
+            sizes = (3 if first is None else first.in_channels, *sizes)
+        image = torch.rand(1, *sizes, generator=torch.Generator().manual_seed(0))
+        low, high = (bound.reshape(1, -1, 1, 1) for bound in (self.input_low, self.input_high))
+        image = low + image * (high - low)
+        parameter = next(self.model.parameters(), None)
+        return image if parameter is None else image.to(parameter)
 
     def _name_unknown(self, unknown: Mapping[str, int]) -> None:
         """Warn of functions without a rule, or refuse them."""
@@ -453,20 +467,6 @@ def _as_pixels(images: Tensor, differentiable: bool) -> Tensor:
     if differentiable and images.requires_grad:
         return images
     return images.detach().requires_grad_()
-
-
-def _random_image(model: nn.Module, size: int | Sequence[int]) -> Tensor:
-    """Return an image ``[1, C, H, W]`` for a model, on its device."""
-    sizes = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if not 2 <= len(sizes) <= 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
-        raise ValueError(f"size must be a side, (H, W) or (C, H, W) in pixels, got {size!r}")
-    if len(sizes) == 2:
-        convolutions = (m for m in model.modules() if isinstance(m, nn.Conv2d))
-        first = next(convolutions, None)
-        sizes = (3 if first is None else first.in_channels, *sizes)
-    image = torch.rand(1, *sizes, generator=torch.Generator().manual_seed(0))
-    parameter = next(model.parameters(), None)
-    return image if parameter is None else image.to(parameter)
 
 
 def _missing(explanation: Explanation) -> float:

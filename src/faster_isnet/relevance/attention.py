@@ -81,7 +81,7 @@ class AttentionRule:
         # A copy, since the function keeps its output for its gradient.
         y = RelevanceNode.apply(relevance_pass, rule, y.clone(), *operands)
         if self.shared and not self.constant_weights and any(depends[:2]):
-            y.grad_fn.metadata[APPROXIMATE] = True
+            y.grad_fn.metadata[APPROXIMATE] = func.__name__
         return y  # type: ignore[no-any-return]
 
     def _shares(self, query: bool, key: bool, value: bool, mask: bool = False) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.graph_nodes import base_name, is_custom, is_engines, nodes_of
 
 APPROXIMATE = "faster_isnet.approximate"
-"""Metadata of a node of the graph whose rule does not conserve relevance."""
+"""Metadata of a node of the graph whose rule does not conserve relevance: its function's name."""
 
 # Names of torch's nodes whose gradient conserves relevance: they are linear, or positively
 # homogeneous, in what they read of the image. Products are: where several factors depend on the
@@ -127,6 +127,8 @@ def function_name(node: Any) -> str:
 
     A node of the engine that stands on a function has that function's name.
     """
+    if APPROXIMATE in node.metadata:
+        return str(node.metadata[APPROXIMATE])
     while is_engines(node) and hasattr(node, "gradient_edges"):
         below = _below(node)
         if below is None or below.name() == _LEAF:

@@ -110,7 +110,10 @@ def follows_softmax(node: Any) -> bool:
     """Return whether a node of the graph only moves around what a softmax has returned."""
     while node is not None and node.name() not in _SOFTMAX:
         before = [n for n, _ in node.next_functions if n is not None]
-        node = before[0] if len(before) == 1 and node.name().startswith(_MOVES) else None
+        if hasattr(node, "gradient_edges"):  # the engine's, on top of the function's own
+            node = before[0]
+        else:
+            node = before[0] if len(before) == 1 and node.name().startswith(_MOVES) else None
     return node is not None
 
 
