@@ -41,7 +41,8 @@ class Places:
         if self.kind == "channels-last":
             return values.movedim(-1, 2)
         if self.kind == "tokens":
-            return values[:, :, self.prefix :].transpose(2, 3).unflatten(3, self.grid)
+            placed = values[:, :, self.prefix :].transpose(2, 3)
+            return placed.reshape(*placed.shape[:3], *self.grid)
         return values
 
 
@@ -188,6 +189,4 @@ def _attributes(model: nn.Module, layer: str, name: str) -> Iterator[Any]:
 def _owners(model: nn.Module, layer: str) -> list[nn.Module]:
     """Return a module and those that it is in, from the inside out."""
     parts = layer.split(".") if layer else []
-    return [
-        model.get_submodule(".".join(parts[:number])) for number in range(len(parts), -1, -1)
-    ]
+    return [model.get_submodule(".".join(parts[:number])) for number in range(len(parts), -1, -1)]

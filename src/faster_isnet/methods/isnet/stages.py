@@ -191,9 +191,7 @@ def _unopened(layers: Sequence[_Layer]) -> list[_Layer]:
             return False
         return layer.block if some_block else layer.stage != outer.stage_before
 
-    closed = [
-        outer for outer in layers if not any(ends_in(layer, outer) for layer in layers)
-    ]
+    closed = [outer for outer in layers if not any(ends_in(layer, outer) for layer in layers)]
     return [layer for layer in closed if not any(layer.is_in(outer) for outer in closed)]
 
 
@@ -224,7 +222,7 @@ def _layers(model: nn.Module, image_shape: Sequence[int]) -> list[_Layer]:
 
 
 def _stage_numbers(sides: Sequence[float]) -> list[int]:
-    """Number sizes from the largest on, those that hardly differ alike.
+    """Give sizes numbers, from the largest on; those that hardly differ have the same.
 
     Examples
     --------
@@ -240,7 +238,6 @@ def _stage_numbers(sides: Sequence[float]) -> list[int]:
     return [numbers[side] for side in sides]
 
 
-@torch.compiler.disable
 def _run(model: nn.Module, image_shape: Sequence[int]) -> tuple[Tensor, Tensor, list[_Output]]:
     """Run one image; return it, its logits, and what modules returned that ran once."""
     runs, began = Counter[str](), dict[str, int]()
