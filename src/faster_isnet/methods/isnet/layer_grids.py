@@ -60,6 +60,9 @@ def on_grid(relevance: Tensor, images: Tensor, model: nn.Module, layer: str) -> 
     relevance
         ``[B, K, C, h, w]``, ``[B, K, h, w, C]`` (channels last) or ``[B, K, N, C]`` (N tokens, row
         by row behind those without a place), for images of two dimensions; of three likewise.
+        The grid of tokens has exactly the proportions of the image. How many have no place need
+        not be said if it is at most five (a class token and four registers), the places divide the
+        image into equal patches, and nothing else fits.
     images
         ``[B, C_in, H, W]``.
     model
@@ -78,8 +81,8 @@ def on_grid(relevance: Tensor, images: Tensor, model: nn.Module, layer: str) -> 
     Raises
     ------
     ValueError
-        If no grid in the proportions of the image has as many places as there are tokens, or
-        several have; if the first dimension is not the batch's.
+        If no grid has as many places as there are tokens, or several have; if the first dimension
+        is not the batch's.
 
     Examples
     --------
@@ -102,8 +105,8 @@ def on_grid(relevance: Tensor, images: Tensor, model: nn.Module, layer: str) -> 
     pixels = " x ".join(map(str, size))
     if not found:
         raise ValueError(
-            f"layer {layer!r} returns {list(shape)} for each image of {pixels}: no grid in these "
-            f"proportions has {shape[0]} tokens, nor up to {_MOST_PREFIX_TOKENS} fewer; set the "
+            f"layer {layer!r} returns {list(shape)} for each image of {pixels}: no grid of patches "
+            f"of the image has {shape[0]} tokens, nor up to {_MOST_PREFIX_TOKENS} fewer; set the "
             f"module's attribute {PREFIX_TOKENS} to the number of tokens without a place, give "
             "images of another size or name other layers"
         )
@@ -133,12 +136,11 @@ def possible_places(
     if len(shape) != 2 or len(size) < 2:
         return []
     known = next(_attributes(model, layer, PREFIX_TOKENS), None)
-    for prefixes in ([known] if isinstance(known, int) else [], range(_MOST_PREFIX_TOKENS + 1)):
-        grids = [(p, _grid_of(shape[0] - p, size)) for p in prefixes]
-        found = [Places(grid, "tokens", p) for p, grid in grids if grid]
-        if found:
-            return found
-    return []
+    if isinstance(known, int) and (grid := _grid_of(shape[0] - known, size)):
+        return [Places(grid, "tokens", known)]
+    # A layer before they are added has none of them, so what is known is not all.
+    grids = [(p, _grid_of(shape[0] - p, size)) for p in range(_MOST_PREFIX_TOKENS + 1)]
+    return [Places(grid, "tokens", p) for p, grid in grids if grid and _divides(grid, size)]
 
 
 def _grid_of(places: int, size: Sequence[int]) -> tuple[int, ...]:
@@ -149,6 +151,10 @@ def _grid_of(places: int, size: Sequence[int]) -> tuple[int, ...]:
     grid = tuple(times * side for side in unit)
     # A single place is no grid: everything would be foreground.
     return grid if places > 1 and math.prod(grid) == places else ()
+
+
+def _divides(grid: Sequence[int], size: Sequence[int]) -> bool:
+    return all(side % places == 0 for places, side in zip(grid, size, strict=True))
 
 
 def _grid_with_channels(

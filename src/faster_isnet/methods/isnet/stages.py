@@ -36,35 +36,31 @@ class _Output:
     edge
         Where the tensor is in the graph.
     places
-        Where its values lie in the image.
+        Where its values lie in the image; ``None`` if there is but one place, or none is known.
     began, ended
         How many modules had returned when this one began, and when it ended.
     """
 
     name: str
     edge: GradientEdge
-    places: Places
+    places: Places | None
     began: int
     ended: int
-
-    @property
-    def side(self) -> float:
-        """The geometric mean of the grid's sides."""
-        return float(math.prod(self.places.grid) ** (1 / len(self.places.grid)))
 
 
 @dataclass(frozen=True)
 class _Layer:
-    """A hidden layer that all goes through on the way from the image to the logits.
+    """A module that all goes through on the way from the image to the logits.
 
     Attributes
     ----------
     name
         Of the module.
     stage
-        The number of its resolution, from 0 for the largest.
+        The number of its resolution, from 0 for the largest; ``None`` if it has no places that the
+        logits depend on, so that it cannot be supervised.
     stage_before
-        That of the layer before the module; −1 if there is none.
+        That of what ran before the module.
     composite
         Whether it is made of other modules.
     block
@@ -72,8 +68,8 @@ class _Layer:
     """
 
     name: str
-    stage: int
-    stage_before: int
+    stage: int | None
+    stage_before: int | None
     composite: bool
     block: bool
 
@@ -87,7 +83,8 @@ def find_stages(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
 
     All that goes from the image to the logits goes through each of these layers, so no relevance
     passes by them. A stage is what has one resolution. Networks with residual (or otherwise
-    branching) blocks have a stem before them, which is no stage, as the papers supervise ResNets.
+    branching) blocks have a stem before them, which is no stage, as the papers supervise ResNets;
+    the last layer before the pooling is of one whatever it is.
     At constant resolution about four blocks are named, as many as a ResNet has stages, at equal
     distances and with the last one.
 
@@ -114,11 +111,12 @@ def find_stages(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
     ['features.1', 'features.3', 'features.6', 'features.13', 'features.18']
     """
     layers = _layers(model, image_shape)
-    stages = {layer.stage for layer in _blocks_and_siblings(model, layers) or layers}
-    ends = [layer for layer in _stage_ends(layers) if layer.stage in stages]
+    placed = [layer for layer in layers if layer.stage is not None]
+    stages = {layer.stage for layer in _blocks_and_siblings(model, layers) or placed}
+    ends = [end for end in _stage_ends(layers) if end.stage in stages | {placed[-1].stage}]
     # Without blocks, the modules of which the network is made.
-    units = _blocks(layers) or [layer for layer in _unopened(layers) if layer.composite]
-    if len(stages) == 1 and len(units) > 1:
+    units = _blocks(placed) or [layer for layer in _unopened(layers) if layer.composite]
+    if len(ends) == 1 and len(units) > 1:
         distance = math.ceil(len(units) / _LAYERS)
         ends = units[::-1][::distance][::-1]
     return [layer.name for layer in ends]
@@ -157,6 +155,7 @@ def _blocks(layers: Sequence[_Layer]) -> list[_Layer]:
 
 def _blocks_and_siblings(model: nn.Module, layers: Sequence[_Layer]) -> list[_Layer]:
     """Return blocks, and what stands in their place in a list: one that has a stride, a stage."""
+    layers = [layer for layer in layers if layer.stage is not None]
     blocks = _blocks(layers)
     lists = set()
     for block in blocks:
@@ -176,46 +175,52 @@ def _blocks_and_siblings(model: nn.Module, layers: Sequence[_Layer]) -> list[_La
 def _stage_ends(layers: Sequence[_Layer]) -> list[_Layer]:
     """Return the last layer of each stage, one made of several modules where there is one."""
     items = _unopened(layers)
-    ends = {}
-    for chosen in (items, [layer for layer in items if layer.composite]):
-        ends.update({layer.stage: layer for layer in chosen})
-    return [ends[stage] for stage in sorted(ends)]
+    ends = {layer.stage: layer for layer in items}
+    ends |= {layer.stage: layer for layer in items if layer.composite}
+    return [layer for layer in items if layer in ends.values()]
 
 
 def _unopened(layers: Sequence[_Layer]) -> list[_Layer]:
     """Return the outermost layers that do not have the end of another stage in them."""
-    some_block = any(layer.block for layer in layers)
+    placed = [layer for layer in layers if layer.stage is not None]
+    some_block = any(layer.block for layer in placed)
 
     def ends_in(layer: _Layer, outer: _Layer) -> bool:
         if not layer.is_in(outer) or layer.stage == outer.stage:
             return False
         return layer.block if some_block else layer.stage != outer.stage_before
 
-    closed = [outer for outer in layers if not any(ends_in(layer, outer) for layer in layers)]
-    return [layer for layer in closed if not any(layer.is_in(outer) for outer in closed)]
+    closed = [outer for outer in layers if not any(ends_in(layer, outer) for layer in placed)]
+    return [
+        layer
+        for layer in closed
+        if layer.stage is not None and not any(layer.is_in(outer) for outer in closed)
+    ]
 
 
 def _layers(model: nn.Module, image_shape: Sequence[int]) -> list[_Layer]:
-    """Return the layers that everything goes through, in the order in which they end."""
-    image, logits, outputs = _run(model, image_shape)
-    paths = AutogradPaths(image, logits)
-    through = [output for output in outputs if paths.all_through(output.edge)]
-    through = [o for o in through if math.prod(o.places.grid) < math.prod(image.shape[2:])]
-    through = _that_matter(logits, through)
-    if not through:
+    """Return the modules that everything goes through, in the order in which they end."""
+    with torch.inference_mode(False), torch.enable_grad(), isolate_rng(), eval_mode(model):
+        image, logits, outputs = _run(model, image_shape)
+        paths = AutogradPaths(image, logits)
+        through = [output for output in outputs if paths.all_through(output.edge)]
+        grids = {o.ended: o.places.grid for o in _that_matter(logits, through) if o.places}
+    pixels = math.prod(image.shape[2:])
+    sides = {at: math.prod(g) ** (1 / len(g)) for at, g in grids.items() if math.prod(g) < pixels}
+    if not sides:
         raise _none_found(model, image_shape, "hidden layer")
-    stages = _stage_numbers([output.side for output in through])
+    stages = dict(zip(sides, _stage_numbers(list(sides.values())), strict=True))
     layers = []
-    for output, stage in zip(through, stages, strict=True):
+    for output in through:
         inside = [other for other in outputs if other.name.startswith(f"{output.name}.")]
-        before = sum(other.ended <= output.began for other in through)
+        before = [stage for ended, stage in stages.items() if ended <= output.began]
         layers.append(
             _Layer(
                 output.name,
-                stage,
-                stages[before - 1] if before else -1,
+                stages.get(output.ended),
+                before[-1] if before else None,
                 composite=bool(inside),
-                block=any(paths.some_beside(other.edge) for other in inside),
+                block=any(other.places and paths.some_beside(other.edge) for other in inside),
             )
         )
     return layers
@@ -252,23 +257,22 @@ def _run(model: nn.Module, image_shape: Sequence[int]) -> tuple[Tensor, Tensor, 
     def leave(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             runs[name] += 1
-            places = _places(output, image_shape[1:], model, name)
-            if places is not None:
+            if isinstance(output, Tensor) and output.grad_fn is not None:
+                places = _places(output, image_shape[1:], model, name)
                 edge = get_gradient_edge(output)
                 outputs.append(_Output(name, edge, places, began[name], runs.total()))
 
         return hook
 
-    with torch.inference_mode(False), torch.enable_grad(), isolate_rng(), eval_mode(model):
-        image = _noise(model, image_shape)
-        # What a model changes in place while it runs are these copies.
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        with ExitStack() as hooks:
-            for name, module in model.named_modules():
-                if name:
-                    hooks.enter_context(module.register_forward_pre_hook(enter(name)))
-                    hooks.enter_context(module.register_forward_hook(leave(name)))
-            logits = torch.func.functional_call(model, buffers, (image.clone(),))
+    image = _noise(model, image_shape)
+    # What a model changes in place while it runs are these copies.
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if name:
+                hooks.enter_context(module.register_forward_pre_hook(enter(name)))
+                hooks.enter_context(module.register_forward_hook(leave(name)))
+        logits = torch.func.functional_call(model, buffers, (image.clone(),))
     check_logits(logits, 1)
     return image, logits, [output for output in outputs if runs[output.name] == 1]
 
@@ -280,15 +284,16 @@ def _noise(model: nn.Module, image_shape: Sequence[int]) -> Tensor:
     return noise.to(like.device, like.dtype).requires_grad_()
 
 
-def _places(output: Any, size: Sequence[int], model: nn.Module, layer: str) -> Places | None:
+def _places(output: Tensor, size: Sequence[int], model: nn.Module, layer: str) -> Places | None:
     """Return where the values of an output lie, if that is known and there are several places."""
-    if not isinstance(output, Tensor) or output.grad_fn is None or len(output) != 1:
-        return None
-    found = possible_places(output.shape[1:], size, model, layer)
+    found = possible_places(output.shape[1:], size, model, layer) if len(output) == 1 else []
     if len(found) != 1 or math.prod(found[0].grid) <= 1:
         return None
-    small = all(places <= side for places, side in zip(found[0].grid, size, strict=True))
-    return found[0] if small else None
+    (places,) = found
+    if places.kind == "tokens" and not any(True for _ in model.get_submodule(layer).parameters()):
+        return None  # such as of a flattened map, [C, h·w]
+    small = all(number <= side for number, side in zip(places.grid, size, strict=True))
+    return places if small else None
 
 
 def _that_matter(logits: Tensor, outputs: Sequence[_Output]) -> list[_Output]:
@@ -296,16 +301,16 @@ def _that_matter(logits: Tensor, outputs: Sequence[_Output]) -> list[_Output]:
 
     A gradient of NaN reaches all of them, also through weights that are still zero.
     """
+    placed = [output for output in outputs if output.places]
+    if not placed:
+        return []
+    edges = [output.edge for output in placed]
     with torch.autograd.set_detect_anomaly(False):
-        gradients = torch.autograd.grad(
-            logits,
-            [output.edge for output in outputs],
-            torch.full_like(logits, math.nan),
-        )
+        gradients = torch.autograd.grad(logits, edges, torch.full_like(logits, math.nan))
     return [
         output
-        for output, gradient in zip(outputs, gradients, strict=True)
-        if bool(output.places.place(gradient.unsqueeze(1)).isnan().any())
+        for output, gradient in zip(placed, gradients, strict=True)
+        if output.places and bool(output.places.place(gradient.unsqueeze(1)).isnan().any())
     ]
 
 
