@@ -342,6 +342,31 @@ def test_a_network_without_such_layers(model: nn.Module) -> None:
         ISNet(model, deep_supervision=True).explain(torch.rand(1, 3, 32, 32))
 
 
+def test_signals_and_vectors() -> None:
+    signals = nn.Sequential(
+        *(nn.Conv1d(2, 4, 3, 2), nn.ReLU(), nn.Conv1d(4, 4, 3, 2), nn.ReLU()),
+        *(nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3)),
+    )
+    assert find_stages(signals, (2, 64)) == ["1", "3"]
+    with pytest.raises(ValueError, match="no hidden layer"):
+        find_stages(nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)), (8,))
+
+
+def test_volumes() -> None:
+    volumes = nn.Sequential(
+        *(nn.Conv3d(1, 4, 3, 2, 1), nn.ReLU(), nn.Conv3d(4, 4, 3, 2, 1), nn.ReLU()),
+        *(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3)),
+    )
+    net, masks = ISNet(volumes, deep_supervision=True), torch.zeros(2, 1, 8, 16, 16)
+    masks[:, :, :4] = 1
+    explanation = net.explain(torch.rand(2, 1, 8, 16, 16))
+    assert {name: tuple(r.shape[3:]) for name, r in explanation.layers.items()} == {
+        "1": (4, 8, 8),
+        "3": (2, 4, 4),
+    }
+    ISNetLoss()(explanation, torch.tensor([0, 1]), masks).total.backward()
+
+
 BLOCKS = {
     "vit by hand": (ViT, [f"blocks.{i}" for i in range(7)]),
     "vit with a mean": (lambda: ViT(3, 0, "mean"), [f"blocks.{i}" for i in range(3)]),

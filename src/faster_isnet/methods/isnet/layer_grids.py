@@ -131,7 +131,7 @@ def possible_places(
     model, layer
         See :func:`on_grid`.
     """
-    if len(shape) == len(size) + 1:
+    if size and len(shape) == len(size) + 1:
         return [_grid_with_channels(tuple(shape), size, model, layer)]
     if len(shape) != 2 or len(size) < 2:
         return []
