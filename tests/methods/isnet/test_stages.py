@@ -342,6 +342,20 @@ def test_a_network_without_such_layers(model: nn.Module) -> None:
         ISNet(model, deep_supervision=True).explain(torch.rand(1, 3, 32, 32))
 
 
+def test_images_that_the_network_does_not_take() -> None:
+    with pytest.raises(ValueError, match=r"does not take images of shape \[1, 3, 32, 32\]"):
+        find_stages(
+            nn.Sequential(nn.Conv2d(3, 4, 2, 2), nn.Flatten(), nn.Linear(64, 2)), (3, 32, 32)
+        )
+    with pytest.raises(TypeError, match="must return logits"):
+        find_stages(nn.Sequential(nn.Conv2d(3, 3, 2, 2), Pair()), (3, 32, 32))
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
 def test_signals_and_vectors() -> None:
     signals = nn.Sequential(
         *(nn.Conv1d(2, 4, 3, 2), nn.ReLU(), nn.Conv1d(4, 4, 3, 2), nn.ReLU()),

@@ -187,7 +187,9 @@ class ISNet(Recorded, nn.Module):
         ('features.1', 'features.3', 'features.5', 'features.7')
         """
         if self._finder is not None:
-            find = torch.compiler.disable(self._finder)  # type: ignore[no-untyped-call]
+            find = self._finder
+            if torch.compiler.is_dynamo_compiling():
+                find = torch.compiler.disable(find)  # type: ignore[no-untyped-call]
             found = find(self.backbone, image_shape)
             self.explainer.layers = check_layers(self.backbone, found)
             self._finder = None

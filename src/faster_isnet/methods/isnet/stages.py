@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from faster_isnet.common.checks import check_logits
+from faster_isnet.common.checks import check_logits, refusal
 from faster_isnet.common.eval_mode import eval_mode
 from faster_isnet.methods.isnet.autograd_paths import AutogradPaths
 from faster_isnet.methods.isnet.layer_grids import Places, possible_places
@@ -101,8 +101,9 @@ def find_stages(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
 
     Raises
     ------
-    ValueError
-        If there is no such layer.
+    TypeError, ValueError
+        If the model does not take images of this shape or returns no logits; if there is no such
+        layer.
 
     Examples
     --------
@@ -272,7 +273,13 @@ def _run(model: nn.Module, image_shape: Sequence[int]) -> tuple[Tensor, Tensor, 
             if name:
                 hooks.enter_context(module.register_forward_pre_hook(enter(name)))
                 hooks.enter_context(module.register_forward_hook(leave(name)))
-        logits = torch.func.functional_call(model, buffers, (image.clone(),))
+        try:
+            logits = torch.func.functional_call(model, buffers, (image.clone(),))
+        except (RuntimeError, ValueError) as error:
+            said = refusal(error, model, image)
+            if said is error:
+                raise
+            raise said from error
     check_logits(logits, 1)
     return image, logits, [output for output in outputs if runs[output.name] == 1]
 
