@@ -61,7 +61,6 @@ def test_a_checkpoint_is_enough_for_every_variant(variant: str, tmp_path: Path) 
 
 
 def test_a_checkpoint_has_the_layers_that_were_found(tmp_path: Path) -> None:
-    """Images of another size would have others: the last stage of these has one place there."""
     lit = LitISNet(ISNet(build_backbone("convnet", 3), deep_supervision=True))
     again = LitISNet.load_from_checkpoint(save(lit, tmp_path))
     assert again.net.layers == lit.net.layers == ("block1", "block2", "block5")
