@@ -172,6 +172,18 @@ class ISNetMethod(Method):
         else:
             super().check_pixels(network, images)
 
+    def see_image_shape(self, network: nn.Module, image_shape: tuple[int, int, int]) -> None:
+        """Find the hidden layers to supervise, and say which; nothing is supervised without a mask.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`faster_isnet.ISNet.find_layers` does.
+        """
+        assert isinstance(network, ISNet)
+        if self.needs_masks():
+            network.find_layers(image_shape)
+
     def set_progress(self, epoch: int, step: int) -> None:
         """Set P by its schedule, and count steps."""
         self._step = step
