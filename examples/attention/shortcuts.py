@@ -21,7 +21,7 @@ from faster_isnet.common.batch import Batch
 from faster_isnet.methods import ISNetMethod, Method, Standard
 
 SIDE, DIGIT, GRID = 32, 20, 8
-TRAIN, BATCH, CLASSES = 4000, 64, 10
+TRAIN, VALIDATION, BATCH, CLASSES = 4000, 400, 64, 10
 MARKS = [(0, 0), (0, 9), (0, 18), (0, 27), (9, 28), (18, 28), (28, 24), (28, 13), (28, 2), (14, 0)]
 BIASED, UNBIASED, DECEIVING = "biased", "unbiased", "deceiving"
 
@@ -147,7 +147,9 @@ def main() -> None:
     add("--network", choices=["vit", "hybrid"], default="vit")
     add("--composite", default="standard", help="standard, or the ISNet's composite: flex, …")
     add("--swap", default="0", help="the share of swapped backgrounds, or auto")
+    add("--heatmap-weight", type=float, default=ISNetLoss().heatmap_weight)
     add("--clean", action="store_true", help="train on images without the clue")
+    add("--validate", action="store_true", help="test on 400 images that are not trained on")
     add("--epochs", type=int, default=12)
     add("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -156,12 +158,15 @@ def main() -> None:
     torch.manual_seed(options.seed)
     small, labels = digits()
     kind = UNBIASED if options.clean else BIASED
-    data = photographs(small[:TRAIN], labels[:TRAIN], options.bias, kind, seed=1)
+    trained, tested = slice(TRAIN), slice(TRAIN, None)
+    if options.validate:
+        trained, tested = slice(TRAIN - VALIDATION), slice(TRAIN - VALIDATION, TRAIN)
+    data = photographs(small[trained], labels[trained], options.bias, kind, seed=1)
     method: Method = Standard()
     if options.composite != "standard" or options.swap not in ("0", "auto"):
         standard = options.composite == "standard"
         method = ISNetMethod(
-            ISNetLoss(heatmap_weight=0.0) if standard else ISNetLoss(),
+            ISNetLoss(heatmap_weight=0.0 if standard else options.heatmap_weight),
             composite="flex" if standard else options.composite,
             swapped_backgrounds="auto" if options.swap == "auto" else float(options.swap),
         )
@@ -172,7 +177,7 @@ def main() -> None:
     tests = {
         test: accuracy(
             method.deployed(network),
-            photographs(small[TRAIN:], labels[TRAIN:], options.bias, test, seed=2),
+            photographs(small[tested], labels[tested], options.bias, test, seed=2),
         )
         for test in (BIASED, UNBIASED, DECEIVING)
     }

@@ -54,7 +54,7 @@ class ISNetMethod(Method):
         training is cheaper and may resist no bias at all: the demo's does not. 1 for every step.
     swapped_backgrounds
         In [0, 1]: of how many images of a training batch the background is replaced by another
-        image's, see :func:`~faster_isnet.methods.background_swap.swap_backgrounds`. ``"auto"``:
+        image's, see :func:`~faster_isnet.methods.swap_backgrounds`. ``"auto"``:
         all for a network with attention from its second training step on, none for others. A
         network with attention can read the background with a clean heatmap, by every rule of
         relevance that was tried (``docs/results/attention.md``); it is not swapped if there is no
