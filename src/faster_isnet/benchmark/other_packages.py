@@ -24,11 +24,12 @@ def zennit(model: nn.Module, images: Tensor, target: int) -> Callable[[], Tensor
     """Return zennit's LRP-ε; its rules are registered once, before the measurement.
 
     Batch norms are merged where zennit supports it: in sequences, VGGs and ResNets. Elsewhere they
-    pass relevance by their gradient.
+    pass relevance by their gradient, as attention does.
     """
     composites, rules, types = (_import(f"zennit.{m}") for m in ("composites", "rules", "types"))
     attributor = _import("zennit.attribution").Gradient(model)
     by_layer = [
+        (nn.MultiheadAttention, None),  # which zennit takes for an activation, and fails
         *composites.layer_map_base(),
         (types.Convolution, rules.Epsilon(EPSILON)),
         (types.Linear, rules.Epsilon(EPSILON)),
