@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,15 +53,18 @@ def digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def pictures(table: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return images and labels of a table; every third image is tested on."""
-    rows = np.genfromtxt(table, delimiter=",", dtype=str, comments=None)
-    columns = {name: rows[1:, i] for i, name in enumerate(rows[0])}
-    names, labels = np.unique(columns["label"], return_inverse=True)
-    kept = np.flatnonzero(np.bincount(labels)[labels] >= 10)
-    order = np.random.default_rng(0).permutation(kept)
-    images = torch.stack([_picture(table.parent / columns["image"][i]) for i in order])
-    found = torch.tensor(np.unique(labels[order], return_inverse=True)[1])
-    test = torch.arange(len(order)) % 3 == 0
+    """Return images and labels of a table; every third image is tested on.
+
+    Classes of fewer than ten images are left out.
+    """
+    rows = pd.read_csv(table, dtype=str)
+    rows = rows[rows.groupby("label")["label"].transform("size") >= 10].sample(
+        frac=1, random_state=0
+    )
+    images = torch.stack([_picture(table.parent / path) for path in rows["image"]])
+    codes = rows["label"].astype("category").cat.codes
+    found = torch.tensor(codes.to_numpy(), dtype=torch.int64)
+    test = torch.arange(len(rows)) % 3 == 0
     return images[~test], found[~test], images[test][:TEST_IMAGES], found[test][:TEST_IMAGES]
 
 
@@ -83,6 +87,7 @@ class Centred(nn.Module):
         self.deviation = images.std((0, 2, 3))[:, None, None]
 
     def forward(self, images: Tensor) -> Tensor:
+        """Return the images, centred."""
         return (images - self.mean) / self.deviation
 
 
@@ -203,8 +208,13 @@ def replacements(images: Tensor) -> dict[str, Tensor]:
     }
 
 
-def areas(model: nn.Module, images: Tensor, classes: Tensor) -> dict[tuple[str, str, int], Tensor]:
-    """Return the area between the curves of each image, by method, replacement and quantity."""
+def areas(
+    model: nn.Sequential, images: Tensor, classes: Tensor
+) -> dict[tuple[str, str, int], Tensor]:
+    """Return the area between the curves of each image, by method, replacement and quantity.
+
+    ``model`` centres the images, then classifies them; what is explained is the latter.
+    """
     found = {}
     for name, method in methods(model[1]).items():
         scores = method(model[0](images), classes).flatten(1)
@@ -251,7 +261,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--images", type=Path, help="table of images; default: digits")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=2500, help="of the training")
+    parser.add_argument("--steps", type=int, default=2000, help="of the training")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     each_seed, lines = [], []
