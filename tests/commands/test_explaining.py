@@ -74,3 +74,13 @@ def test_a_mistyped_target_names_the_nearest(
     assert explain(tmp_path, "--target", "predictd") == 2
     assert "did you mean 'predicted'?" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_it_prints_how_exactly_the_network_is_explained(
+    network: torch.nn.Module, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert explain(tmp_path, "--formats", "npy") == 0
+    printed = capsys.readouterr().out
+    assert "how exactly 'flex' explains this network" in printed
+    assert "unknown, passed by its gradient: none" in printed
+    assert "conservation error without biases: " in printed

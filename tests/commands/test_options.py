@@ -27,6 +27,7 @@ OF_THE_NETWORK: dict[str, tuple[Any, Callable[[ISNet], Any]]] = {
     "input_low": ([-1.0, -2.0, -3.0], lambda net: net.explainer.input_low.tolist()),
     "input_high": ([1.0, 2.0, 3.0], lambda net: net.explainer.input_high.tolist()),
     "ignore_classes": ([2], lambda net: list(net.ignored_classes)),
+    "strict": (False, lambda net: net.explainer.strict),
 }
 OF_THE_LOSS: dict[str, tuple[Any, Callable[[ISNetLoss], Any]]] = {
     "heatmap_weight": (0.3, lambda loss: loss.heatmap_weight),

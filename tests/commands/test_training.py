@@ -33,6 +33,19 @@ def test_a_run_lies_in_its_folder(run: Path) -> None:
     assert {"train/heatmap", "val/loss", "val/accuracy"} <= columns
 
 
+def test_fit_names_the_layers_that_it_found_before_it_trains(
+    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="faster_isnet"):
+        fit(images, tmp_path / "run", "--method.deep_supervision", "true")
+    lines = [line for line in caplog.messages if "hidden" in line or "Calibrating" in line]
+    assert lines[0] == "Supervised hidden layers: block1, block2, block5"
+    assert lines[1:2] == ["Calibrating C1 and C2: 3 epochs of a standard classifier"]
+    assert len(lines) == 2
+    content = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert list(content["method_state"]["cuts"]["low"]) == ["image", "block1", "block2", "block5"]
+
+
 @pytest.mark.parametrize("value", [None, 0])
 def test_an_isnet_without_a_single_mask_is_refused(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], value: int | None

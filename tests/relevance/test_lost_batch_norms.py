@@ -104,11 +104,10 @@ def test_a_batch_norm_that_is_not_found_to_be_one_with_its_layer_is_named(
     model = nn.Sequential(
         conv(), Applied(between), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 3)
     )
-    with pytest.warns(
-        UserWarning, match=r"batch norm of 4 channels is explained by itself"
-    ) as told:
+    expected = "batch norm of 4 channels is explained by itself"
+    with pytest.warns(UserWarning, match=expected) as told:
         Explainer(model.eval(), composite, input_rule=rule)(torch.rand(2, 3, 6, 6))
-    assert len(told) == 1
+    assert sum(expected in str(each.message) for each in told) == 1
 
 
 def _copied_twice(x: Tensor) -> Tensor:

@@ -60,6 +60,13 @@ def test_a_checkpoint_is_enough_for_every_variant(variant: str, tmp_path: Path) 
     assert same_outputs(again, lit)
 
 
+def test_a_checkpoint_has_the_layers_that_were_found(tmp_path: Path) -> None:
+    lit = LitISNet(ISNet(build_backbone("convnet", 3), deep_supervision=True))
+    again = LitISNet.load_from_checkpoint(save(lit, tmp_path))
+    assert again.net.layers == lit.net.layers == ("block1", "block2", "block5")
+    assert same_outputs(again, lit)
+
+
 def test_options_of_the_loss_and_calibrated_cuts_are_kept(tmp_path: Path) -> None:
     loss = ISNetLoss(
         cut_low="auto",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -59,6 +61,7 @@ def _explain(options: Namespace) -> list[dict[str, str | int | float]]:
     chosen = parameters(Explainer, options) | {"model": bundle.network}
     if options.input_rule == NONE:
         chosen["input_rule"] = None
+    print(_support(chosen, bundle.image_shape), flush=True)
     given = parameters(write_explanations, options) | {
         "explainer": Explainer(**chosen),
         "images": image_files(options.images),
@@ -68,6 +71,15 @@ def _explain(options: Namespace) -> list[dict[str, str | int | float]]:
         "task": bundle.task,
     }
     return write_explanations(**given)
+
+
+def _support(chosen: Mapping[str, Any], image_shape: tuple[int, int, int]) -> str:
+    """Say how exactly the network is explained, by a random image."""
+    options = dict(chosen)
+    support = Explainer.supports(options.pop("model"), image_shape, **options)
+    return f"how exactly {options['composite']!r} explains this network, by one random image:\n" + (
+        textwrap.indent(str(support), "  ")
+    )
 
 
 def _target(target: str, class_names: Sequence[str]) -> int | str | None:

@@ -242,6 +242,7 @@ class RunCLI(LightningCLI):
         if type(self.model.method).inputs is Method.inputs:  # others' networks take more
             check_runs(self.model.deployed, self.model.image_shape, self.model.backbone_name)
         self.model.method.check_precision(self.model.net, str(self.trainer.precision))
+        self.model.method.see_image_shape(self.model.net, self.model.image_shape)
         with only_writer(out) if writes else nullcontext():
             try:
                 if writes:

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import lightning
-import torchvision
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import nn
@@ -190,7 +189,7 @@ def train(
     # The same weights and the same order of images for both.
     lightning.seed_everything(settings.seed, verbose=False)
     model = build_backbone(settings.backbone, data.num_classes)
-    layers = layers_to_supervise(model, settings.backbone) if settings.deep_supervision else False
+    layers = layers_to_supervise(settings.backbone) if settings.deep_supervision else False
     net = ISNet(model, settings.variant, layers)
     last_quarter = max(1, epochs * 3 // 4)
     lit = LitISNet(
@@ -223,17 +222,14 @@ def train(
     return net.backbone.eval()
 
 
-def layers_to_supervise(model: nn.Module, backbone: str) -> Sequence[str] | bool:
+def layers_to_supervise(backbone: str) -> Sequence[str] | bool:
     """Return the hidden layers to supervise too, as :class:`~faster_isnet.ISNet` takes them.
 
     Without them a network may learn units that a mark in the background switches off: where they
     are off there is no relevance, and where they are on their biases take it, not the pixels. At
     the hidden layers it is seen.
     """
-    if backbone == CONVNET:
-        return CONVNET_BLOCKS
-    published = (torchvision.models.ResNet, torchvision.models.DenseNet, torchvision.models.VGG)
-    return isinstance(model, published)
+    return CONVNET_BLOCKS if backbone == CONVNET else True
 
 
 def evaluate(model: nn.Module, data: BiasedDigitsData) -> ModelScores:

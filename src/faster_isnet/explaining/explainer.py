@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -20,16 +21,18 @@ from faster_isnet.common.checks import (
     check_logits,
     check_parameters,
     check_precision,
-    check_quantity,
     check_range,
     check_single_input,
     refusal,
 )
-from faster_isnet.common.logits import class_logits
-from faster_isnet.common.precision import at_least_float32, autocasts
-from faster_isnet.explaining.targets import Target, all_logits, build_quantity
+from faster_isnet.common.precision import at_least_float32
+from faster_isnet.explaining.pixel_bounds import Bound, check_bound, corner, read_bound
+from faster_isnet.explaining.propagation import Start, arrived, no_relevance, propagate, start
+from faster_isnet.explaining.support import Support, without_biases
+from faster_isnet.explaining.targets import Target
 from faster_isnet.relevance import (
     INPUT_RULES,
+    Carriers,
     Composite,
     InputRule,
     Interception,
@@ -42,8 +45,8 @@ from faster_isnet.relevance import (
     shared_statistics,
 )
 
-Bound = float | Sequence[float] | Tensor
-"""A bound of the pixel values: one for all channels, or one for each."""
+# Stands for ε → 0 in float64.
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class Explainer:
         layers: Sequence[str] = (),
         input_low: Bound = 0.0,
         input_high: Bound = 1.0,
+        strict: bool = False,
     ) -> None:
         check_explainable(model)
         check_range("epsilon", epsilon, 0)
@@ -136,8 +140,10 @@ class Explainer:
         self.epsilon = epsilon
         self.input_rule = self.composite.input_rule if input_rule is None else input_rule
         self.layers = check_layers(model, layers)
-        self.input_low = _bound("input_low", input_low)
-        self.input_high = _bound("input_high", input_high)
+        self.strict = strict
+        self._examined = set[bool]()  # the modes, of training or not
+        self.input_low = read_bound("input_low", input_low)
+        self.input_high = read_bound("input_high", input_high)
         if not bool((self.input_low < self.input_high).all()):
             raise ValueError(
                 f"input_low must be below input_high in every channel, got {input_low!r} and "
@@ -175,8 +181,9 @@ class Explainer:
         FloatingPointError
             If the heatmap is not finite and not to be differentiated (checked in host memory only).
         RuntimeError
-            If no relevance reaches the images or a layer, or under autocast with a composite of
-            rules for layers, which half precision has too few digits for.
+            If no relevance reaches the images or a layer; if ``strict`` and relevance passes
+            through a function without a rule; or under autocast with a composite of rules for
+            layers, which half precision has too few digits for.
         """
         if torch.compiler.is_dynamo_compiling():  # compiled, it would be wrong: docs/compile.md
             eager = torch.compiler.disable(self.__call__)  # type: ignore[no-untyped-call]
@@ -187,30 +194,120 @@ class Explainer:
         if not self.composite.half_precision:
             check_precision(images, self.composite.name)
             check_parameters(self.model, images, self.composite.name)
+        if self.composite.gradient_alone or self.model.training in self._examined:
+            return self._explain(images, target, differentiable)
+        carriers = Carriers(unknown_only=True)
+        explanation = self._explain(images, target, differentiable, carriers)
+        self._name_unknown(carriers.unknown)
+        self._examined.add(self.model.training)
+        return explanation
+
+    @classmethod
+    def supports(cls, model: nn.Module, size: int | Sequence[int], **options: Any) -> Support:
+        """Explain one random image, and say how exactly.
+
+        Parameters
+        ----------
+        model
+            As for the class. It stays as it is; its copy is explained in evaluation mode.
+        size
+            Of the image: one side, ``(H, W)`` or ``(C, H, W)``. Without C it has the channels that
+            the model's first convolution reads, or 3.
+        options
+            Other arguments of the class, such as ``composite``.
+
+        Raises
+        ------
+        TypeError, ValueError, RuntimeError, FloatingPointError
+            As a call does, if the model cannot be explained at all.
+
+        Examples
+        --------
+        >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU(), nn.Flatten(), nn.Linear(144, 2))
+        >>> support = Explainer.supports(model, 8)
+        >>> dict(support.approximate), dict(support.unknown), support.error < 1e-9
+        ({}, {}, True)
+        """
+        explainer = cls(copy.deepcopy(model).eval(), **options)
+        images = explainer._random_image(size)
+        carriers = Carriers()
+        found = explainer._explain(images, None, False, carriers)
+        if explainer.composite.gradient_alone:
+            carriers.approximate += carriers.unknown
+            carriers.unknown.clear()
+        neutral = cls(without_biases(model).double(), **options | {"epsilon": _TINY})
+        return Support(
+            *(dict(carriers.exact), dict(carriers.approximate), dict(carriers.unknown)),
+            absorbed=_missing(found),
+            error=abs(_missing(neutral._explain(images.double(), None, False))),
+        )
+
+    def _explain(
+        self,
+        images: Tensor,
+        target: Target,
+        differentiable: bool,
+        carriers: Carriers | None = None,
+    ) -> Explanation:
+        """Explain the model, and let ``carriers`` count what carries relevance."""
         with torch.inference_mode(False), torch.enable_grad():
             pixels = _as_pixels(images, differentiable)
             relevance_pass = RelevancePass(differentiable)
             run = self._forward(images, pixels, relevance_pass, target)
+            if carriers is not None:
+                carriers.watch(run.logits, relevance_pass)
             tensors = [*run.sources, *run.hidden.values()]
             names = ["image"] * len(run.sources) + list(run.hidden)
             passes = []
-            for number, start in enumerate(run.starts):
+            for number, begun in enumerate(run.starts):
                 keep = number + 1 < len(run.starts)
-                with relevance_pass.running(number, batched=start.quantity.shape[1] > 1):
-                    gs = _propagate(start.quantity, tensors, differentiable, keep)
-                passes.append(_arrived(gs, names))
+                with relevance_pass.running(number, batched=begun.quantity.shape[1] > 1):
+                    gs = propagate(begun.quantity, tensors, differentiable, keep)
+                passes.append(arrived(gs, names))
             relevances = [
                 at_least_float32(t).unsqueeze(1) * torch.cat(gs, 1)
                 for t, gs in zip(tensors, zip(*passes, strict=True), strict=True)
             ]
         heatmap = sum(relevances[1 : len(run.sources)], relevances[0])
         layers = dict(zip(run.hidden, relevances[len(run.sources) :], strict=True))
-        quantity = torch.cat([start.relevance for start in run.starts], 1)
+        quantity = torch.cat([begun.relevance for begun in run.starts], 1)
         explanation = Explanation(run.logits, heatmap, layers, quantity)
         if differentiable:  # the loss says of which samples it must be finite
             return explanation
         check_finite_explanation(run.logits, quantity, heatmap)
         return _detached(explanation)
+
+    def _random_image(self, size: int | Sequence[int]) -> Tensor:
+        """Return an image ``[1, C, H, W]`` in the bounds of pixel values, on the model's device."""
+        sizes = tuple(size) if isinstance(size, Sequence) else (size, size)
+        if not 2 <= len(sizes) <= 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise ValueError(f"size must be a side, (H, W) or (C, H, W) in pixels, got {size!r}")
+        if len(sizes) == 2:
+            first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
+            sizes = (3 if first is None else first.in_channels, *sizes)
+        image = torch.rand(1, *sizes, generator=torch.Generator().manual_seed(0))
+        low, high = (bound.reshape(1, -1, 1, 1) for bound in (self.input_low, self.input_high))
+        image = low + image * (high - low)
+        parameter = next(self.model.parameters(), None)
+        return image if parameter is None else image.to(parameter)
+
+    def _name_unknown(self, unknown: Mapping[str, int]) -> None:
+        """Warn of functions without a rule, or refuse them."""
+        if not unknown:
+            return
+        text = (
+            f"relevance passes through {', '.join(sorted(unknown))} of {type(self.model).__name__}"
+            f", for which composite {self.composite.name!r} has no rule: by the gradient, which "
+            "need not be what the function contributes, so the heatmap may be wrong. "
+        )
+        if self.strict:
+            raise RuntimeError(
+                text + "Replace the function in the model, give a FunctionComposite with a handler "
+                "for it, or allow it by strict=False; Explainer.supports(model, size) measures"
+            )
+        warnings.warn(
+            text + "Explainer.supports(model, size) measures how much is lost", stacklevel=3
+        )
 
     def check_pixels(self, images: Tensor) -> None:
         """Check the values of images in host memory, before they go to an accelerator.
@@ -229,7 +326,7 @@ class Explainer:
         """
         if self.input_rule == "zb":
             for bound in (self.input_low, self.input_high):
-                _check_bound(bound, images)
+                check_bound(bound, images)
             check_image_range(images, self.input_low, self.input_high)
         else:
             check_image_values(images)
@@ -307,10 +404,10 @@ class Explainer:
                     raise said from error
         check_logits(logits, len(pixels))
         if is_softmax(logits):  # whose relevance is its gradient, which sums to nothing
-            raise _no_relevance(["image"])
+            raise no_relevance(["image"])
         with Interception(forward.quantity_handlers(), relevance_pass):
             starts = [
-                _start(forward.start(logits, number), target, len(pixels))
+                start(forward.start(logits, number), target, len(pixels))
                 for number in range(self.composite.passes)
             ]
         self._check_ran(input_rule, hidden)
@@ -320,7 +417,7 @@ class Explainer:
         """Return the corners of the box of pixel values, if the input rule has one."""
         if self.input_rule is None:
             return ()
-        low, high = (_corner(bound, pixels) for bound in (self.input_low, self.input_high))
+        low, high = (corner(bound, pixels) for bound in (self.input_low, self.input_high))
         if self.input_rule == "zb":
             check_image_range(pixels.detach(), self.input_low, self.input_high)
         return low, high
@@ -354,42 +451,13 @@ class Explainer:
 
 
 @dataclass(frozen=True)
-class _Start:
-    """Where a relevance pass starts: the quantity ``[B, K]``, and the relevance that goes in."""
-
-    quantity: Tensor
-    relevance: Tensor
-
-
-@dataclass(frozen=True)
 class _Run:
     """What a forward pass leaves: what the heatmap is summed over, hidden outputs, the starts."""
 
     logits: Tensor
     sources: list[Tensor]
     hidden: dict[str, Tensor]
-    starts: list[_Start]
-
-
-def _start(logits_and_values: tuple[Tensor, Tensor], target: Target, batch: int) -> _Start:
-    logits, values = logits_and_values
-    scalars = build_quantity(target)
-    if scalars is all_logits and logits.shape in ((batch,), (batch, 1)):
-        raise ValueError(
-            "the logits (−z/2, z/2) of a single logit z sum to 0, so there is nothing to explain; "
-            "give the model an output for each class, or explain something else (the variants "
-            "'selective', 'stochastic' and 'original' do)"
-        )
-    device = logits.device.type
-    with torch.autocast(device, enabled=False) if autocasts(device) else nullcontext():
-        quantity = scalars(class_logits(at_least_float32(logits)))
-    check_quantity(quantity, batch, target)
-    if values is logits or not quantity.requires_grad:
-        return _Start(quantity, quantity)
-    # The rule has the relevance of the last layer start as something else than its logits.
-    (g,) = _propagate(quantity, [logits], differentiable=True, keep=True)
-    assert g is not None
-    return _Start(quantity, (g * values.unsqueeze(1)).reshape(*quantity.shape, -1).sum(2))
+    starts: list[Start]
 
 
 def _as_pixels(images: Tensor, differentiable: bool) -> Tensor:
@@ -401,75 +469,10 @@ def _as_pixels(images: Tensor, differentiable: bool) -> Tensor:
     return images.detach().requires_grad_()
 
 
-def _bound(name: str, bound: Bound) -> Tensor:
-    try:
-        values = torch.as_tensor(bound).flatten().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(
-            f"{name} must be a number or one for each channel, got {bound!r}"
-        ) from error
-    if not bool(values.isfinite().all()):
-        raise ValueError(f"{name} must be finite, got {bound!r}")
-    return values
-
-
-def _check_bound(bound: Tensor, pixels: Tensor) -> None:
-    if len(bound) not in (1, pixels.shape[1]):
-        raise ValueError(
-            f"input_low and input_high must be scalars or have one value for each of the "
-            f"{pixels.shape[1]} channels, got {len(bound)}"
-        )
-
-
-def _corner(bound: Tensor, pixels: Tensor) -> Tensor:
-    _check_bound(bound, pixels)
-    bound = bound.to(pixels).reshape(1, -1, *(1,) * (pixels.dim() - 2))
-    return bound.expand_as(pixels).clone().requires_grad_()
-
-
-def _propagate(
-    quantity: Tensor, tensors: Sequence[Tensor], differentiable: bool, keep: bool
-) -> list[Tensor | None]:
-    """Return G ``[B, K, ...]`` of each tensor, all K in one pass; ``keep`` says: not the last."""
-    batch, k = quantity.shape
-    keep = keep or differentiable
-    if not quantity.requires_grad:
-        return [None] * len(tensors)
-    if k == 1:
-        gs = torch.autograd.grad(
-            quantity.sum(),
-            tensors,
-            retain_graph=keep,
-            create_graph=differentiable,
-            allow_unused=True,
-        )
-        return [g if g is None else g.unsqueeze(1) for g in gs]
-    one_each = torch.eye(k, dtype=quantity.dtype, device=quantity.device)
-    gs = torch.autograd.grad(
-        quantity,
-        tensors,
-        one_each.unsqueeze(1).expand(k, batch, k),
-        retain_graph=keep,
-        create_graph=differentiable,
-        allow_unused=True,
-        is_grads_batched=True,
-    )
-    return [g if g is None else g.transpose(0, 1) for g in gs]
-
-
-def _arrived(gs: Sequence[Tensor | None], names: Sequence[str]) -> list[Tensor]:
-    missing = sorted({name for g, name in zip(gs, names, strict=True) if g is None})
-    if missing:
-        raise _no_relevance(missing)
-    return [g for g in gs if g is not None]
-
-
-def _no_relevance(names: Sequence[str]) -> RuntimeError:
-    return RuntimeError(
-        f"no relevance reaches {names}: nothing that the model returns depends on it "
-        "differentiably. Return logits and not what a sigmoid or softmax makes of them, and do "
-        "not detach or use torch.no_grad() between the two"
-    )
+def _missing(explanation: Explanation) -> float:
+    """Return the share of the quantity that is not in the heatmap."""
+    quantity, heatmap = explanation.quantity[0, 0], explanation.heatmap[0, 0]
+    return float(1 - heatmap.sum() / quantity)
 
 
 def _detached(explanation: Explanation) -> Explanation:

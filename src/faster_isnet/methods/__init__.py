@@ -10,6 +10,7 @@ import pkgutil
 from importlib import import_module
 
 from faster_isnet.common.batch import Batch
+from faster_isnet.methods.background_swap import swap_backgrounds
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.isnet.method import ISNetMethod
@@ -23,6 +24,7 @@ __all__ = [
     "Method",
     "Standard",
     "method_names",
+    "swap_backgrounds",
 ]
 
 

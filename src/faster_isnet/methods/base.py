@@ -145,6 +145,22 @@ class Method(Recorded, nn.Module, ABC):
         """
         check_image_values(images)
 
+    def see_image_shape(self, network: nn.Module, image_shape: tuple[int, int, int]) -> None:
+        """Take the shape of the images before a training by ``fit`` begins; by default ignored.
+
+        Parameters
+        ----------
+        network
+            What :meth:`build` returned.
+        image_shape
+            ``(C, H, W)``.
+
+        Raises
+        ------
+        ValueError
+            If the network cannot be trained on images of this shape.
+        """
+
     def set_progress(self, epoch: int, step: int) -> None:
         """Take the number of the epoch and of the optimiser step, from 0; for schedules."""
 

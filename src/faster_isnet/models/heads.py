@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from faster_isnet.common.checks import check_range
+from faster_isnet.common.eval_mode import eval_mode
 
 
 def check_head(classes: int, dropout: float) -> None:
@@ -203,14 +204,13 @@ def _run(
             record(name, module, first)
 
     images = _black_image(model) if images is None else images
-    modes = {module: module.training for module in model.modules()}
     handles = [
         module.register_forward_pre_hook(partial(hook, name), with_kwargs=True)
         for name, module in model.named_modules()
     ]
     try:
-        with torch.no_grad():
-            return model.eval()(images)
+        with torch.no_grad(), eval_mode(model):
+            return model(images)
     except Exception as error:  # of any type, from user code
         raise ValueError(
             f"{type(model).__name__} does not run on images {list(images.shape)}, to find its "
@@ -219,8 +219,6 @@ def _run(
     finally:
         for handle in handles:
             handle.remove()
-        for module, training in modes.items():
-            module.training = training
 
 
 def _black_image(model: nn.Module) -> Tensor:

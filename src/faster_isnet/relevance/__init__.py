@@ -4,6 +4,8 @@ What is explained is in :mod:`faster_isnet.explaining`, training in :mod:`faster
 """
 
 from faster_isnet.relevance.activation_checkpointing import intercepting
+from faster_isnet.relevance.attention import has_attention
+from faster_isnet.relevance.carriers import Carriers
 from faster_isnet.relevance.composites import (
     COMPOSITES,
     LAYER_TYPES,
@@ -32,6 +34,7 @@ __all__ = [
     "INPUT_RULES",
     "LAYER_TYPES",
     "AlphaBeta",
+    "Carriers",
     "Composite",
     "Epsilon",
     "FunctionComposite",
@@ -47,6 +50,7 @@ __all__ = [
     "check_layers",
     "contrast",
     "flex",
+    "has_attention",
     "hidden_outputs",
     "intercepting",
     "is_softmax",

@@ -15,12 +15,18 @@ from torch import Tensor
 from torch.autograd.function import Function
 
 from faster_isnet.relevance.activations import TorchFunction
+from faster_isnet.relevance.carriers import APPROXIMATE
 from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
-from faster_isnet.relevance.products import leads_to
+from faster_isnet.relevance.graph_nodes import base_name, nodes_of
+from faster_isnet.relevance.products import follows_softmax, leads_to
 from faster_isnet.relevance.written_out import (
     attention_arguments,
     scaled_dot_product_attention,
 )
+
+# Names of nodes of torch's graph: fused attention, and products of matrices.
+_FUSED = ("ScaledDotProduct", "FlashAttention", "EfficientAttention", "CudnnAttention")
+_PRODUCTS = frozenset(["Bmm", "Mm", "Baddbmm", "Addmm", "Addbmm", "Matmul"])
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,10 @@ class AttentionRule:
             return Recomputed.apply(gradients, g, *operands)  # type: ignore[no-any-return]
 
         # A copy, since the function keeps its output for its gradient.
-        return RelevanceNode.apply(relevance_pass, rule, y.clone(), *operands)  # type: ignore[no-any-return]
+        y = RelevanceNode.apply(relevance_pass, rule, y.clone(), *operands)
+        if self.shared and not self.constant_weights and any(depends[:2]):
+            y.grad_fn.metadata[APPROXIMATE] = func.__name__
+        return y  # type: ignore[no-any-return]
 
     def _shares(self, query: bool, key: bool, value: bool, mask: bool = False) -> tuple[float, ...]:
         """Return the constants, given what depends on the image."""
@@ -88,6 +97,29 @@ class AttentionRule:
         of_weights = 0.5 if value else 1.0
         of_each = of_weights / 2 if query and key else of_weights
         return of_each, of_each, of_value, of_weights
+
+
+def has_attention(logits: Tensor) -> bool:
+    """Return whether a network attends: multiplies matrices by what a softmax returned.
+
+    Parameters
+    ----------
+    logits
+        What the network returned, with its graph.
+
+    Examples
+    --------
+    >>> x = torch.rand(1, 4, 8, requires_grad=True)
+    >>> has_attention((x @ x.mT).softmax(-1) @ x), has_attention(x.softmax(-1) * x)
+    (True, False)
+    """
+    return any(
+        base_name(node).startswith(_FUSED)
+        or (
+            base_name(node) in _PRODUCTS and any(follows_softmax(n) for n, _ in node.next_functions)
+        )
+        for node in nodes_of(logits)
+    )
 
 
 class Recomputed(Function):

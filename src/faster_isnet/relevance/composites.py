@@ -60,12 +60,16 @@ class Composite(ABC):
         the one that a layer has anyway.
     half_precision
         Whether it works under autocast.
+    gradient_alone
+        Whether a function without a rule passes relevance by its gradient because this is what the
+        composite is: then none is unknown to it.
     """
 
     name: str
     passes: int = 1
     input_rule: str | None = None
     half_precision: bool = False
+    gradient_alone: bool = False
 
     @abstractmethod
     def begin(
@@ -110,6 +114,11 @@ class FunctionComposite(Composite):
     table: Mapping[TorchFunction, Handler]
     knows_arithmetic: bool = True
     half_precision: ClassVar[bool] = True  # type: ignore[misc]
+
+    @property
+    def gradient_alone(self) -> bool:  # type: ignore[override]
+        """Whether only what the table names has a rule, as in Gradient × Input."""
+        return not self.knows_arithmetic
 
     def begin(
         self,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from faster_isnet.relevance.graph_nodes import is_custom, is_engines
 
 BOUNDARY = "faster_isnet.boundary"
 """Metadata of a node of the graph behind which nothing is one with what is before."""
@@ -42,9 +43,7 @@ class FusableLayers:
         between = list[str]()
         while node is not None and node not in self._names:
             before = [n for n, _ in node.next_functions if n is not None]
-            own = isinstance(node, torch.autograd.function.BackwardCFunction) and not _is_engines(
-                node
-            )
+            own = is_custom(node) and not is_engines(node)
             if not (node.name() in _LINEAR or own) or len(before) != 1 or BOUNDARY in node.metadata:
                 return
             between.append(node.name().removesuffix("0").removesuffix("Backward"))
@@ -59,10 +58,6 @@ class FusableLayers:
             "batch norm read the layer's output itself",
             stacklevel=2,
         )
-
-
-def _is_engines(node: Any) -> bool:
-    return type(node).__module__.startswith("faster_isnet") or hasattr(node, "relevance_pass")
 
 
 def _named(name: str) -> str:

@@ -31,23 +31,14 @@ PRODUCTS = frozenset(_ELEMENTWISE) | frozenset(
 )
 """Functions that are linear in each of the tensors that they read."""
 # Names of nodes of torch's graph.
-_SOFTMAX = "SoftmaxBackward0"
+_SOFTMAX = ("SoftmaxBackward0", "SafeSoftmaxBackward0")
+_MOVES = (
+    *("View", "Reshape", "UnsafeView", "Permute", "Transpose", "Expand", "Repeat", "Clone"),
+    *("Select", "Squeeze", "Unsqueeze", "Slice", "Split", "Unbind", "Contiguous", "ToCopy"),
+    *("NativeDropout", "Mul"),  # by numbers: dropout, too
+)
 _LEADS_TO = "faster_isnet.leads_to"
 """Metadata of a node that leads to sources: these."""
-_MOVES = (
-    *(
-        "View",
-        "Reshape",
-        "UnsafeView",
-        "Permute",
-        "Transpose",
-        "Expand",
-        "Repeat",
-        "Clone",
-        "Select",
-    ),
-    *("Squeeze", "Unsqueeze", "Slice", "Split", "Unbind", "NativeDropout", "Contiguous", "ToCopy"),
-)
 
 
 def with_products(table: Mapping[TorchFunction, Handler]) -> dict[TorchFunction, Handler]:
@@ -114,10 +105,17 @@ def _factors(func: Any, args: Any, kwargs: Any, sources: Collection[Any]) -> int
 
 def is_softmax(value: Any) -> bool:
     """Return whether a value is what a softmax has returned, moved around at most."""
-    node = value.grad_fn if isinstance(value, Tensor) else None
-    while node is not None and node.name() != _SOFTMAX:
+    return isinstance(value, Tensor) and follows_softmax(value.grad_fn)
+
+
+def follows_softmax(node: Any) -> bool:
+    """Return whether a node of the graph only moves around what a softmax has returned."""
+    while node is not None and node.name() not in _SOFTMAX:
         before = [n for n, _ in node.next_functions if n is not None]
-        node = before[0] if len(before) == 1 and node.name().startswith(_MOVES) else None
+        if hasattr(node, "gradient_edges"):  # the engine's, on top of the function's own
+            node = before[0]
+        else:
+            node = before[0] if len(before) == 1 and node.name().startswith(_MOVES) else None
     return node is not None
 
 

@@ -26,7 +26,9 @@ class LitISNet(LitClassifier):
         What to train.
     criterion
         The loss; ``None`` for :class:`~faster_isnet.ISNetLoss` with its defaults.
-    heatmap_weight_schedule, calibration_epochs, supervised_part, supervise_every
+    heatmap_weight_schedule, calibration_epochs
+        See :class:`~faster_isnet.methods.ISNetMethod`.
+    supervised_part, supervise_every, swapped_backgrounds
         See :class:`~faster_isnet.methods.ISNetMethod`.
     gamma
         Deprecated: ``milestone_factor``.
@@ -61,6 +63,7 @@ class LitISNet(LitClassifier):
         calibration_epochs: int = 3,
         supervised_part: float = 1.0,
         supervise_every: int = 1,
+        swapped_backgrounds: float | str = "auto",
         gamma: float | None = None,
         **training: Any,
     ) -> None:
@@ -77,6 +80,7 @@ class LitISNet(LitClassifier):
             calibration_epochs=calibration_epochs,
             supervised_part=supervised_part,
             supervise_every=supervise_every,
+            swapped_backgrounds=swapped_backgrounds,
         )
         super().__init__(net, method, **training)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -46,6 +47,41 @@ def test_it_is_the_mean_and_deviation_of_the_absolute_relevance(variant: str) ->
     assert found.samples == 12
     assert list(found.cuts.low) == ["image", "3"]
     assert len(found.cuts.low["image"]) == (2 if variant == "dual" else 1)
+
+
+class Tokens(nn.Module):
+    """Maps ``[B, C, H, W]`` to tokens, behind one that does not depend on the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x.flatten(2).transpose(1, 2), (0, 0, 1, 0), value=0.5)
+
+
+def test_relevance_of_a_class_token_is_not_counted() -> None:
+    """C1 and C2 are of what the loss sees."""
+    model = nn.Sequential(nn.Conv2d(3, 5, 2, 2), Tokens(), nn.Flatten(), nn.Linear(85, 3))
+    net, images = ISNet(model, deep_supervision=["0", "1"], input_rule=None), data()[0]
+    layers = calibrate(net, [(images,)]).layers
+    assert layers["1"].mean == pytest.approx(layers["0"].mean)
+
+
+def test_layers_of_another_network_are_calibrated() -> None:
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 4, 3, 2, 1), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(16, 3)),
+    )
+    lit = LitISNet(ISNet(model, deep_supervision=True), ISNetLoss(cut_low="auto"))
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(lit, loader())
+    assert lit.net.layers == ("1", "3")
+    assert lit.criterion.cuts is not None
+    assert list(lit.criterion.cuts.low) == ["image", "1", "3"]
 
 
 def test_it_leaves_the_classifier_as_it_was() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -199,13 +200,57 @@ def test_layers_are_supervised_under_the_rules_too(composite: str) -> None:
 def test_an_unknown_choice_of_layers() -> None:
     with pytest.raises(ValueError, match=r"must be False, True, 'full' or a list .* got 'ful'"):
         ISNet(network(), deep_supervision="ful")
-    with pytest.raises(ValueError, match=r"deep_supervision='full' knows .* not of Sequential"):
-        ISNet(network(), deep_supervision="full")
+    with pytest.raises(ValueError, match="no block of several branches of Sequential"):
+        ISNet(network(), deep_supervision="full").explain(batch()[0])
 
 
-def test_published_layers_of_an_unknown_model() -> None:
-    with pytest.raises(ValueError, match="not of Sequential; give a list of module names"):
-        ISNet(network(), deep_supervision=True)
+@pytest.mark.parametrize("by", ["find_layers", "explain"])
+def test_layers_of_another_network_are_found_when_it_runs(
+    by: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    net, (x, y, masks) = ISNet(network(), deep_supervision=True), batch()
+    with pytest.raises(RuntimeError, match=r"find_layers\(\(C, H, W\)\)"):
+        net.layers  # noqa: B018
+    with caplog.at_level("INFO"):
+        net.explain(x) if by == "explain" else net.find_layers((3, 8, 8))
+    assert net.layers == ("3", "6")
+    assert "Supervised hidden layers: 3, 6" in caplog.text
+    same = ISNet(net.backbone, deep_supervision=["3", "6"])
+    net.eval(), same.eval()
+    losses = [ISNetLoss()(each.explain(x), y, masks).total for each in (net, same)]
+    assert torch.equal(*losses)
+
+
+def test_layers_that_were_found_stay_for_images_of_another_size() -> None:
+    model = nn.Sequential(*list(network())[:7], nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 4, 1))
+    net = ISNet(nn.Sequential(*model, nn.Flatten()), deep_supervision=True)
+    net.find_layers((3, 8, 8))
+    explanation = net.explain(torch.rand(2, 3, 8, 16))
+    assert {name: tuple(r.shape[3:]) for name, r in explanation.layers.items()} == {
+        "3": (4, 8),
+        "6": (2, 6),
+    }
+
+
+def test_a_recipe_has_the_layers_that_were_found() -> None:
+    net = ISNet(network(), deep_supervision=True)
+    assert net.recipe_arguments()["deep_supervision"] is True
+    net.find_layers((3, 8, 8))
+    assert net.recipe_arguments()["deep_supervision"] == ["3", "6"]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
+def test_a_copy_finds_its_layers(duplicate: Callable[[ISNet], ISNet]) -> None:
+    net = ISNet(network(), deep_supervision=True)
+    assert duplicate(net).find_layers((3, 8, 8)) == net.find_layers((3, 8, 8)) == ("3", "6")
+    assert duplicate(net).layers == ("3", "6")
+
+
+def test_a_network_with_published_layers_need_not_run() -> None:
+    wrapped = nn.Sequential(nn.Identity(), torchvision.models.resnet18())
+    net = ISNet(wrapped, deep_supervision=True)
+    expected = tuple(f"1.{name}" for name in PUBLISHED["resnet18"])
+    assert net.layers == net.find_layers((1, 1, 1)) == expected
 
 
 def test_supervising_a_layer_is_supervising_its_relevance() -> None:

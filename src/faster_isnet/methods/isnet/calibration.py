@@ -19,6 +19,7 @@ from torchmetrics import CatMetric
 
 from faster_isnet.common.batch import Batch, says_too_few_samples
 from faster_isnet.common.checks import check_range
+from faster_isnet.common.eval_mode import eval_mode
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.torch_private import with_own_iteration
 from faster_isnet.explaining.explainer import Explanation
@@ -158,7 +159,7 @@ def calibrate(net: ISNet, batches: Iterable[Any]) -> Calibration:
     8
     """
     sizes, device = _Sizes(), next((p.device for p in net.parameters()), None)
-    with _eval_mode(net), torch.no_grad():
+    with eval_mode(net), torch.no_grad():
         for batch in batches:
             sizes.update(net.explain(Batch.of(batch).images.to(device)))
     return sizes.compute()
@@ -250,7 +251,7 @@ class CutCalibration(lightning.Callback):
                     nn.utils.clip_grad_norm_(net.parameters(), lit.gradient_clip or float("inf"))
                     optimizer.step()
                     if epoch == self.epochs - 1:
-                        with _eval_mode(net), torch.no_grad():
+                        with eval_mode(net), torch.no_grad():
                             sizes.update(net.explain(batch.images))
                 if epoch == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                     _check_any(masks, trainer)
@@ -318,15 +319,3 @@ class _Sizes:
             std, mean = torch.std_mean(size, 0)
             layers[name] = LayerRelevance(tuple(mean.tolist()), tuple(std.tolist()))
         return Calibration(layers, samples)
-
-
-@contextmanager
-def _eval_mode(net: ISNet) -> Iterator[None]:
-    """Have the batch norms' statistics left alone; afterwards each module is in its own mode."""
-    modes = [(module, module.training) for module in net.modules()]
-    net.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

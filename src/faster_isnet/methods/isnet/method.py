@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,12 +15,16 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from faster_isnet.common.batch import Batch
-from faster_isnet.common.checks import check_range
+from faster_isnet.common.checks import check_choice, check_range
+from faster_isnet.methods.background_swap import swap_backgrounds
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.isnet.calibration import Calibration, CutCalibration
-from faster_isnet.methods.isnet.cuts import Cuts
+from faster_isnet.methods.isnet.cuts import AUTO, Cuts
 from faster_isnet.methods.isnet.loss import ISNetLoss, LossParts
 from faster_isnet.methods.isnet.network import ISNet
+from faster_isnet.relevance import has_attention
+
+_log = logging.getLogger(__name__)
 
 
 class ISNetMethod(Method):
@@ -47,6 +52,13 @@ class ISNetMethod(Method):
     supervise_every
         k ≥ 1: only every k-th optimiser step, from the first on, has a heatmap loss. Above 1
         training is cheaper and may resist no bias at all: the demo's does not. 1 for every step.
+    swapped_backgrounds
+        In [0, 1]: of how many images of a training batch the background is replaced by another
+        image's, see :func:`~faster_isnet.methods.swap_backgrounds`. ``"auto"``:
+        all for a network with attention from its second training step on, none for others. A
+        network with attention can read the background with a clean heatmap, by every rule of
+        relevance that was tried (``docs/results/attention.md``); it is not swapped if there is no
+        heatmap loss.
     **network
         The options of :class:`~faster_isnet.ISNet`.
 
@@ -75,6 +87,7 @@ class ISNetMethod(Method):
         calibration_epochs: int = 3,
         supervised_part: float = 1.0,
         supervise_every: int = 1,
+        swapped_backgrounds: float | str = AUTO,
         **network: Any,
     ) -> None:
         loss = ISNetLoss() if loss is None else loss
@@ -85,6 +98,12 @@ class ISNetMethod(Method):
         self.calibration_epochs = int(check_range("calibration_epochs", calibration_epochs, 1))
         self.supervised_part = check_range("supervised_part", supervised_part, 0, 1, open_low=True)
         self.supervise_every = int(check_range("supervise_every", supervise_every, 1))
+        self.swapped_backgrounds = swapped_backgrounds
+        if isinstance(swapped_backgrounds, str):
+            check_choice("swapped_backgrounds", swapped_backgrounds, [AUTO])
+        else:
+            check_range("swapped_backgrounds", swapped_backgrounds, 0, 1)
+        self._attends: bool | None = None  # not known yet
         schedule = heatmap_weight_schedule or {}
         self.heatmap_weight_schedule = {int(epoch): weight for epoch, weight in schedule.items()}
         for epoch, weight in self.heatmap_weight_schedule.items():
@@ -113,8 +132,24 @@ class ISNetMethod(Method):
         return _losses(parts, explanation.logits)
 
     def training_losses(self, network: nn.Module, batch: Batch) -> Losses:
-        """Return the losses of a training step, of which a part of the samples may be explained."""
+        """Return the losses of a training step.
+
+        Backgrounds may be swapped, and a part of the samples alone may be explained.
+        """
         assert isinstance(network, ISNet)
+        images = swap_backgrounds(batch.images, batch.masks, self._swapped_share)
+        losses = self._training_losses(network, batch._replace(images=images))
+        if self._attends is None:
+            self._attends = has_attention(losses.logits)
+            if self._swapped_share:
+                _log.info(
+                    "the network has attention, so that a clean heatmap is not enough: from now "
+                    "on the background of each image with a mask is another image's "
+                    "(swapped_backgrounds=1)"
+                )
+        return losses
+
+    def _training_losses(self, network: ISNet, batch: Batch) -> Losses:
         if self._step % self.supervise_every:
             return self._classification_losses(network, batch)
         explained = math.ceil(self.supervised_part * len(batch.images))
@@ -132,10 +167,22 @@ class ISNetMethod(Method):
     def check_pixels(self, network: nn.Module, images: Tensor) -> None:
         """Check that images are finite and, if they are to be explained, lie in zB's bounds."""
         assert isinstance(network, ISNet)
-        if self.reads_masks():
+        if self.loss.heatmap_weight > 0:
             network.explainer.check_pixels(images)
         else:
             super().check_pixels(network, images)
+
+    def see_image_shape(self, network: nn.Module, image_shape: tuple[int, int, int]) -> None:
+        """Find the hidden layers to supervise, and say which; nothing is supervised without a mask.
+
+        Raises
+        ------
+        ValueError
+            As :meth:`faster_isnet.ISNet.find_layers` does.
+        """
+        assert isinstance(network, ISNet)
+        if self.needs_masks():
+            network.find_layers(image_shape)
 
     def set_progress(self, epoch: int, step: int) -> None:
         """Set P by its schedule, and count steps."""
@@ -147,26 +194,27 @@ class ISNetMethod(Method):
 
     def callbacks(self) -> list[Callback]:
         """Return the calibration of C1 and C2, if they are needed and not known yet."""
-        unknown = self.loss.cuts is None and self.needs_masks()
+        unknown = self.loss.cuts is None and self._has_heatmap_loss
         return [CutCalibration(self.calibration_epochs)] if unknown else []
 
     def state(self) -> dict[str, Any]:
-        """Return C1 and C2, if they are known."""
-        return {} if self.loss.cuts is None else {"cuts": asdict(self.loss.cuts)}
+        """Return C1 and C2, and whether the network has attention, if they are known."""
+        cuts = {} if self.loss.cuts is None else {"cuts": asdict(self.loss.cuts)}
+        return cuts if self._attends is None else cuts | {"attends": self._attends}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore C1 and C2 that were calibrated."""
+        """Restore C1 and C2 that were calibrated, and whether the network has attention."""
+        self._attends = state.get("attends", self._attends)
         if "cuts" in state and self.loss.cuts is None:
             self.loss.cuts = Cuts.of(**state["cuts"])
 
     def needs_masks(self) -> bool:
-        """Whether there is a heatmap loss in any epoch."""
-        weights = (self.loss.heatmap_weight, *self.heatmap_weight_schedule.values())
-        return any(weight > 0 for weight in weights)
+        """Whether there is a heatmap loss in any epoch, or backgrounds are swapped."""
+        return self._has_heatmap_loss or self._swapped_share > 0
 
     def reads_masks(self) -> bool:
-        """Whether there is a heatmap loss."""
-        return self.loss.heatmap_weight > 0
+        """Whether there is a heatmap loss, or backgrounds are swapped."""
+        return self.loss.heatmap_weight > 0 or self._swapped_share > 0
 
     def check_precision(self, network: nn.Module, precision: str) -> None:
         """Raise ``ValueError`` if heatmaps cannot be computed in a precision.
@@ -175,7 +223,7 @@ class ISNetMethod(Method):
         and Gradient × Input, but not for rules for layers; weights in half precision never have.
         """
         assert isinstance(network, ISNet)
-        if not self.needs_masks() or precision in ("32-true", "64-true"):
+        if not self._has_heatmap_loss or precision in ("32-true", "64-true"):
             return
         composite = network.explainer.composite
         mixed = precision.endswith("-mixed")
@@ -194,6 +242,17 @@ class ISNetMethod(Method):
         arguments = super().recipe_arguments() | {"loss": self.loss}
         arguments.pop("calibration", None)
         return arguments
+
+    @property
+    def _swapped_share(self) -> float:
+        if not isinstance(self.swapped_backgrounds, str):
+            return self.swapped_backgrounds
+        return float(bool(self._attends) and self._has_heatmap_loss)
+
+    @property
+    def _has_heatmap_loss(self) -> bool:
+        weights = (self.loss.heatmap_weight, *self.heatmap_weight_schedule.values())
+        return any(weight > 0 for weight in weights)
 
     @property
     def _supervises(self) -> bool:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from faster_isnet.common.checks import check_choice
+from faster_isnet.common.checks import check_choice, check_images
 from faster_isnet.common.recipes import Recorded
-from faster_isnet.explaining.explainer import Bound, Explainer, Explanation
+from faster_isnet.explaining.explainer import Explainer, Explanation
+from faster_isnet.explaining.pixel_bounds import Bound
 from faster_isnet.explaining.targets import QUANTITIES, Target, without_classes
-from faster_isnet.relevance import Composite
+from faster_isnet.methods.isnet.layer_grids import on_grid
+from faster_isnet.methods.isnet.stages import find_blocks, find_stages
+from faster_isnet.relevance import Composite, check_layers
+
+log = logging.getLogger(__name__)
 
 FULL = "full"
 """Value of ``deep_supervision`` for every block."""
@@ -70,9 +77,12 @@ class ISNet(Recorded, nn.Module):
         2024. The ablations ``"softmax-gradient-x-input"`` (Σ log p_c) and
         ``"logit-gradient-x-input"`` (Σ y_c) have one heatmap, Gradient × Input.
     deep_supervision
-        Hidden layers whose relevance is supervised, too: ``False`` for none, ``True`` for the
-        published choice, ``"full"`` for every block (both for torchvision's DenseNet, ResNet and
-        VGG), or names of modules.
+        Hidden layers whose relevance is supervised, too: ``False`` for none, ``True`` for the last
+        of each stage, ``"full"`` for every block, or names of modules. For torchvision's DenseNet,
+        ResNet and VGG ``True`` and ``"full"`` are the published choices; for any other network they
+        are found by running it on one image (:meth:`find_layers`). A layer may return feature maps,
+        channels first or last, or tokens; relevance of tokens without a place, such as the class
+        token, is not supervised (:func:`~faster_isnet.methods.isnet.layer_grids.on_grid`).
     composite, input_rule
         Rules of relevance propagation, see :class:`~faster_isnet.Explainer`; ``"as-variant"`` for
         ``"flex"`` and ``"zb"``, ``"dual"`` and ``"zb"`` for the dual variant, and
@@ -82,12 +92,15 @@ class ISNet(Recorded, nn.Module):
     ignore_classes
         Classes without supervision: their logits are excluded from the explained quantity in
         training.
+    strict
+        Refuse to train a model in which relevance passes through a function that the composite has
+        no rule for, see :class:`~faster_isnet.Explainer`: a heatmap that may be wrong would
+        supervise it.
 
     Raises
     ------
     TypeError, ValueError
-        As :class:`~faster_isnet.Explainer` does; if the variant is unknown; if there is no
-        published choice of layers for this model.
+        As :class:`~faster_isnet.Explainer` does; if the variant or the choice of layers is unknown.
 
     Examples
     --------
@@ -111,18 +124,22 @@ class ISNet(Recorded, nn.Module):
         input_low: Bound = 0.0,
         input_high: Bound = 1.0,
         ignore_classes: Sequence[int] = (),
+        strict: bool = True,
     ) -> None:
         super().__init__()
         chosen = VARIANTS[check_choice("variant", variant, VARIANTS)]
         self.variant = variant
+        layers = supervised_layers(model, deep_supervision)
+        self._finder = None if layers is not None else _FINDERS[deep_supervision]
         self.explainer = Explainer(
             model,
             chosen.composite if composite == AS_VARIANT else composite,
             epsilon,
             chosen.input_rule if input_rule == AS_VARIANT else input_rule,
-            supervised_layers(model, deep_supervision),
+            layers or (),
             input_low,
             input_high,
+            strict,
         )
         self.ignored_classes = tuple(ignore_classes)
         if not all(isinstance(index, int) for index in self.ignored_classes):
@@ -134,8 +151,64 @@ class ISNet(Recorded, nn.Module):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the supervised hidden layers."""
+        """Names of the supervised hidden layers.
+
+        Raises
+        ------
+        RuntimeError
+            If they are found by running the network, and it has not run; see :meth:`find_layers`.
+        """
+        if self._finder is not None:
+            raise RuntimeError(
+                "the supervised layers are not known before the network has run: call "
+                "find_layers((C, H, W)) with the shape of the images, or explain(images), first"
+            )
         return self.explainer.layers
+
+    def find_layers(self, image_shape: Sequence[int]) -> tuple[str, ...]:
+        """Find the hidden layers to supervise, if they are not known yet; :meth:`explain` does so.
+
+        The network runs once, see :func:`~faster_isnet.methods.isnet.stages.find_stages`, and is
+        left as it was. What was found stays, whichever size later images have.
+
+        Parameters
+        ----------
+        image_shape
+            ``(C_in, H, W)``.
+
+        Returns
+        -------
+        tuple of str
+            :attr:`layers`.
+
+        Raises
+        ------
+        ValueError
+            If there is no layer of several places that all of the image goes through.
+
+        Examples
+        --------
+        >>> from torchvision.models import convnext_tiny
+        >>> net = ISNet(convnext_tiny(num_classes=3), deep_supervision=True)
+        >>> net.find_layers((3, 64, 64))
+        ('features.1', 'features.3', 'features.5', 'features.7')
+        """
+        if self._finder is not None:
+            find = self._finder
+            if torch.compiler.is_dynamo_compiling():
+                find = torch.compiler.disable(find)  # type: ignore[no-untyped-call]
+            found = find(self.backbone, image_shape)
+            self.explainer.layers = check_layers(self.backbone, found)
+            self._finder = None
+            log.info("Supervised hidden layers: %s", ", ".join(found))
+        return self.layers
+
+    def recipe_arguments(self) -> dict[str, Any]:
+        """Return the arguments, with the layers that were found."""
+        arguments = super().recipe_arguments()
+        if arguments.get("deep_supervision") in (True, FULL) and self._finder is None:
+            arguments["deep_supervision"] = list(self.layers)
+        return arguments
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits ``[B, C]`` of images ``[B, C_in, ...]`` by the unmodified model."""
@@ -153,6 +226,7 @@ class ISNet(Recorded, nn.Module):
         Returns
         -------
         Explanation
+            With the relevance of each supervised layer as ``[B, K, C, h, w]`` on the layer's grid.
             Differentiable if gradients are enabled, as for any forward pass; detached under
             ``torch.no_grad()``. In training mode, batch norms update their running statistics,
             as in any forward pass.
@@ -160,24 +234,44 @@ class ISNet(Recorded, nn.Module):
         Raises
         ------
         TypeError, ValueError, RuntimeError
-            As :meth:`faster_isnet.Explainer.__call__` does.
+            As :meth:`faster_isnet.Explainer.__call__` and :meth:`find_layers` do; if it is not
+            known where in the image the tokens of a layer lie.
         """
+        if self._finder is not None:
+            check_images(images)
+            self.find_layers(images.shape[1:])
         differentiable = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        return self.explainer(images, self._target, differentiable=differentiable)
+        explanation = self.explainer(images, self._target, differentiable=differentiable)
+        layers = {
+            name: on_grid(relevance, images, self.backbone, name)
+            for name, relevance in explanation.layers.items()
+        }
+        return replace(explanation, layers=layers)
+
+
+_FINDERS = {True: find_stages, FULL: find_blocks}
 
 
 def supervised_layers(
     model: nn.Module, deep_supervision: bool | str | Sequence[str]
-) -> Sequence[str]:
+) -> Sequence[str] | None:
     """Resolve the argument ``deep_supervision`` of :class:`ISNet` to names of layers.
+
+    Returns
+    -------
+    sequence of str or None
+        ``None`` if they are to be found by running the network: there is no published choice.
 
     Raises
     ------
     ValueError
-        If the choice is not defined for this model; see :func:`published_layers`.
+        If it is another string than ``"full"``.
     """
     if deep_supervision is True or deep_supervision == FULL:
-        prefix, network = _known_network(model)
+        known = _known_network(model)
+        if known is None:
+            return None
+        prefix, network = known
         layers = published_layers if deep_supervision is True else all_blocks
         return [prefix + name for name in layers(network)]
     if isinstance(deep_supervision, str):
@@ -188,16 +282,21 @@ def supervised_layers(
     return [_module_name(model, name) for name in deep_supervision or ()]
 
 
-def _known_network(model: nn.Module) -> tuple[str, nn.Module]:
-    """Return the network whose layers are known, and the start of its modules' names.
+_Known: TypeAlias = torchvision.models.ResNet | torchvision.models.VGG | torchvision.models.DenseNet
+
+
+def _known_network(model: nn.Module) -> tuple[str, _Known] | None:
+    """Return the network that has published layers, and the start of its modules' names.
 
     That is the model itself, or the one part of it that it wraps, such as by a normalisation.
     """
-    known = (torchvision.models.ResNet, torchvision.models.VGG, torchvision.models.DenseNet)
-    inner = [(name, part) for name, part in model.named_modules() if isinstance(part, known)]
-    if len(inner) != 1 or not inner[0][0]:
+    if isinstance(model, _Known):
         return "", model
-    return f"{inner[0][0]}.", inner[0][1]
+    inner = [(name, part) for name, part in model.named_modules() if isinstance(part, _Known)]
+    if len(inner) != 1:
+        return None
+    name, network = inner[0]
+    return f"{name}.", network
 
 
 def _module_name(model: nn.Module, name: str) -> str:
@@ -209,60 +308,39 @@ def _module_name(model: nn.Module, name: str) -> str:
     return found[0] if len(found) == 1 else name  # what is wrong is said where layers are checked
 
 
-def published_layers(model: nn.Module) -> list[str]:
+def published_layers(model: _Known) -> list[str]:
     """Name the layers that the papers supervise (LRP deep supervision, method §5).
 
     ResNet: the outputs of layer1 to layer4. VGG: the outputs of the max pools. DenseNet: the last
     ReLU of each transition, and the input of the network's last ReLU, since torchvision calls this
     ReLU as a function. Relevance before and after it differs only by the factor a / (a + ε).
-
-    Raises
-    ------
-    ValueError
-        If the model is not a ResNet, VGG or DenseNet of torchvision.
     """
     modules = dict(model.named_modules())
     if isinstance(model, torchvision.models.ResNet):
         return ["layer1", "layer2", "layer3", "layer4"]
     if isinstance(model, torchvision.models.VGG):
         return [name for name, module in modules.items() if isinstance(module, nn.MaxPool2d)]
-    if isinstance(model, torchvision.models.DenseNet):
-        last_relus = {
-            name.rpartition(".")[0]: name
-            for name, module in modules.items()
-            if ".transition" in name and isinstance(module, nn.ReLU)
-        }
-        return [*last_relus.values(), "features.norm5"]
-    raise _unknown("True", model)
+    last_relus = {
+        name.rpartition(".")[0]: name
+        for name, module in modules.items()
+        if ".transition" in name and isinstance(module, nn.ReLU)
+    }
+    return [*last_relus.values(), "features.norm5"]
 
 
-def all_blocks(model: nn.Module) -> list[str]:
+def all_blocks(model: _Known) -> list[str]:
     """Name every block, for full signal penalisation (method §5).
 
     ResNet: the output of every residual block. VGG: every ReLU of the convolutions. DenseNet: every
     ReLU, including those within dense layers, and the input of the last.
-
-    Raises
-    ------
-    ValueError
-        If the model is not a ResNet, VGG or DenseNet of torchvision.
     """
     modules = dict(model.named_modules())
     if isinstance(model, torchvision.models.ResNet):
         blocks = (BasicBlock, Bottleneck)
         return [name for name, module in modules.items() if isinstance(module, blocks)]
-    if isinstance(model, torchvision.models.VGG | torchvision.models.DenseNet):
-        relus = [
-            name
-            for name, module in modules.items()
-            if isinstance(module, nn.ReLU) and name.startswith("features.")
-        ]
-        return relus if isinstance(model, torchvision.models.VGG) else [*relus, "features.norm5"]
-    raise _unknown(repr(FULL), model)
-
-
-def _unknown(choice: str, model: nn.Module) -> ValueError:
-    return ValueError(
-        f"deep_supervision={choice} knows the layers of torchvision's ResNet, DenseNet and VGG, "
-        f"not of {type(model).__name__}; give a list of module names"
-    )
+    relus = [
+        name
+        for name, module in modules.items()
+        if isinstance(module, nn.ReLU) and name.startswith("features.")
+    ]
+    return relus if isinstance(model, torchvision.models.VGG) else [*relus, "features.norm5"]

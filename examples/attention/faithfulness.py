@@ -1,6 +1,6 @@
 """Measure how faithful explanations of a vision transformer are, by flipping patches.
 
-    python measure.py OUT [--images TABLE.csv] [--seeds 0 1 2]
+    python faithfulness.py OUT [--images TABLE.csv] [--seeds 0 1 2]
 
 A small transformer is trained for each seed, on digits or on the images of a table (columns
 ``image``, a path from the table's folder, and ``label``). Each explanation orders the patches of
@@ -33,7 +33,6 @@ from faster_isnet.evaluation.intervals import mean_score, original_and_resamples
 
 SIZE, PATCH = 48, 6
 GRID = SIZE // PATCH
-TEST_IMAGES = 300
 STEPS = np.linspace(0, GRID**2, 17).astype(int)
 """How many patches are replaced at each point of a curve."""
 
@@ -41,18 +40,18 @@ Method = Callable[[Tensor, Tensor], Tensor]
 """Scores each patch, ``[B, GRID, GRID]``, given images and classes."""
 
 
-def digits(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def digits(seed: int, tests: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return images and labels to train and to test on: digits on textures, without a bias."""
     data = BiasedDigitsData()
     biased = data.train_dataloader().dataset
     unbiased = BiasedDigits(biased.digits, biased.labels, bias="unbiased", augment=True)
     torch.manual_seed(seed)
     copies = [unbiased[i] for _ in range(4) for i in range(len(unbiased))]
-    tests = [data.test_sets["unbiased"][i] for i in range(TEST_IMAGES)]
-    return (*_stacked(copies), *_stacked(tests))
+    tested = [data.test_sets["unbiased"][i] for i in range(tests)]
+    return (*_stacked(copies), *_stacked(tested))
 
 
-def pictures(table: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pictures(table: Path, tests: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return images and labels of a table; every third image is tested on.
 
     Classes of fewer than ten images are left out.
@@ -65,7 +64,7 @@ def pictures(table: Path) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     codes = rows["label"].astype("category").cat.codes
     found = torch.tensor(codes.to_numpy(), dtype=torch.int64)
     test = torch.arange(len(rows)) % 3 == 0
-    return images[~test], found[~test], images[test][:TEST_IMAGES], found[test][:TEST_IMAGES]
+    return images[~test], found[~test], images[test][:tests], found[test][:tests]
 
 
 def _picture(path: Path) -> Tensor:
@@ -262,12 +261,19 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="table of images; default: digits")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=2000, help="of the training")
+    parser.add_argument("--tests", type=int, default=300, help="number of images to test on")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     each_seed, lines = [], []
+
+    def data(seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if options.images is None:
+            return digits(seed, options.tests)
+        return pictures(options.images, options.tests)
+
     for seed in options.seeds:
         started = time.process_time()
-        x, y, images, labels = digits(seed) if options.images is None else pictures(options.images)
+        x, y, images, labels = data(seed)
         centred = Centred(x)
         transformer = trained(centred(x), y, seed, options.steps)
         model = nn.Sequential(centred, transformer)

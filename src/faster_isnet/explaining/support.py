@@ -1,0 +1,88 @@
+"""What of a model is explained exactly, approximately, or not known."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+# Parts of the names of parameters that are added to features, whatever the image.
+_ADDED = ("bias", "pos_emb", "position", "cls_token", "class_token", "reg_token", "dist_token")
+_ADDED_LAST = ("beta", "b", "rel_pos_h", "rel_pos_w")
+
+
+@dataclass(frozen=True)
+class Support:
+    """Say how well a model can be explained.
+
+    Attributes
+    ----------
+    exact, approximate, unknown
+        How often each function carries relevance that it conserves exactly (apart from the
+        stabiliser ε and biases), does not conserve (as the softmax of attention under AttnLRP), or
+        passes by its gradient because the composite has no rule for it.
+    absorbed
+        1 − Σ relevance / logit of the model as it is: what biases, the stabiliser and approximate
+        and unknown functions take (or add, where it is negative).
+    error
+        |Σ relevance − logit| / |logit| of a copy without biases, position embeddings and class
+        tokens, as ε → 0: what approximate and unknown functions take alone. Not a number if the
+        logit is 0 then.
+
+    Examples
+    --------
+    >>> support = Support({"convolution": 3}, {}, {"exp": 1}, 0.25, 0.5)
+    >>> print(support)
+    exact: convolution (3)
+    approximate: none
+    unknown, passed by its gradient: exp (1)
+    relevance that biases, the stabiliser and the above absorb: 25 %
+    conservation error without biases: 0.5
+    """
+
+    exact: Mapping[str, int]
+    approximate: Mapping[str, int]
+    unknown: Mapping[str, int]
+    absorbed: float
+    error: float
+
+    def __str__(self) -> str:
+        """Return what is found as lines of text."""
+        return "\n".join(
+            [
+                f"exact: {_listed(self.exact)}",
+                f"approximate: {_listed(self.approximate)}",
+                f"unknown, passed by its gradient: {_listed(self.unknown)}",
+                "relevance that biases, the stabiliser and the above absorb: "
+                f"{100 * self.absorbed:.0f} %",
+                f"conservation error without biases: {self.error:.1g}"
+                if math.isfinite(self.error)
+                else "conservation error without biases: not known, the logit is 0 without them",
+            ]
+        )
+
+
+def without_biases(model: nn.Module) -> nn.Module:
+    """Return a copy of a model in evaluation mode whose biases and position embeddings are 0.
+
+    They are known by their names. The running means of batch norms, which are biases too, are 0.
+    """
+    copied = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        for name, parameter in copied.named_parameters():
+            last = name.rpartition(".")[2]
+            if any(part in name for part in _ADDED) or last in _ADDED_LAST:
+                parameter.zero_()
+        for name, buffer in copied.named_buffers():
+            if name.rpartition(".")[2] == "running_mean":
+                buffer.zero_()
+    return copied
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
+    return ", ".join(f"{name} ({count})" for name, count in ordered) or "none"

@@ -1,0 +1,76 @@
+"""Swap the backgrounds of a batch's images, so that they give no class away."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faster_isnet.common.checks import NO_MASK
+
+_CELLS = 8
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+_POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+
+
+def swap_backgrounds(images: Tensor, masks: Tensor | None, share: float) -> Tensor:
+    """Give images the background of another image of the batch, of whatever class.
+
+    Of whatever class, and not of another one: so a background says nothing of the class, where
+    it would otherwise say which class it is not. Where the other image has its own foreground, its
+    background is continued smoothly (the mean of each cell of an 8 × 8 grid, interpolated).
+
+    Parameters
+    ----------
+    images
+        ``[B, C, ...]``, with one to three spatial dimensions.
+    masks
+        ``[B, 1, ...]`` or ``[B, ...]``: 1 in the foreground, 0 in the background,
+        :data:`~faster_isnet.NO_MASK` everywhere for an image without a mask, which stays as it is
+        and lends no background. ``None`` if no image has one.
+    share
+        In [0, 1], of the images whose background is swapped; each is drawn by itself.
+
+    Returns
+    -------
+    Tensor
+        ``[B, C, ...]``; values stay within those of the images. Foregrounds are unchanged, exactly.
+
+    Examples
+    --------
+    >>> images = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
+    >>> masks = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).expand(2, 1, 2, 2)
+    >>> swap_backgrounds(images, masks, 1.0)[0]
+    tensor([[[0., 1.],
+             [1., 1.]]])
+    """
+    if masks is None or share == 0 or len(images) < 2:
+        return images
+    masks = masks.reshape(len(masks), 1, *images.shape[2:]).to(images)
+    order = torch.randperm(len(images))  # one cycle through all images: none lends to itself
+    lender = torch.empty_like(order)
+    lender[order] = order.roll(1)
+    lender = lender.to(images.device)
+    has_mask = (masks != NO_MASK).flatten(1).any(1)
+    chosen = (torch.rand(len(images)) < share).to(images.device) & has_mask & has_mask[lender]
+    keeps = (masks == 1) | ~chosen.reshape(-1, *(1,) * (images.dim() - 1))
+    return torch.where(keeps, images, _without_foreground(images, masks)[lender])
+
+
+def _without_foreground(images: Tensor, masks: Tensor) -> Tensor:
+    """Return images whose foreground is replaced by what surrounds it."""
+    outside = (masks != 1).to(images)
+    size, dims = images.shape[2:], images.dim() - 2
+    known = _POOLS[dims](outside, _CELLS)
+    values = _POOLS[dims](images * outside, _CELLS)
+    known, values = (_resized(each, size, _LINEAR[dims]) for each in (known, values))
+    spatial = tuple(range(2, images.dim()))
+    total = outside.sum(spatial, keepdim=True).clamp(min=1)
+    mean = (images * outside).sum(spatial, keepdim=True) / total
+    reached = known > torch.finfo(images.dtype).eps
+    filling = torch.where(reached, values / known.where(reached, 1), mean)
+    return torch.where(masks == 1, filling, images)
+
+
+def _resized(values: Tensor, size: torch.Size, mode: str) -> Tensor:
+    return F.interpolate(values, size, mode=mode, align_corners=False)

@@ -1,0 +1,35 @@
+"""Read the nodes of the graph that torch records."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+
+
+def nodes_of(tensor: Tensor) -> set[Any]:
+    """Return all nodes of the graph that ``tensor`` comes from."""
+    seen, rest = set[Any](), [tensor.grad_fn]
+    while rest:
+        node = rest.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            rest += [before for before, _ in node.next_functions]
+    return seen
+
+
+def base_name(node: Any) -> str:
+    """Return the name of a node without what torch adds to that of the function."""
+    return re.sub(r"Backward\d*(_copy)?$", "", node.name().rpartition("::")[2])
+
+
+def is_custom(node: Any) -> bool:
+    """Return whether a node is that of a ``torch.autograd.Function``."""
+    return isinstance(node, BackwardCFunction)
+
+
+def is_engines(node: Any) -> bool:
+    """Return whether a node is that of a function of this library."""
+    return is_custom(node) and node._forward_cls.__module__.startswith("faster_isnet.")

@@ -1,0 +1,70 @@
+"""The scripts of the examples run as their pages say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(script: str, *arguments: object) -> str:
+    command = [sys.executable, str(EXAMPLES / script), *map(str, arguments)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--bias", "mark"],
+        ["--composite", "flex", "--swap", "auto", "--network", "hybrid"],
+        ["--swap", "1"],
+    ],
+)
+def test_a_network_is_trained_on_digits_with_a_shortcut(options: list[str]) -> None:
+    found = json.loads(run("attention/shortcuts.py", "--epochs", 1, *options))
+    assert {0 <= found[test] <= 100 for test in ("biased", "unbiased", "deceiving")} == {True}
+    if options == ["--bias", "mark"]:  # a mark is learnt at once
+        assert found["biased"] > 3 * found["deceiving"]
+
+
+@pytest.mark.slow
+def test_networks_are_surveyed(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("timm:vit_tiny_patch16_224\ntorchvision:resnet18\ntimm:no_such_network\n")
+    table, rows = tmp_path / "models.md", tmp_path / "rows.jsonl"
+    for _ in range(2):  # the second time from what is kept
+        run("models/survey.py", "--names", names, "--out", table, "--rows", rows)
+    assert len(rows.read_text().splitlines()) == 3
+    text = table.read_text()
+    assert "3 networks: 2 conserve relevance" in text
+    assert "| timm:no_such_network | | | | | | no: RuntimeError" in text
+
+
+@pytest.mark.slow
+def test_explanations_are_compared_by_flipping_patches(tmp_path: Path) -> None:
+    pytest.importorskip("lxt.explicit.rules", reason="run: pip install --no-deps lxt")
+    rng = np.random.default_rng(0)
+    rows = ["image,label"]
+    for number in range(60):
+        pixels = rng.integers(0, 100, (48, 48, 3), dtype=np.uint8)
+        left = 24 * (number % 2)
+        pixels[12:36, left : left + 24] = 250  # the class is the side of a bright square
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{'left' if number % 2 == 0 else 'right'}")
+    table = tmp_path / "images.csv"
+    table.write_text("\n".join(rows))
+    out = tmp_path / "out"
+    run("attention/faithfulness.py", out, "--images", table, "--seeds", 0, "--steps", 60)
+    areas = np.load(out / "areas.npz")
+    flex = areas["flex/mean/0"].mean()
+    assert flex > areas["random order/mean/0"].mean()
+    assert areas["LXT (AttnLRP)/mean/0"].mean() == pytest.approx(flex, rel=0.2)
+    assert "| Chefer et al. |" in (out / "faithfulness.md").read_text()
