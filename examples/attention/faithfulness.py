@@ -233,7 +233,7 @@ def table(found: dict[tuple[str, str, int], np.ndarray]) -> str:
     (count,) = {array.shape[1] for array in found.values()}
     weights = original_and_resamples(count)
     columns = [("mean", 0), ("blur", 0), ("mean", 1), ("blur", 1)]
-    lines = ["| method | logit, mean | less flex | logit, blurred | less flex "
+    lines = ["| method | logit, mean | minus flex | logit, blurred | minus flex "
              "| probability, mean | probability, blurred | by seed (logit, mean) |",
              "|" + " --- |" * 8]  # fmt: skip
     for name in dict.fromkeys(name for name, _, _ in found):
