@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 DEMO_DIR ?= demo
+# What it declares as dependencies (transformers, bitsandbytes, …) is large, and not needed here.
+LXT := --no-deps 'lxt>=2.1'
 
 .PHONY: demo style test test-slow test-oldest test-newest reliability bench clean
 
@@ -33,12 +35,14 @@ test-oldest: OLDEST_PYTHON ?= python3.10
 test-oldest:
 	$(OLDEST_PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python $(PIP) --constraint constraints/oldest.txt -e '.[test]'
+	$(VENV)-oldest/bin/python $(PIP) $(LXT)
 	$(VENV)-oldest/bin/python $(PYTEST) -m "not slow"
 
 # The newest versions that there are, whatever was installed before.
 test-newest:
 	$(PYTHON) -m venv $(VENV)-newest
 	$(VENV)-newest/bin/python $(PIP) --upgrade --upgrade-strategy eager -e '.[test]'
+	$(VENV)-newest/bin/python $(PIP) $(LXT)
 	$(VENV)-newest/bin/python $(PYTEST) -m "not slow"
 
 # What becomes of bad inputs, counted; of commands that are killed; of memory: docs/development/reliability.md
@@ -59,12 +63,14 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	$(BIN)/python $(PIP) -e .
 	touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-test: pyproject.toml Makefile | $(BIN)/python
 	$(BIN)/python $(PIP) -e '.[test]'
+	$(BIN)/python $(PIP) $(LXT)
 	touch $@ $(VENV)/.installed
 
-$(VENV)/.installed-bench: pyproject.toml | $(BIN)/python
+$(VENV)/.installed-bench: pyproject.toml Makefile | $(BIN)/python
 	$(BIN)/python $(PIP) -e '.[bench]'
+	$(BIN)/python $(PIP) $(LXT)
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -44,3 +46,25 @@ def test_networks_are_surveyed(tmp_path: Path) -> None:
     text = table.read_text()
     assert "3 networks: 2 conserve relevance" in text
     assert "| timm:no_such_network | | | | | | no: RuntimeError" in text
+
+
+@pytest.mark.slow
+def test_explanations_are_compared_by_flipping_patches(tmp_path: Path) -> None:
+    pytest.importorskip("lxt.explicit.rules", reason="run: pip install --no-deps lxt")
+    rng = np.random.default_rng(0)
+    rows = ["image,label"]
+    for number in range(60):
+        pixels = rng.integers(0, 100, (48, 48, 3), dtype=np.uint8)
+        left = 24 * (number % 2)
+        pixels[12:36, left : left + 24] = 250  # the class is the side of a bright square
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{'left' if number % 2 == 0 else 'right'}")
+    table = tmp_path / "images.csv"
+    table.write_text("\n".join(rows))
+    out = tmp_path / "out"
+    run("attention/faithfulness.py", out, "--images", table, "--seeds", 0, "--steps", 60)
+    areas = np.load(out / "areas.npz")
+    flex = areas["flex/mean/0"].mean()
+    assert flex > areas["random order/mean/0"].mean()
+    assert areas["LXT (AttnLRP)/mean/0"].mean() == pytest.approx(flex, rel=0.2)
+    assert "| Chefer et al. |" in (out / "faithfulness.md").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,18 @@ import torch
 from faster_isnet.benchmark import SUITES, BenchmarkSettings, run_benchmark
 from faster_isnet.benchmark.cost_tables import report
 from faster_isnet.benchmark.cost_targets import COST_TARGETS, matching_targets
-from faster_isnet.benchmark.measurements import Measurement
+from faster_isnet.benchmark.measurements import Measurement, measure_group
 from faster_isnet.benchmark.memory import peak_memory
-from faster_isnet.benchmark.suites import case_groups
+from faster_isnet.benchmark.suites import Case, case_groups
 from faster_isnet.benchmark.timing import Quartiles
-from faster_isnet.benchmark.workloads import BASELINE, FLEX, GRADIENT_X_INPUT
+from faster_isnet.benchmark.workloads import (
+    BASELINE,
+    FLEX,
+    GRADIENT_X_INPUT,
+    Workload,
+    explanations,
+    new_setup,
+)
 from faster_isnet.methods.isnet.network import VARIANTS
 
 TINY = replace(BenchmarkSettings().quick(), architectures=("convnet",), sizes=(32, 48))
@@ -91,6 +99,31 @@ def test_references_of_explanations_are_gradient_x_input_and_flex() -> None:
             assert set(case.references) < set(names)
 
 
+def test_transformers_are_compared_with_lxt_too() -> None:
+    found = {name: {w.name for w in explanations(name)} for name in ("resnet18", "vit_s_16")}
+    assert found["vit_s_16"] - found["resnet18"] == {"cp-lrp", "lxt", "lxt, efficient"}
+    assert found["resnet18"] < found["vit_s_16"]
+
+
+@pytest.mark.parametrize("name", [FLEX, "cp-lrp", "zennit"])
+def test_a_new_transformer_has_relevance(name: str) -> None:
+    """Torchvision's head begins with weights of 0."""
+    setup = new_setup("vit_s_16", 3, 1, 32, training=False)
+    (workload,) = (w for w in explanations("vit_s_16") if w.name == name)
+    heatmap = workload.make(setup)()
+    assert heatmap.isfinite().all()
+    assert heatmap.any()
+
+
+def test_processor_time_does_not_pass_while_nothing_is_computed() -> None:
+    idle = Workload("idle", lambda setup: lambda: time.sleep(0.05) or torch.zeros(()))
+    case = Case("step", "convnet", 2, 1, 32, (idle,), ())
+    for clock in ("wall", "processor"):
+        settings = BenchmarkSettings(rounds=2, clock=clock)
+        (measured,) = measure_group((case,), settings)
+        assert (measured.seconds.median < 0.04) == (clock == "processor")
+
+
 def test_peak_memory_is_what_is_allocated_at_one_time() -> None:
     def work() -> None:
         a = torch.ones(1_000_000)
@@ -107,6 +140,7 @@ def test_peak_memory_is_what_is_allocated_at_one_time() -> None:
         ({"only": ["steps"]}, "unknown suite 'steps'; did you mean 'step'"),
         ({"architectures": ["resnet19"]}, "unknown architecture 'resnet19'; did you mean"),
         ({"rounds": 0}, "rounds must be"),
+        ({"clock": "cpu"}, "unknown clock 'cpu'"),
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"only": []}, "only must name at least one"),
     ],

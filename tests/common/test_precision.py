@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -108,6 +109,52 @@ def test_zb_is_in_full_precision(
     half.square().sum().backward()
     assert model.conv.weight.grad.isfinite().all()
     assert model.conv.weight.grad.any()
+
+
+def transformer(spelling: str) -> nn.Module:
+    """Build a vision transformer whose attention is fused or made of products and a softmax."""
+    torch.manual_seed(1)
+    model = timm.create_model(
+        "vit_tiny_patch16_224",
+        **{"img_size": 32, "patch_size": 8, "depth": 3, "embed_dim": 48, "num_classes": 3},
+    )
+    for block in model.blocks:
+        block.attn.fused_attn = spelling == "fused"
+        block.attn.qkv.weight.data.mul_(5)  # so that attention chooses
+    return model
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("spelling", ["fused", "written out"])
+@pytest.mark.parametrize("composite", ["flex", "cp-lrp"])
+def test_attention_is_close_to_full_precision(
+    dtype: torch.dtype, spelling: str, composite: str
+) -> None:
+    net = ISNet(transformer(spelling), composite=composite, epsilon=1.0)
+    images, *_ = batch()
+    full = net.explain(images)
+    with torch.autocast("cpu", dtype):
+        half = net.explain(images)
+    assert half.heatmap.dtype == torch.float32
+    assert similarity(half.heatmap.detach(), full.heatmap.detach()) > 0.99
+    halves = gradients(copy.deepcopy(net), dtype)
+    assert halves.isfinite().all()
+    assert similarity(halves, gradients(net, None)) > 0.9
+
+
+def test_attention_scores_do_not_overflow() -> None:
+    """Products of queries and keys may be beyond float16's 65,504 before they are scaled."""
+
+    class Attention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = x.flatten(2).mT  # [B, pixels, channels]
+            many = 60 * x.repeat(1, 1, 32).half()
+            y = F.scaled_dot_product_attention(many, many, x.repeat(1, 1, 32).half(), scale=1e-5)
+            return y.mean(1).float()
+
+    half = Explainer(Attention(), epsilon=0.0)(batch()[0][:, :, :4, :4], 0, differentiable=True)
+    assert half.heatmap.isfinite().all()
+    assert half.heatmap.any()
 
 
 def test_double_precision_stays() -> None:

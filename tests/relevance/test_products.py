@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -163,3 +165,40 @@ def test_where_a_tensor_comes_from() -> None:
     assert leads_to(w.exp() + 2 * x, sources)
     assert not leads_to(w.exp(), sources)
     assert not leads_to(x.detach(), sources)
+
+
+class Nodes(frozenset):  # type: ignore[type-arg]
+    """Nodes that count how often one is looked up."""
+
+    looked_up = 0
+
+    def __contains__(self, node: Any) -> bool:
+        self.looked_up += 1
+        return super().__contains__(node)
+
+
+def test_what_has_been_followed_is_not_followed_again() -> None:
+    """So the search takes a time linear in a network's depth."""
+    x, other = (torch.ones(2, requires_grad=True).clone() for _ in range(2))
+    sources, y, counts = Nodes([x.grad_fn]), x, []
+    for _ in range(6):
+        y = y + y.sin()
+        before = sources.looked_up
+        assert leads_to(y.exp(), sources)
+        counts.append(sources.looked_up - before)
+    assert max(counts) == counts[0]
+    assert not leads_to(y, frozenset([other.grad_fn]))
+    assert not leads_to(other.exp(), sources)
+
+
+def test_what_has_been_followed_is_not_kept_alive() -> None:
+    pixels = torch.ones(2, requires_grad=True)
+    image = pixels.clone()
+    assert leads_to(image.exp().sin(), frozenset([image.grad_fn]))
+    alive = weakref.ref(pixels)
+    gc.disable()
+    try:
+        del pixels, image
+        assert alive() is None
+    finally:
+        gc.enable()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from faster_isnet.benchmark.measurements import Measurement
-from faster_isnet.benchmark.settings import CLASSES, target_batch
+from faster_isnet.benchmark.settings import CLASSES, VIT_S_16, target_batch
 from faster_isnet.benchmark.suites import BY_CLASSES, EXPLANATION, MEMORY, STEP
 from faster_isnet.benchmark.workloads import BASELINE, FLEX, GRADIENT_X_INPUT
 
@@ -49,7 +49,7 @@ class CostTarget:
         return f"{'≥' if self.at_least else '≤'} {self.limit:.2f}"
 
 
-_STEPS = {"resnet18": 2.15, "resnet50": 2.2, "densenet121": 2.2, "vgg16_bn": 2.15}
+_STEPS = {"resnet18": 2.15, "resnet50": 2.2, "densenet121": 2.2, "vgg16_bn": 2.15, VIT_S_16: 2.6}
 _OTHER_PACKAGES = {"zennit": 2.0, "captum": 1.6, "autolrp": 1.7}
 _EXPLAINED = ("resnet18", "densenet121", "vgg16_bn")
 
@@ -58,6 +58,7 @@ COST_TARGETS: Sequence[CostTarget] = (
     CostTarget(STEP, "densenet121", "dual", BASELINE, 5.0, batch=4),
     CostTarget(STEP, "densenet121", "original", BASELINE, 12.0, batch=4),
     *(CostTarget(EXPLANATION, name, FLEX, GRADIENT_X_INPUT, 1.10) for name in _EXPLAINED),
+    CostTarget(EXPLANATION, VIT_S_16, FLEX, GRADIENT_X_INPUT, 1.30),
     *(
         CostTarget(EXPLANATION, name, package, FLEX, limit, at_least=True)
         for name in _EXPLAINED

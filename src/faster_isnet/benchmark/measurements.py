@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -81,7 +82,8 @@ def _measure_time(group: CaseGroup, settings: BenchmarkSettings) -> list[Measure
             key = (number, workload.name)
             outcomes[key] = _outcome(partial(_warm_up, workload, setup, runs, key))
     finish = _synchronise(settings.device)
-    seconds = time_rounds(runs, settings.rounds, settings.seed, finish=finish)
+    clock = time.process_time if settings.clock == "processor" else time.perf_counter
+    seconds = time_rounds(runs, settings.rounds, settings.seed, clock, finish)
     return [_time_measurement(group, key, seconds, outcomes[key]) for key in outcomes]
 
 

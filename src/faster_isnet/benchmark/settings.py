@@ -14,6 +14,12 @@ from faster_isnet.models import CONVNET
 SUITES = ("step", "explanation", "classes", "sizes", "memory")
 """The suites, see :mod:`faster_isnet.benchmark.suites`."""
 
+CLOCKS = ("wall", "processor")
+"""What can be timed: what passes, or the processor time of this process, of all its threads."""
+
+VIT_S_16 = "vit_s_16"
+"""ViT-S/16, which torchvision has the class of, and no name for."""
+
 CLASSES = 10
 """Number of classes where it is not varied."""
 
@@ -32,13 +38,16 @@ class BenchmarkSettings:
         ``"memory"``.
     architectures
         torchvision's classifiers (here ``"densenet121"`` is torchvision's too, without the papers'
-        transition ReLUs), or ``"convnet"``. The sweeps take the first.
+        transition ReLUs), ``"vit_s_16"`` or ``"convnet"``. The sweeps take the first.
     rounds
         How often each workload is timed, ≥ 1.
     deep_supervision
         Whether the training steps supervise the published hidden layers too.
     device
         ``"cpu"``, ``"cuda"``, ….
+    clock
+        ``"wall"``, or ``"processor"`` where other programs use the same cores, with one thread
+        (``OMP_NUM_THREADS=1``); not for an accelerator.
     seed
         Seed of weights, images and order of measurements, in [0, 2³² − 1].
     batch
@@ -53,10 +62,11 @@ class BenchmarkSettings:
     """
 
     only: Sequence[str] = SUITES
-    architectures: Sequence[str] = ("resnet18", "resnet50", "densenet121", "vgg16_bn")
+    architectures: Sequence[str] = ("resnet18", "resnet50", "densenet121", "vgg16_bn", VIT_S_16)
     rounds: int = 20
     deep_supervision: bool = False
     device: str = "cpu"
+    clock: str = "wall"
     seed: int = 0
     batch: int | None = None
     several_heatmaps_batch: int = 4
@@ -74,6 +84,7 @@ class BenchmarkSettings:
         for name in ("only", "architectures", "class_counts", "batches", "sizes"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must name at least one")
+        check_choice("clock", self.clock, CLOCKS)
         check_range("rounds", self.rounds, 1)
         check_range("seed", self.seed, 0, 2**32 - 1)
         check_device(self.device)
@@ -103,7 +114,7 @@ def target_batch(architecture: str) -> int:
 
 def architectures() -> list[str]:
     """List the architectures that can be measured."""
-    return [CONVNET, *torchvision.models.list_models(module=torchvision.models)]
+    return [CONVNET, VIT_S_16, *torchvision.models.list_models(module=torchvision.models)]
 
 
 def check_device(name: str) -> torch.device:

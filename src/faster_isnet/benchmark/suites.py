@@ -104,7 +104,7 @@ def _explanation_groups(settings: BenchmarkSettings) -> list[CaseGroup]:
         (
             Case(
                 *(EXPLANATION, name, CLASSES, settings.batch_for(name), settings.size),
-                workloads=explanations(),
+                workloads=explanations(name),
                 references=(GRADIENT_X_INPUT, FLEX),
             ),
         )

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from faster_isnet.benchmark.other_packages import OTHER_PACKAGES
+from faster_isnet.benchmark.other_packages import FOR_TRANSFORMERS, OTHER_PACKAGES
+from faster_isnet.benchmark.settings import VIT_S_16
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.methods.isnet.network import ISNet
@@ -83,7 +84,7 @@ def new_setup(
     """Build a network with random weights and a random batch; reproducible by ``seed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _new_model(architecture, classes).to(device)
+        model = _new_model(architecture, classes, size).to(device)
         images = torch.rand(batch, 3, size, size).to(device)
         labels = torch.randint(classes, (batch,)).to(device)
     masks = torch.zeros(batch, 1, size, size, device=device)
@@ -95,12 +96,30 @@ def new_setup(
     return Setup(model, optimizer, images, labels, masks)
 
 
-def _new_model(architecture: str, classes: int) -> nn.Module:
+def _new_model(architecture: str, classes: int, size: int) -> nn.Module:
     if architecture == CONVNET:
         return convnet(classes)
+    if is_transformer(architecture):
+        return _new_transformer(architecture, classes, size)
     return torchvision.models.get_model(  # type: ignore[no-any-return]
         architecture, weights=None, num_classes=classes
     )
+
+
+def is_transformer(architecture: str) -> bool:
+    """Return whether an architecture is one of torchvision's vision transformers."""
+    return architecture.startswith("vit_")
+
+
+def _new_transformer(architecture: str, classes: int, size: int) -> nn.Module:
+    options = {"image_size": size, "num_classes": classes}
+    if architecture == VIT_S_16:
+        options |= {"patch_size": 16, "num_layers": 12, "num_heads": 6}
+        model = torchvision.models.VisionTransformer(hidden_dim=384, mlp_dim=1536, **options)
+    else:
+        model = torchvision.models.get_model(architecture, weights=None, **options)
+    nn.init.normal_(model.heads.head.weight, std=0.02)  # with torchvision's zeros: no relevance
+    return model  # type: ignore[no-any-return]
 
 
 def _estimate_batch_norm_statistics(model: nn.Module, images: Tensor) -> None:
@@ -176,16 +195,19 @@ def explanation(name: str, composite: str, input_rule: str | None = None) -> Wor
     return Workload(name, make)
 
 
-def explanations() -> tuple[Workload, ...]:
+def explanations(architecture: str) -> tuple[Workload, ...]:
     """Return Gradient × Input, this package's explanations, and those of other packages."""
+    transformer = is_transformer(architecture)
+    packages = {**OTHER_PACKAGES, **(FOR_TRANSFORMERS if transformer else {})}
     return (
         gradient_x_input_explanation(),
         explanation(FLEX, "flex"),
         explanation("flex, zb", "flex", "zb"),
         explanation("epsilon", "epsilon"),
+        *((explanation("cp-lrp", "cp-lrp"),) if transformer else ()),
         *(
             Workload(name, partial(_external_explanation, make), is_external=True)
-            for name, make in OTHER_PACKAGES.items()
+            for name, make in packages.items()
         ),
     )
 

@@ -33,8 +33,9 @@ _PRODUCTS = frozenset(["Bmm", "Mm", "Baddbmm", "Addmm", "Addbmm", "Matmul"])
 class AttentionRule:
     """Relevance is the gradient, times a constant for each of queries, keys and values.
 
-    The function itself runs forward, and in a standard backward. In a relevance pass the attention
-    weights are computed once more, and once more in the gradient of that: they are never kept.
+    The function itself runs forward, in a standard backward, and in a relevance pass of which no
+    gradient is asked. In others the attention weights are computed once more, and once more in the
+    gradient of that: they are never kept.
 
     Parameters
     ----------
@@ -65,11 +66,13 @@ class AttentionRule:
 
         def gradients(g: Tensor, *operands: Tensor) -> tuple[Tensor, ...]:
             differentiable = torch.is_grad_enabled()
+            in_parts = differentiable or relevance_pass.batched
+            attend = scaled_dot_product_attention if in_parts else func
             inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in operands]
             with torch.enable_grad():
                 query, key, value, *mask = inputs
                 bias = mask[0] if mask else attn_mask
-                again = scaled_dot_product_attention(query, key, value, bias, **options)
+                again = attend(query, key, value, bias, **options)
             found = torch.autograd.grad(again, inputs, g, create_graph=differentiable)
             return tuple(share * of for share, of in zip(shares, found, strict=True))
 

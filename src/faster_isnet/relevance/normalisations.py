@@ -333,7 +333,8 @@ def _normalised(
 
 def _normalise(g: Tensor, x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
     """Return G of x, given that of (x − μ) / σ, with μ and σ over ``dims``."""
-    g = g * (x.var(dims, unbiased=False, keepdim=True) + eps).rsqrt()
+    centred = x - x.mean(dims, keepdim=True)  # torch.var takes several times as long
+    g = g * (centred.square().mean(dims, keepdim=True) + eps).rsqrt()
     return g - g.mean(dims, keepdim=True)
 
 

@@ -37,6 +37,8 @@ _MOVES = (
     *("Select", "Squeeze", "Unsqueeze", "Slice", "Split", "Unbind", "Contiguous", "ToCopy"),
     *("NativeDropout", "Mul"),  # by numbers: dropout, too
 )
+_LEADS_TO = "faster_isnet.leads_to"
+"""Metadata of a node that leads to sources: these."""
 
 
 def with_products(table: Mapping[TorchFunction, Handler]) -> dict[TorchFunction, Handler]:
@@ -124,15 +126,21 @@ def _power(input: Tensor, exponent: Any = 2) -> tuple[Tensor, Any]:  # noqa: A00
 
 def leads_to(tensor: Tensor, sources: Collection[Any]) -> bool:
     """Return whether relevance of ``tensor`` goes back to one of the nodes ``sources``."""
-    seen, rest = set[Any](), [tensor.grad_fn]
+    reader_of: dict[Any, Any] = {}
+    rest: list[tuple[Any, Any]] = [(tensor.grad_fn, None)]
     while rest:
-        node = rest.pop()
-        if node is None or node in seen:
+        node, reader = rest.pop()
+        if node is None or node in reader_of:
             continue
-        if node in sources:
+        reader_of[node] = reader
+        if node in sources or node.metadata.get(_LEADS_TO) is sources:
+            # What lies between need not be followed again from what comes later. A source itself is
+            # not marked: it would keep itself alive.
+            while reader is not None:
+                reader.metadata[_LEADS_TO] = sources
+                reader = reader_of[reader]
             return True
-        seen.add(node)
         # The engine's functions say by how many edges only gradients leave.
         edges = node.next_functions[getattr(node, "gradient_edges", 0) :]
-        rest += [before for before, _ in edges]
+        rest += [(before, node) for before, _ in edges]
     return False
