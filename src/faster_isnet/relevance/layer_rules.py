@@ -154,6 +154,7 @@ class LayerRules(ForwardPass):
         self._activation = ActivationRule(epsilon)
         self._outputs = TensorMetadata[tuple[Output, ...]]()
         self._concatenations = TensorMetadata[tuple[Output, ...]]()
+        self._concatenated = TensorMetadata[tuple[Tensor, ...]]()
         self._nonnegative = TensorMetadata[bool]()
         self._fusable = FusableLayers()
         self._depth = 0
@@ -268,14 +269,15 @@ class LayerRules(ForwardPass):
     def _before(self, x: Tensor) -> list[Output]:
         """Return the outputs that a batch norm of ``x`` is one with, those of one rule together."""
         outputs = self._pieces(x)
+        for piece in self._concatenated.get(x) or (x,):
+            if not (self._concatenations.get(piece) or self._outputs.get(piece)):
+                self._fusable.warn_of_lost(piece, self._running())
         own = self._layer("normalisation", x)
         return runs([o if o.rules else replace(o, rules=own) for o in outputs], x)
 
     def _pieces(self, x: Tensor) -> tuple[Output, ...]:
         """Return what a batch norm of ``x`` would be one with."""
         outputs = self._concatenations.get(x) or self._outputs.get(x)
-        if outputs is None:
-            self._fusable.warn_of_lost(x, self._running())
         if outputs is None or not all(output.fusable for output in outputs):
             return (Output(None, (Elements(x, self._is_nonnegative(x)),)),)
         return outputs
@@ -369,6 +371,7 @@ class LayerRules(ForwardPass):
         if len(tensors) == 1 and (known := self._outputs.get(tensors[0])):
             self._outputs.put(y, known)
         if dim % y.dim() == 1 and y.requires_grad:
+            self._concatenated.put(y, tuple(pieces))
             outputs = [output for piece in pieces for output in self._pieces(piece)]
             if any(output.rules for output in outputs):
                 together = (gathered(flag, output) for output in runs(outputs, y))
