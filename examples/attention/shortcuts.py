@@ -147,7 +147,7 @@ def main() -> None:
     add("--network", choices=["vit", "hybrid"], default="vit")
     add("--composite", default="standard", help="standard, or the ISNet's composite: flex, …")
     add("--swap", default="0", help="the share of swapped backgrounds, or auto")
-    add("--heatmap-weight", type=float, default=ISNetLoss().heatmap_weight)
+    add("--heatmap-weight", default="auto", help="P, or auto")
     add("--cuts", type=float, nargs=2, default=(1.0, 25.0), help="C1 and C2")
     add("--clean", action="store_true", help="train on images without the clue")
     add("--validate", action="store_true", help="test on 400 images that are not trained on")
@@ -167,7 +167,9 @@ def main() -> None:
     method: Method = Standard()
     if options.composite != "standard":
         low, high = options.cuts
-        loss = ISNetLoss(options.heatmap_weight, cut_low=low, cut_high=high)
+        weight = options.heatmap_weight
+        weight = weight if weight == "auto" else float(weight)
+        loss = ISNetLoss(weight, cut_low=low, cut_high=high)
         swap = "auto" if options.swap == "auto" else float(options.swap)
         method = ISNetMethod(loss, composite=options.composite, swapped_backgrounds=swap)
     elif options.swap not in ("0", "auto"):

@@ -325,3 +325,35 @@ def test_attention_is_found_in_every_spelling(spelling: Callable[..., Tensor]) -
 )
 def test_what_is_no_attention_is_not_taken_for_it(gate: Callable[[Tensor], Tensor]) -> None:
     assert not has_attention(gate(torch.rand(2, TOKENS, WIDTH, requires_grad=True)))
+
+
+@pytest.mark.parametrize("composite", COMPOSITES)
+def test_queries_may_be_made_of_what_values_are_a_part_of(composite: str) -> None:
+    """As rotary position embeddings do; torch has one node for all parts of a tensor."""
+
+    class Rotated(nn.Module):
+        def __init__(self, fused: bool) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.fused, self.qkv, self.head = fused, nn.Linear(3, 3 * WIDTH), nn.Linear(WIDTH, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            qkv = self.qkv(x.flatten(2).mT).unflatten(2, (3, 1, WIDTH)).permute(2, 0, 3, 1, 4)
+            q, k, v = qkv.unbind(0)
+            q, k = (torch.cat([t[..., 1:], -t[..., :1]], -1).exp2().log2() for t in (q, k))
+            if self.fused:
+                y = F.scaled_dot_product_attention(q, k, v)
+            else:
+                y = (q @ k.mT * WIDTH**-0.5).softmax(-1) @ v
+            return self.head(y.mean((1, 2)))  # type: ignore[no-any-return]
+
+    x, results = torch.rand(2, 3, 4, 4).double(), []
+    for fused in (True, False):
+        model = Rotated(fused).double()
+        plain = Explainer(model, composite)(x, 1).heatmap
+        explanation = Explainer(model, composite)(x, 1, differentiable=True)
+        assert torch.allclose(explanation.heatmap, plain, rtol=1e-9)
+        explanation.heatmap.square().sum().backward()
+        results.append([plain, *(p.grad for p in model.parameters() if p.grad is not None)])
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-14)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faster_isnet import Explainer
 from faster_isnet.relevance import Interception, RelevancePass, flex
 
 NORMALISATIONS = {
@@ -175,3 +176,42 @@ def test_batch_norm_refuses_one_value_per_channel() -> None:
         pytest.raises(ValueError, match="more than one value per channel"),
     ):
         F.batch_norm(torch.rand(1, 3), torch.zeros(3), torch.ones(3), training=True)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("differentiable", [False, True])
+@pytest.mark.parametrize("composite", ["flex", "epsilon", "gradient-x-input"])
+def test_a_single_image_behind_which_channels_come_last(
+    composite: str, differentiable: bool, training: bool
+) -> None:
+    """Torch's own gradient is another then: it reads channels in the wrong order."""
+
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+            self.norm, self.head = nn.BatchNorm2d(6), nn.Linear(6, 2, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.norm(self.conv(x))
+            tokens = x.flatten(2).transpose(1, 2)
+            attended = F.scaled_dot_product_attention(tokens, tokens, tokens)
+            return self.head((tokens + attended).mean(1))  # type: ignore[no-any-return]
+
+    model, x = Attending().double().train(training), torch.rand(1, 3, 5, 5).double()
+    explainer = Explainer(model, composite, epsilon=0.0, layers=["conv", "norm"])
+    (target,) = model(x).argmax(1).tolist()
+    explanation = explainer(x, target, differentiable=differentiable)
+    if not training:  # else the mean takes some
+        whole = float(explanation.heatmap.sum())
+        for layer in explanation.layers.values():
+            assert float(layer.sum()) == pytest.approx(whole)
+    if differentiable:
+        weight = model.conv.weight
+        (gradient,) = torch.autograd.grad(explanation.logits[0, target], weight)
+        step = 1e-6 * torch.randn_like(weight)
+        with torch.no_grad():
+            before = model(x)[0, target]
+            weight += step
+            change = model(x)[0, target] - before
+        assert float(change) == pytest.approx(float((gradient * step).sum()), rel=1e-3)

@@ -45,9 +45,6 @@ from faster_isnet.relevance import (
     shared_statistics,
 )
 
-# Stands for ε → 0 in float64.
-_TINY = 1e-12
-
 
 @dataclass(frozen=True)
 class Explanation:
@@ -235,7 +232,7 @@ class Explainer:
         if explainer.composite.gradient_alone:
             carriers.approximate += carriers.unknown
             carriers.unknown.clear()
-        neutral = cls(without_biases(model).double(), **options | {"epsilon": _TINY})
+        neutral = cls(without_biases(model).double(), **options | {"epsilon": 0.0})
         return Support(
             *(dict(carriers.exact), dict(carriers.approximate), dict(carriers.unknown)),
             absorbed=_missing(found),

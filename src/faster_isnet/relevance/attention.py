@@ -68,8 +68,8 @@ class AttentionRule:
             differentiable = torch.is_grad_enabled()
             in_parts = differentiable or relevance_pass.batched
             attend = scaled_dot_product_attention if in_parts else func
-            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in operands]
             with torch.enable_grad():
+                inputs = [_ending(t, differentiable and t.requires_grad) for t in operands]
                 query, key, value, *mask = inputs
                 bias = mask[0] if mask else attn_mask
                 again = attend(query, key, value, bias, **options)
@@ -143,10 +143,19 @@ class Recomputed(Function):
         again, wanted = torch.is_grad_enabled(), ctx.needs_input_grad[1:]
         with torch.enable_grad():
             tensors = [
-                tensor if again else tensor.detach().requires_grad_(wants)
+                _ending(tensor, again) if wants else tensor.detach()
                 for tensor, wants in zip(ctx.saved_tensors, wanted, strict=True)
             ]
             results = ctx.function(*tensors)
         inputs = [tensor for tensor, wants in zip(tensors, wanted, strict=True) if wants]
         found = iter(torch.autograd.grad(results, inputs, grads, create_graph=again))
         return None, *(next(found) if wants else None for wants in wanted)
+
+
+def _ending(tensor: Tensor, with_history: bool) -> Tensor:
+    """Return a tensor at which a gradient ends: none of several may lead to another of them.
+
+    Where one did, as queries that are made of the output of which values are a part, torch would
+    follow the model's own graph between the two, and free it.
+    """
+    return tensor.view_as(tensor) if with_history else tensor.detach().requires_grad_()

@@ -59,6 +59,7 @@ class BatchNormCall:
                 *(self.input, self.running_mean, self.running_var, self.weight, self.bias),
                 *(False, self.momentum, self.eps),
             )
+            _let_order_be_read(y)
             assert self.running_mean is not None  # or F.batch_norm raises
             assert self.running_var is not None
             with torch.no_grad():
@@ -73,7 +74,21 @@ class BatchNormCall:
             *(self.input, self.weight, self.bias, self.running_mean, self.running_var),
             *(True, self.momentum, self.eps),
         )
+        _let_order_be_read(y)
         return y, mean, rstd
+
+
+def _let_order_be_read(y: Tensor) -> Tensor:
+    """Return batch norm's output of a single image, to whose node gradients come in torch's order.
+
+    On a CPU torch (2.6 to 2.14) takes a gradient with the channels last for one with the channels
+    first if its one image has another stride than a batch's, as what attention returns has.
+    """
+    if len(y) == 1 and y.grad_fn is not None:
+        y.grad_fn.register_prehook(
+            lambda grads: tuple(g if g is None else g.contiguous() for g in grads)
+        )
+    return y
 
 
 @dataclass(slots=True)
@@ -176,7 +191,7 @@ class BatchNormRule:
         call = BATCH_NORM_CALLS[func](*args, **kwargs)
         if not (call.training or relevance_pass.differentiable):  # relevance is the gradient
             relevance_pass.flush((call.input,))
-            return func(*args, **kwargs)  # type: ignore[no-any-return]
+            return _let_order_be_read(func(*args, **kwargs))
         y, _, rstd = call.normalise()
         if not y.requires_grad:
             return y

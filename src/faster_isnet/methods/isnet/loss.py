@@ -24,6 +24,8 @@ from faster_isnet.explaining.explainer import Explanation
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.isnet.cuts import AUTO, IMAGE, Cut, Cuts
 
+WEIGHT, WEIGHT_IF_SWAPPED = 0.7, 0.1
+"""P unless it is given: without and with swapped backgrounds."""
 _LARGEST_BACKGROUND_LOSS = -math.log(1e-7)
 
 
@@ -58,7 +60,9 @@ class ISNetLoss(Recorded, nn.Module):
     ----------
     heatmap_weight
         P in [0, 1], the weight of the heatmap loss in the total. Larger values give more robustness
-        to bias, and less stable training.
+        to bias, and less stable training. ``"auto"``: 0.7, or 0.1 from where on
+        :class:`~faster_isnet.methods.ISNetMethod` swaps all backgrounds of its own accord
+        (chosen on images for validation, ``docs/results/attention.md``).
     gwrp_decay
         d in (0, 1]: decay of the weights of the sorted background relevances. 1 gives the mean, the
         limit 0 the maximum.
@@ -105,7 +109,7 @@ class ISNetLoss(Recorded, nn.Module):
 
     def __init__(
         self,
-        heatmap_weight: float = 0.7,
+        heatmap_weight: float | str = AUTO,
         gwrp_decay: float = 0.9,
         activation: float = 1.0,
         background_weight: float = 1.0,
@@ -120,6 +124,10 @@ class ISNetLoss(Recorded, nn.Module):
         classification: ClassificationLoss | None = None,
     ) -> None:
         super().__init__()
+        self.weight_is_given = not isinstance(heatmap_weight, str)
+        if isinstance(heatmap_weight, str):
+            check_choice("heatmap_weight", heatmap_weight, [AUTO])
+            heatmap_weight = WEIGHT
         self.heatmap_weight = check_range("heatmap_weight", heatmap_weight, 0, 1)
         self.gwrp_decay = check_range("gwrp_decay", gwrp_decay, 0, 1, open_low=True)
         self.activation = check_range("activation", activation, 0, open_low=True)

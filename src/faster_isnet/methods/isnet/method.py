@@ -20,7 +20,7 @@ from faster_isnet.methods.background_swap import swap_backgrounds
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.isnet.calibration import Calibration, CutCalibration
 from faster_isnet.methods.isnet.cuts import AUTO, Cuts
-from faster_isnet.methods.isnet.loss import ISNetLoss, LossParts
+from faster_isnet.methods.isnet.loss import WEIGHT_IF_SWAPPED, ISNetLoss, LossParts
 from faster_isnet.methods.isnet.network import ISNet
 from faster_isnet.relevance import has_attention
 
@@ -137,17 +137,33 @@ class ISNetMethod(Method):
         Backgrounds may be swapped, and a part of the samples alone may be explained.
         """
         assert isinstance(network, ISNet)
-        images = swap_backgrounds(batch.images, batch.masks, self._swapped_share)
+        images = self.training_images(batch)
         losses = self._training_losses(network, batch._replace(images=images))
-        if self._attends is None:
-            self._attends = has_attention(losses.logits)
-            if self._swapped_share:
-                _log.info(
-                    "the network has attention, so that a clean heatmap is not enough: from now "
-                    "on the background of each image with a mask is another image's "
-                    "(swapped_backgrounds=1)"
-                )
+        self.see_logits(losses.logits)
         return losses
+
+    def training_images(self, batch: Batch) -> Tensor:
+        """Return the images to train on: those of a batch, with backgrounds swapped if so chosen."""
+        return swap_backgrounds(batch.images, batch.masks, self._swapped_share)
+
+    def see_logits(self, logits: Tensor) -> None:
+        """Look once whether the network has attention, and say what follows from it.
+
+        Parameters
+        ----------
+        logits
+            The network's ``[B, C]``, with their graph.
+        """
+        if self._attends is not None:
+            return
+        self._take_attention(has_attention(logits))
+        if self._swapped_share:
+            _log.info(
+                "the network has attention, so that a clean heatmap is not enough: from now on "
+                "the background of each image with a mask is another image's "
+                "(swapped_backgrounds=%g), and the heatmap loss has weight %g",
+                *(self._swapped_share, self.loss.heatmap_weight),
+            )
 
     def _training_losses(self, network: ISNet, batch: Batch) -> Losses:
         if self._step % self.supervise_every:
@@ -204,7 +220,8 @@ class ISNetMethod(Method):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore C1 and C2 that were calibrated, and whether the network has attention."""
-        self._attends = state.get("attends", self._attends)
+        if "attends" in state:
+            self._take_attention(state["attends"])
         if "cuts" in state and self.loss.cuts is None:
             self.loss.cuts = Cuts.of(**state["cuts"])
 
@@ -242,6 +259,13 @@ class ISNetMethod(Method):
         arguments = super().recipe_arguments() | {"loss": self.loss}
         arguments.pop("calibration", None)
         return arguments
+
+    def _take_attention(self, attends: bool) -> None:
+        """Take whether the network has attention, and set P if that is not given."""
+        self._attends = attends
+        chosen = self.swapped_backgrounds == AUTO and self._swapped_share > 0
+        if chosen and not (self.loss.weight_is_given or self.heatmap_weight_schedule):
+            self.loss.heatmap_weight = WEIGHT_IF_SWAPPED
 
     @property
     def _swapped_share(self) -> float:
