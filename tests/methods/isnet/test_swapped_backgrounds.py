@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 
+import lightning
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from faster_isnet import ISNet, ISNetLoss
+from faster_isnet import ISNet, ISNetLoss, LitISNet
 from faster_isnet.common.batch import Batch
-from faster_isnet.methods import ISNetMethod
+from faster_isnet.methods import ISNetMethod, swap_backgrounds
 
 
 class Recording(nn.Module):
@@ -121,3 +123,52 @@ def test_other_values_are_refused() -> None:
         ISNetMethod(swapped_backgrounds=1.5)
     with pytest.raises(ValueError, match="unknown swapped_backgrounds 'al'"):
         ISNetMethod(swapped_backgrounds="al")
+
+
+def test_the_heatmap_loss_weighs_less_beside_backgrounds_that_are_swapped_by_default() -> None:
+    method = ISNetMethod()
+    swapped(method, method.build(Recording(True)))
+    assert method.loss.heatmap_weight == 0.1
+    resumed = ISNetMethod()
+    resumed.load_state(method.state())
+    assert resumed.loss.heatmap_weight == 0.1
+
+
+@pytest.mark.parametrize(
+    ("method", "attends"),
+    [
+        (ISNetMethod(), False),
+        (ISNetMethod(ISNetLoss(0.7)), True),
+        (ISNetMethod(heatmap_weight_schedule={0: 0.7}), True),
+        (ISNetMethod(swapped_backgrounds=1.0), True),
+        (ISNetMethod(swapped_backgrounds=0.0), True),
+    ],
+)
+def test_a_weight_that_is_given_stays(method: ISNetMethod, attends: bool) -> None:
+    swapped(method, method.build(Recording(attends)))
+    assert method.loss.heatmap_weight == 0.7
+
+
+def test_c1_and_c2_are_calibrated_on_swapped_backgrounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    shares = list[float]()
+
+    def recorded(images: Tensor, masks: Tensor | None, share: float) -> Tensor:
+        shares.append(share)
+        return swap_backgrounds(images, masks, share)
+
+    monkeypatch.setattr("faster_isnet.methods.isnet.method.swap_backgrounds", recorded)
+    data = batch()
+    samples = list(zip(data.images, data.labels, data.masks, strict=True))
+    lit = LitISNet(
+        ISNet(Recording(True)), ISNetLoss(cut_low="auto"), calibration_epochs=1, learning_rate=1e-3
+    )
+    trainer = lightning.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(lit, DataLoader(samples, batch_size=3))
+    assert shares == [0.0, 1.0, 1.0, 1.0]  # two batches of the calibration, two of the training

@@ -143,7 +143,7 @@ class ISNetMethod(Method):
         return losses
 
     def training_images(self, batch: Batch) -> Tensor:
-        """Return the images to train on: those of a batch, with backgrounds swapped if so chosen."""
+        """Return the images of a batch to train on, with backgrounds swapped if so chosen."""
         return swap_backgrounds(batch.images, batch.masks, self._swapped_share)
 
     def see_logits(self, logits: Tensor) -> None:
