@@ -53,9 +53,32 @@ def test_a_foreground_is_not_lent() -> None:
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_the_share_of_swapped_images(share: float) -> None:
     images, masks = batch(2000, 3)
+    masks[..., 0] = 1
     changed = (swap_backgrounds(images, masks, share) != images).flatten(1).any(1)
     possible = (masks == 0).flatten(1).any(1)
     assert changed[possible].float().mean() == pytest.approx(share, abs=0.04)
+
+
+def test_an_image_that_is_all_foreground_lends_nothing() -> None:
+    images, masks = batch(8, 4, 4)
+    masks[0], masks[1:, ..., 0] = 1, 1
+    images[0] = 7.0
+    assert (swap_backgrounds(images, masks, 1.0)[1:] < 7.0).all()
+
+
+def test_all_images_with_a_mask_are_swapped_whoever_has_none() -> None:
+    images, masks = batch(8, 6, 6)
+    masks[..., 0, 0], masks[..., 0, 1], masks[3:7] = 1, 0, NO_MASK
+    changed = (swap_backgrounds(images, masks, 1.0) != images).flatten(1).any(1)
+    assert changed.tolist() == [True] * 3 + [False] * 4 + [True]
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    images, masks = batch(2, 4, 6)
+    with pytest.raises(ValueError, match="masks must have the images' size"):
+        swap_backgrounds(images, masks.mT, 1.0)
+    with pytest.raises(ValueError, match="masks must hold 0 and 1 only"):
+        swap_backgrounds(images, 0.5 * masks, 1.0)
 
 
 def test_images_without_a_mask_stay_and_lend_nothing() -> None:

@@ -19,15 +19,14 @@ X = torch.rand(2, 3, 6, 6)
 # What a model does, and the names of what no composite knows of it.
 UNKNOWN: dict[str, tuple[Callable[[Tensor], Tensor], set[str]]] = {
     "exp": (lambda x: x.exp() - 1, {"exp"}),
-    "sqrt": (lambda x: x.abs().sqrt(), {"sqrt"}),
     "log1p": (lambda x: torch.log1p(x.abs()), {"log1p"}),
     "sin": (torch.sin, {"sin"}),
     "special": (lambda x: torch.special.entr(x.abs()), {"special_entr"}),
     "prod": (lambda x: x.unflatten(1, (2, 2)).prod(1), {"prod"}),
     "logsumexp": (lambda x: x.logsumexp(1, keepdim=True), {"logsumexp"}),
     "custom function": (Doubled.apply, {"doubled"}),
-    "clamp away from 0": (lambda x: x.clamp(min=0.2), {"clamp"}),
-    "power of a half": (lambda x: x.abs() ** 0.5, {"pow"}),
+    "cosine": (lambda x: F.cosine_similarity(x, x.flip(1), 1)[:, None], {"div", "mul"}),
+    "product by another name": (lambda x: torch.addcmul(x, x, x.flip(1)), {"addcmul"}),
     "two of them": (lambda x: x.sin() + x.exp(), {"sin", "exp"}),
 }
 KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
@@ -39,6 +38,11 @@ KNOWN: dict[str, Callable[[Tensor], Tensor]] = {
     "product": lambda x: x * x.flip(1),
     "square": torch.square,
     "cube": lambda x: x**3,
+    "root": lambda x: x.abs().sqrt(),
+    "learned power": lambda x: (x.abs() + 0.1) ** torch.tensor([1.5], requires_grad=True),
+    "clamp away from 0": lambda x: x.clamp(min=0.2),
+    "clamp by a tensor": lambda x: x.clamp(min=torch.tensor([0.0, 0.1]).repeat(2)[:, None, None]),
+    "product of matrices": lambda x: torch.einsum("bchw,bdhw->bcd", x, x)[..., None],
     "layer norm": lambda x: F.layer_norm(x, x.shape[1:]),
     "norm by hand": lambda x: x / (x.square().mean(1, keepdim=True) + 1e-5).sqrt(),
     "attention": lambda x: F.scaled_dot_product_attention(x, x, x),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import logging
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from faster_isnet.common.checks import (
     check_single_input,
     refusal,
 )
+from faster_isnet.common.eval_mode import eval_mode
 from faster_isnet.common.precision import at_least_float32
 from faster_isnet.explaining.pixel_bounds import Bound, check_bound, corner, read_bound
 from faster_isnet.explaining.propagation import Start, arrived, no_relevance, propagate, start
@@ -44,6 +46,10 @@ from faster_isnet.relevance import (
     is_softmax,
     shared_statistics,
 )
+
+log = logging.getLogger(__name__)
+# Below this share of Σ|relevance| a logit is what rounding leaves of 0.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -206,10 +212,10 @@ class Explainer:
         Parameters
         ----------
         model
-            As for the class. It stays as it is; its copy is explained in evaluation mode.
+            As for the class. It is explained in evaluation mode, and stays as it is.
         size
-            Of the image: one side, ``(H, W)`` or ``(C, H, W)``. Without C it has the channels that
-            the model's first convolution reads, or 3.
+            Of the image: one side, ``(H, W)`` or ``(C, H, W)``, or with more dimensions. Without C
+            it has the channels that the model's first convolution reads, or 3.
         options
             Other arguments of the class, such as ``composite``.
 
@@ -225,18 +231,23 @@ class Explainer:
         >>> dict(support.approximate), dict(support.unknown), support.error < 1e-9
         ({}, {}, True)
         """
-        explainer = cls(copy.deepcopy(model).eval(), **options)
+        explainer, carriers = cls(model, **options), Carriers()
         images = explainer._random_image(size)
-        carriers = Carriers()
-        found = explainer._explain(images, None, False, carriers)
+        with eval_mode(model):
+            found = explainer._explain(images, None, False, carriers)
         if explainer.composite.gradient_alone:
             carriers.approximate += carriers.unknown
             carriers.unknown.clear()
-        neutral = cls(without_biases(model).double(), **options | {"epsilon": 0.0})
+        try:
+            neutral = cls(without_biases(model).double(), **options | {"epsilon": 0.0})
+            error = abs(_missing(neutral._explain(images.double(), None, False)))
+        except (RuntimeError, TypeError, ValueError, FloatingPointError) as reason:
+            log.info("the conservation error without biases is not known: %s", reason)
+            error = math.nan
         return Support(
             *(dict(carriers.exact), dict(carriers.approximate), dict(carriers.unknown)),
             absorbed=_missing(found),
-            error=abs(_missing(neutral._explain(images.double(), None, False))),
+            error=error,
         )
 
     def _explain(
@@ -277,13 +288,14 @@ class Explainer:
     def _random_image(self, size: int | Sequence[int]) -> Tensor:
         """Return an image ``[1, C, H, W]`` in the bounds of pixel values, on the model's device."""
         sizes = tuple(size) if isinstance(size, Sequence) else (size, size)
-        if not 2 <= len(sizes) <= 3 or not all(isinstance(n, int) and n > 0 for n in sizes):
+        if len(sizes) < 2 or not all(isinstance(n, int) and n > 0 for n in sizes):
             raise ValueError(f"size must be a side, (H, W) or (C, H, W) in pixels, got {size!r}")
         if len(sizes) == 2:
             first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
             sizes = (3 if first is None else first.in_channels, *sizes)
         image = torch.rand(1, *sizes, generator=torch.Generator().manual_seed(0))
-        low, high = (bound.reshape(1, -1, 1, 1) for bound in (self.input_low, self.input_high))
+        shape = 1, -1, *(1 for _ in sizes[1:])
+        low, high = (bound.reshape(shape) for bound in (self.input_low, self.input_high))
         image = low + image * (high - low)
         parameter = next(self.model.parameters(), None)
         return image if parameter is None else image.to(parameter)
@@ -467,9 +479,10 @@ def _as_pixels(images: Tensor, differentiable: bool) -> Tensor:
 
 
 def _missing(explanation: Explanation) -> float:
-    """Return the share of the quantity that is not in the heatmap."""
+    """Return the share of the quantity that is not in the heatmap; NaN of nearly nothing."""
     quantity, heatmap = explanation.quantity[0, 0], explanation.heatmap[0, 0]
-    return float(1 - heatmap.sum() / quantity)
+    nothing = quantity.abs() <= _ROUNDING * heatmap.abs().sum()
+    return math.nan if nothing else float(1 - heatmap.sum() / quantity)
 
 
 def _detached(explanation: Explanation) -> Explanation:

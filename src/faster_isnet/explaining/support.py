@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-# Parts of the names of parameters that are added to features, whatever the image.
-_ADDED = ("bias", "pos_emb", "position", "cls_token", "class_token", "reg_token", "dist_token")
-_ADDED_LAST = ("beta", "b", "rel_pos_h", "rel_pos_w")
+# Names of parameters that are added to features, whatever the image, or of modules that hold them.
+_ADDED = re.compile(
+    r"(^|\.)(\w*bias(es)?\w*|(abs_|rel_)?pos(ition)?(al)?_?emb\w*|rel_pos\w*|abs_pos\w*|beta|b"
+    r"|\w*(cls|class|reg|register|dist)_tokens?)(\.|$)"
+)
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Support:
     error
         |Σ relevance − logit| / |logit| of a copy without biases, position embeddings and class
         tokens, as ε → 0: what approximate and unknown functions take alone. Not a number if the
-        logit is 0 then.
+        logit is (nearly) 0 then, or the copy cannot be made or run in float64.
 
     Examples
     --------
@@ -52,6 +55,8 @@ class Support:
 
     def __str__(self) -> str:
         """Return what is found as lines of text."""
+        unknown = "not known (the logit is 0 without them, or the network not for float64)"
+        error = f"{self.error:.1g}" if math.isfinite(self.error) else unknown
         return "\n".join(
             [
                 f"exact: {_listed(self.exact)}",
@@ -59,9 +64,7 @@ class Support:
                 f"unknown, passed by its gradient: {_listed(self.unknown)}",
                 "relevance that biases, the stabiliser and the above absorb: "
                 f"{100 * self.absorbed:.0f} %",
-                f"conservation error without biases: {self.error:.1g}"
-                if math.isfinite(self.error)
-                else "conservation error without biases: not known, the logit is 0 without them",
+                f"conservation error without biases: {error}",
             ]
         )
 
@@ -70,12 +73,13 @@ def without_biases(model: nn.Module) -> nn.Module:
     """Return a copy of a model in evaluation mode whose biases and position embeddings are 0.
 
     They are known by their names. The running means of batch norms, which are biases too, are 0.
+    Other constants stay, such as the mean of a normalisation that a model begins with: what they
+    take is counted as an error.
     """
     copied = copy.deepcopy(model).eval()
     with torch.no_grad():
         for name, parameter in copied.named_parameters():
-            last = name.rpartition(".")[2]
-            if any(part in name for part in _ADDED) or last in _ADDED_LAST:
+            if _ADDED.search(name):
                 parameter.zero_()
         for name, buffer in copied.named_buffers():
             if name.rpartition(".")[2] == "running_mean":

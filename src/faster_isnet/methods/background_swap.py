@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faster_isnet.common.checks import NO_MASK
+from faster_isnet.common.checks import check_masks
 
 _CELLS = 8
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -27,7 +27,7 @@ def swap_backgrounds(images: Tensor, masks: Tensor | None, share: float) -> Tens
     masks
         ``[B, 1, ...]`` or ``[B, ...]``: 1 in the foreground, 0 in the background,
         :data:`~faster_isnet.NO_MASK` everywhere for an image without a mask, which stays as it is
-        and lends no background. ``None`` if no image has one.
+        and lends no background, as one without background does not. ``None`` if no image has one.
     share
         In [0, 1], of the images whose background is swapped; each is drawn by itself.
 
@@ -35,6 +35,11 @@ def swap_backgrounds(images: Tensor, masks: Tensor | None, share: float) -> Tens
     -------
     Tensor
         ``[B, C, ...]``; values stay within those of the images. Foregrounds are unchanged, exactly.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If masks have another size than the images, are not binary or have no foreground.
 
     Examples
     --------
@@ -44,15 +49,18 @@ def swap_backgrounds(images: Tensor, masks: Tensor | None, share: float) -> Tens
     tensor([[[0., 1.],
              [1., 1.]]])
     """
-    if masks is None or share == 0 or len(images) < 2:
+    if masks is None or share == 0:
         return images
-    masks = masks.reshape(len(masks), 1, *images.shape[2:]).to(images)
-    order = torch.randperm(len(images))  # one cycle through all images: none lends to itself
-    lender = torch.empty_like(order)
-    lender[order] = order.roll(1)
-    lender = lender.to(images.device)
-    has_mask = (masks != NO_MASK).flatten(1).any(1)
-    chosen = (torch.rand(len(images)) < share).to(images.device) & has_mask & has_mask[lender]
+    masks, has_mask = check_masks(masks, images.unsqueeze(1))
+    if masks is None:
+        return images
+    count, device = len(images), images.device
+    takes_part = has_mask & (masks == 0).flatten(1).any(1)
+    # Those that take part in random order, before the others; a cycle: none lends to itself.
+    order = (torch.rand(count).to(device) + 2 * ~takes_part).argsort()
+    before = (torch.arange(count, device=device) - 1) % takes_part.sum().clamp(min=1)
+    lender = torch.empty_like(order).index_copy(0, order, order[before])
+    chosen = (torch.rand(count) < share).to(device) & takes_part
     keeps = (masks == 1) | ~chosen.reshape(-1, *(1,) * (images.dim() - 1))
     return torch.where(keeps, images, _without_foreground(images, masks)[lender])
 

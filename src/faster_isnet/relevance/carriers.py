@@ -8,14 +8,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from faster_isnet.relevance.functions import RelevancePass
-from faster_isnet.relevance.graph_nodes import base_name, is_custom, is_engines, nodes_of
+from faster_isnet.relevance.graph_nodes import (
+    HANDLED,
+    SHARED,
+    base_name,
+    is_custom,
+    is_engines,
+    nodes_of,
+)
 
 APPROXIMATE = "faster_isnet.approximate"
 """Metadata of a node of the graph whose rule does not conserve relevance: its function's name."""
@@ -36,7 +43,7 @@ _HOMOGENEOUS = re.compile(
             *("Abs", "Relu", "LeakyRelu", "PreluKernel", "Threshold", "Max", "Min", "Amax", "Amin"),
             *("Aminmax", "Maximum", "Minimum", "Fmax", "Fmin", "Cummax", "Cummin", "Topk", "Sort"),
             *("(Nan)?[mM]edian", "Kthvalue", "Mode", "LinalgVectorNorm", "Norm", "Std", "StdMean"),
-            *("Hypot", "NanToNum", r"\w*Dropout", "Bernoulli"),
+            *("Hypot", "NanToNum", "RreluWithNoise", "BlockDiag", r"\w*Dropout", "Bernoulli"),
             # what moves, copies and selects
             *(r"(Unsafe|Masked)*(Index|View|Split|Chunk)\w*", r"(Masked)?(Scatter|Select)\w*"),
             *(r"\w*Pad(Nd|[123]D)", "Gather", "Put", "Take", r"Slice\w*", r"AsStrided\w*"),
@@ -58,8 +65,13 @@ _HOMOGENEOUS = re.compile(
         ]
     )
 )
-# The gradient of a softmax conserves no relevance (AttnLRP), nor does that of sampling positions.
-_APPROXIMATE = re.compile("(Safe|Masked)?Softmax|GridSampler[23]D")
+# Products, of which the engine shares those that it knows.
+_PRODUCT = re.compile(
+    r"\w*[mM]m|Mv|Addmv|Addr|Mul|Div|Lerp|Addc(mul|div)|Matmul|Dot|Trilinear|LinalgCross"
+)
+# The gradient of a softmax conserves no relevance (AttnLRP), nor does that of sampling positions; a
+# clamp's bounds are constants, which relevance is lost to.
+_APPROXIMATE = re.compile("(Safe|Masked)?Softmax|GridSampler[23]D|Clamp(Min|Max)?")
 # Functions of torch that change nothing: of full backward hooks, and of distributed training.
 _TORCHS_OWN = frozenset(["BackwardHookFunction", "_DDPSink"])
 _LEAF = "torch::autograd::AccumulateGrad"
@@ -99,27 +111,49 @@ class Carriers:
         relevance_pass
             The flag of its forward pass.
         """
-        nodes = nodes_of(logits) - relevance_pass.sources
-        products = {_below(node) for node in nodes if _is_shared(node)}
-        for node in nodes:
-            kind = self.exact if node in products else self._kind(node)
+        nodes = nodes_of(logits)
+        leading = _leading(nodes, relevance_pass.sources)
+        for node in nodes - relevance_pass.sources:
+            kind = self._kind(node, leading)
             if kind is None or (self.unknown_only and kind is not self.unknown):
                 continue
             node.register_prehook(_once(kind, function_name(node), relevance_pass))
 
-    def _kind(self, node: Any) -> Counter[str] | None:
+    def _kind(self, node: Any, leading: Container[Any]) -> Counter[str] | None:
         """Return where a function is counted; None for what is none of its own."""
         name = base_name(node)
-        if node.name() == _LEAF or _is_shared(node):
+        if node.name() == _LEAF or (is_engines(node) and name in _AUXILIARY):
             return None
         if APPROXIMATE in node.metadata:
             return self.approximate
+        if SHARED in node.metadata:
+            return self.exact
         if is_custom(node):
-            return self.exact if is_engines(node) or name in _TORCHS_OWN else self.unknown
+            known = is_engines(node) or name in _TORCHS_OWN or HANDLED in node.metadata
+            return self.exact if known else self.unknown
+        if _is_rectifier(node):
+            return self.exact
         if _APPROXIMATE.fullmatch(name):
             return self.approximate
-        exact = _HOMOGENEOUS.fullmatch(name) or _is_rectifier(node)
-        return self.exact if exact else self.unknown
+        factors = sum(before in leading for before, _ in node.next_functions)
+        if _PRODUCT.fullmatch(name) and factors > 1:
+            return self.unknown
+        return self.exact if _HOMOGENEOUS.fullmatch(name) else self.unknown
+
+
+def _leading(nodes: Iterable[Any], sources: Iterable[Any]) -> set[Any]:
+    """Return the nodes from which relevance goes to one of the sources."""
+    readers: dict[Any, list[Any]] = {}
+    for node in nodes:
+        for before, _ in node.next_functions[getattr(node, "gradient_edges", 0) :]:
+            readers.setdefault(before, []).append(node)
+    seen, rest = set[Any](), list(sources)
+    while rest:
+        node = rest.pop()
+        if node not in seen:
+            seen.add(node)
+            rest += readers.get(node, [])
+    return seen
 
 
 def function_name(node: Any) -> str:
@@ -164,9 +198,5 @@ def _is_rectifier(node: Any) -> bool:
     if base_name(node) not in ("Clamp", "ClampMin", "ClampMax"):
         return False
     bounds = [getattr(node, f"_saved_{name}", None) for name in ("min", "max")]
-    return [bound for bound in bounds if bound is not None] == [0]
-
-
-def _is_shared(node: Any) -> bool:
-    """Return whether a node belongs to the function below, or to none."""
-    return is_engines(node) and base_name(node) in _AUXILIARY
+    given = [bound for bound in bounds if bound is not None]
+    return len(given) == 1 and isinstance(given[0], (int, float)) and given[0] == 0

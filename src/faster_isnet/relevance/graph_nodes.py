@@ -8,6 +8,11 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
+SHARED = "faster_isnet.shared"
+"""Metadata of a product's node whose relevance is shared among its factors."""
+HANDLED = "faster_isnet.handled"
+"""Metadata of a node that a composite's handler has returned."""
+
 
 def nodes_of(tensor: Tensor) -> set[Any]:
     """Return all nodes of the graph that ``tensor`` comes from."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.graph_nodes import HANDLED, is_custom
 from faster_isnet.relevance.input_rule import InputRule
 from faster_isnet.relevance.written_out import opened
 
@@ -113,7 +114,11 @@ class Interception(TorchFunctionMode):
             self._relevance_pass.flush((args, kwargs))
         if handler is None:
             return func(*args, **kwargs)
-        return handler(self._relevance_pass, func, args, kwargs)
+        result = handler(self._relevance_pass, func, args, kwargs)
+        if isinstance(result, Tensor) and is_custom(result.grad_fn):
+            node: Any = result.grad_fn
+            node.metadata[HANDLED] = True
+        return result
 
     def __exit__(self, *exception: Any) -> None:
         """End the interception, and prepare what the model returned for a relevance pass."""

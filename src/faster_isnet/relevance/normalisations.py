@@ -84,7 +84,7 @@ def _let_order_be_read(y: Tensor) -> Tensor:
     On a CPU torch (2.6 to 2.14) takes a gradient with the channels last for one with the channels
     first if its one image has another stride than a batch's, as what attention returns has.
     """
-    if len(y) == 1 and y.grad_fn is not None:
+    if len(y) == 1 and y.device.type == "cpu" and y.grad_fn is not None:
         y.grad_fn.register_prehook(
             lambda grads: tuple(g if g is None else g.contiguous() for g in grads)
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -17,9 +17,11 @@ from faster_isnet.relevance.activations import (
 )
 from faster_isnet.relevance.call_arguments import tensors_in
 from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
+from faster_isnet.relevance.graph_nodes import SHARED
 from faster_isnet.relevance.interception import Handler
 
 _POWERS = spellings(["square", "square_", "pow", "pow_", "__pow__", "__ipow__"])
+_ROOTS = spellings(["sqrt", "sqrt_"])
 _ELEMENTWISE = spellings(["mul", "mul_", "multiply", "multiply_"])
 PRODUCTS = frozenset(_ELEMENTWISE) | frozenset(
     spellings(
@@ -35,7 +37,8 @@ _SOFTMAX = ("SoftmaxBackward0", "SafeSoftmaxBackward0")
 _MOVES = (
     *("View", "Reshape", "UnsafeView", "Permute", "Transpose", "Expand", "Repeat", "Clone"),
     *("Select", "Squeeze", "Unsqueeze", "Slice", "Split", "Unbind", "Contiguous", "ToCopy"),
-    *("NativeDropout", "Mul"),  # by numbers: dropout, too
+    *("NativeDropout", "MaskedFill", "Where", "Index"),
+    *("Mul", "Div", "Add"),  # by numbers: dropout, too
 )
 _LEADS_TO = "faster_isnet.leads_to"
 """Metadata of a node that leads to sources: these."""
@@ -48,7 +51,9 @@ def with_products(table: Mapping[TorchFunction, Handler]) -> dict[TorchFunction,
     and in b, R_a = a ⊙ ½ ∂y/∂a G and R_b = b ⊙ ½ ∂y/∂b G, which sum to R_y each by half (the
     uniform rule for bilinear layers; Achtibat et al., ICML 2024). The gradient alone would give
     each factor all of it. Weights, masks and gates get none, nor do attention weights that
-    multiply features element by element: they are a gate there.
+    multiply features element by element: they are a gate there. A power of x with an exponent a > 0
+    sends G / a to its gradient, so that R_x = R_y for fractions and learned exponents, too, as in
+    generalised mean pooling.
     """
 
     def multiply(relevance_pass: RelevancePass, func: Any, args: Any, kwargs: Any) -> Any:
@@ -57,12 +62,15 @@ def with_products(table: Mapping[TorchFunction, Handler]) -> dict[TorchFunction,
         factors = _factors(func, args, kwargs, relevance_pass.sources)
         handler: Handler = table.get(func, call_unchanged)
         y = handler(relevance_pass, func, args, kwargs)
-        if factors < 2:
+        if factors is None:
             return y
-        y = y.clone() if is_view(y) and not is_inplace_name(func.__name__) else y
+        _mark_shared(y, tensors_in(args, kwargs))
+        keeps_output = func in _ROOTS or isinstance(factors, Tensor)  # for its gradient
+        if not is_inplace_name(func.__name__) and (keeps_output or is_view(y)):
+            y = y.clone()
         return SharedEqually.apply(relevance_pass, factors, y)
 
-    return {**table, **dict.fromkeys([*PRODUCTS, *_POWERS], multiply)}
+    return {**table, **dict.fromkeys([*PRODUCTS, *_POWERS, *_ROOTS], multiply)}
 
 
 def _gate(relevance_pass: RelevancePass, weights: Tensor) -> Tensor:
@@ -78,7 +86,9 @@ class SharedEqually(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, relevance_pass: RelevancePass, factors: int, y: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, relevance_pass: RelevancePass, factors: float | Tensor, y: Tensor
+    ) -> Tensor:
         """Return ``y`` itself, with this node put on top of its history."""
         ctx.relevance_pass, ctx.factors = relevance_pass, factors
         ctx.mark_dirty(y)
@@ -90,17 +100,33 @@ class SharedEqually(Function):
         return None, None, grad / ctx.factors if ctx.relevance_pass.active else grad
 
 
-def _factors(func: Any, args: Any, kwargs: Any, sources: Collection[Any]) -> int:
-    """Return among how many factors a product shares its relevance."""
-    if func in _POWERS:
+def _factors(func: Any, args: Any, kwargs: Any, sources: Collection[Any]) -> float | Tensor | None:
+    """Return among how many factors a product shares its relevance; None if it does not."""
+    if func in _POWERS or func in _ROOTS:
         base, exponent = _power(*args, **kwargs)
-        whole = isinstance(exponent, (int, float)) and exponent >= 2 and exponent == int(exponent)
-        return int(exponent) if whole and leads_to(base, sources) else 1
+        exponent = 0.5 if func in _ROOTS else exponent
+        if isinstance(exponent, Tensor) and not leads_to(exponent, sources):
+            exponent = exponent.detach()
+        elif not (isinstance(exponent, (int, float)) and exponent > 0):
+            return None
+        return exponent if isinstance(base, Tensor) and leads_to(base, sources) else None
     tensors = [t for t in tensors_in(args, kwargs) if t.grad_fn is not None]
     tensors.sort(key=Tensor.numel)  # gates are small, and soon known as such
     if len(tensors) < 2 or (len(tensors) == 2 and not leads_to(tensors[0], sources)):
-        return 1
-    return sum(leads_to(tensor, sources) for tensor in tensors)
+        return None
+    found = sum(leads_to(tensor, sources) for tensor in tensors)
+    return found if found > 1 else None
+
+
+def _mark_shared(y: Tensor, operands: Sequence[Tensor]) -> None:
+    """Mark the nodes between a product and what it read."""
+    ends = {operand.grad_fn for operand in operands}
+    rest: list[Any] = [y.grad_fn]
+    while rest:
+        node = rest.pop()
+        if node is not None and node not in ends:
+            node.metadata[SHARED] = True
+            rest += [before for before, _ in node.next_functions]
 
 
 def is_softmax(value: Any) -> bool:

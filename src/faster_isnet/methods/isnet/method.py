@@ -20,7 +20,7 @@ from faster_isnet.methods.background_swap import swap_backgrounds
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.isnet.calibration import Calibration, CutCalibration
 from faster_isnet.methods.isnet.cuts import AUTO, Cuts
-from faster_isnet.methods.isnet.loss import WEIGHT_IF_SWAPPED, ISNetLoss, LossParts
+from faster_isnet.methods.isnet.loss import WEIGHT, WEIGHT_IF_SWAPPED, ISNetLoss, LossParts
 from faster_isnet.methods.isnet.network import ISNet
 from faster_isnet.relevance import has_attention
 
@@ -55,7 +55,8 @@ class ISNetMethod(Method):
     swapped_backgrounds
         In [0, 1]: of how many images of a training batch the background is replaced by another
         image's, see :func:`~faster_isnet.methods.swap_backgrounds`. ``"auto"``:
-        all for a network with attention from its second training step on, none for others. A
+        all for a network with attention, from the step on that follows the first in which it is
+        seen (in the training, or in the calibration before), none for others. A
         network with attention can read the background with a clean heatmap, by every rule of
         relevance that was tried (``docs/results/attention.md``); it is not swapped if there is no
         heatmap loss.
@@ -139,24 +140,31 @@ class ISNetMethod(Method):
         assert isinstance(network, ISNet)
         images = self.training_images(batch)
         losses = self._training_losses(network, batch._replace(images=images))
-        self.see_logits(losses.logits)
+        explained = self._supervises and not self._step % self.supervise_every
+        self.see_logits(losses.logits, explained)
         return losses
 
     def training_images(self, batch: Batch) -> Tensor:
         """Return the images of a batch to train on, with backgrounds swapped if so chosen."""
         return swap_backgrounds(batch.images, batch.masks, self._swapped_share)
 
-    def see_logits(self, logits: Tensor) -> None:
+    def see_logits(self, logits: Tensor, explained: bool = False) -> None:
         """Look once whether the network has attention, and say what follows from it.
 
         Parameters
         ----------
         logits
             The network's ``[B, C]``, with their graph.
+        explained
+            Whether they are those of an explanation. The graph of others lacks what is frozen or
+            checkpointed, and says only that there is attention, not that there is none.
         """
         if self._attends is not None:
             return
-        self._take_attention(has_attention(logits))
+        attends = has_attention(logits)
+        if not (attends or explained):
+            return
+        self._take_attention(attends)
         if self._swapped_share:
             _log.info(
                 "the network has attention, so that a clean heatmap is not enough: from now on "
@@ -264,7 +272,8 @@ class ISNetMethod(Method):
         """Take whether the network has attention, and set P if that is not given."""
         self._attends = attends
         chosen = self.swapped_backgrounds == AUTO and self._swapped_share > 0
-        if chosen and not (self.loss.weight_is_given or self.heatmap_weight_schedule):
+        given = self.loss.weight_is_given or self.loss.heatmap_weight != WEIGHT
+        if chosen and not (given or self.heatmap_weight_schedule):
             self.loss.heatmap_weight = WEIGHT_IF_SWAPPED
 
     @property
