@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from faster_isnet import Explainer, ISNet, ISNetLoss
 
-SIZES = (64, 96, 128, 160, 192, 224, 256)
+SIZES = (64, 96, 128, 160, 192, 224, 240, 256)
 CLASSES, BATCH, ROUNDS = 4, 4, 3
 CONSERVED = 1e-3
 WITHOUT_AUXILIARY = {"googlenet": {"aux_logits": False}, "inception_v3": {"aux_logits": False}}
@@ -129,13 +129,10 @@ def survey(name: str) -> dict[str, Any]:
     try:
         network, size = smallest(name)
         without_zeros(network)
-        normalised = any(
-            "Norm" in type(m).__name__ and "Batch" not in type(m).__name__
-            for m in network.modules()
-        )
+        normalised = any("Norm" in kind and "Batch" not in kind for kind in _torch_kinds(network))
         found |= {"size": size, "parameters": sum(p.numel() for p in network.parameters())}
         for composite in ("cp-lrp", "flex"):
-            support = Explainer.supports(network, size, composite=composite)
+            support = Explainer.supports(network, (3, size, size), composite=composite)
             found[composite] = support.error
         found |= {"attention": bool(support.approximate), "own_statistics": normalised}
         found["unknown"] = sorted(support.unknown)
@@ -143,6 +140,13 @@ def survey(name: str) -> dict[str, Any]:
     except Exception as error:
         found["error"] = f"{type(error).__name__}: {error}".split("\n")[0][:160]
     return found
+
+
+def _torch_kinds(network: nn.Module) -> set[str]:
+    """Return the names of the classes of torch, and of timm's layers, that modules are."""
+    kinds = [kind for module in network.modules() for kind in type(module).__mro__]
+    found = ("torch.nn.modules.normalization", "torch.nn.modules.instancenorm", "timm.layers.norm")
+    return {kind.__name__ for kind in kinds if kind.__module__ in found}
 
 
 def table(rows: list[dict[str, Any]]) -> Iterator[str]:

@@ -106,6 +106,10 @@ class Explainer:
         For zB, the bounds of the image values: scalars, or one for each channel. For an image in
         [0, 1] that is normalised with mean and std outside of the model they are ``-mean/std``
         and ``(1-mean)/std``; a normalisation inside of the model is followed.
+    strict
+        Refuse to explain a model in which relevance passes through a function that the composite
+        has no rule for. The default warns of such functions once, in the first explanation: they
+        pass relevance by their gradient, which need not be what they contribute.
 
     Raises
     ------

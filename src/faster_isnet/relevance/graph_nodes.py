@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 SHARED = "faster_isnet.shared"
-"""Metadata of a product's node whose relevance is shared among its factors."""
+"""Metadata of nodes of a function that is known to share its relevance among what it reads."""
 HANDLED = "faster_isnet.handled"
 """Metadata of a node that a composite's handler has returned."""
 
@@ -38,3 +39,14 @@ def is_custom(node: Any) -> bool:
 def is_engines(node: Any) -> bool:
     """Return whether a node is that of a function of this library."""
     return is_custom(node) and node._forward_cls.__module__.startswith("faster_isnet.")
+
+
+def mark_between(y: Tensor, operands: Iterable[Tensor], mark: str) -> None:
+    """Mark the nodes between what a function returned and what it read."""
+    ends = {operand.grad_fn for operand in operands}
+    rest: list[Any] = [y.grad_fn]
+    while rest:
+        node = rest.pop()
+        if node is not None and node not in ends:
+            node.metadata[mark] = True
+            rest += [before for before, _ in node.next_functions]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faster_isnet.relevance.functions import RelevancePass
+from faster_isnet.relevance.graph_nodes import SHARED, mark_between
 
 
 def _lp_pool(
@@ -36,7 +37,9 @@ def _lp_pool(
     stride = size if stride is None else stride
     sums = average(powers, size, stride, 0, ceil) * prod(windows)
     roots = sums.masked_fill(sums == 0, 1).pow(1 / p)
-    return roots.masked_fill(sums == 0, 0)
+    y = roots.masked_fill(sums == 0, 0)
+    mark_between(y, [x], SHARED)
+    return y
 
 
 def _arguments(

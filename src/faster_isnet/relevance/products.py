@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from faster_isnet.relevance.activations import (
 )
 from faster_isnet.relevance.call_arguments import tensors_in
 from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
-from faster_isnet.relevance.graph_nodes import SHARED
+from faster_isnet.relevance.graph_nodes import SHARED, mark_between
 from faster_isnet.relevance.interception import Handler
 
 _POWERS = spellings(["square", "square_", "pow", "pow_", "__pow__", "__ipow__"])
@@ -64,7 +64,9 @@ def with_products(table: Mapping[TorchFunction, Handler]) -> dict[TorchFunction,
         y = handler(relevance_pass, func, args, kwargs)
         if factors is None:
             return y
-        _mark_shared(y, tensors_in(args, kwargs))
+        mark_between(y, tensors_in(args, kwargs), SHARED)
+        if isinstance(factors, (int, float)) and factors == 1:
+            return y
         keeps_output = func in _ROOTS or isinstance(factors, Tensor)  # for its gradient
         if not is_inplace_name(func.__name__) and (keeps_output or is_view(y)):
             y = y.clone()
@@ -116,17 +118,6 @@ def _factors(func: Any, args: Any, kwargs: Any, sources: Collection[Any]) -> flo
         return None
     found = sum(leads_to(tensor, sources) for tensor in tensors)
     return found if found > 1 else None
-
-
-def _mark_shared(y: Tensor, operands: Sequence[Tensor]) -> None:
-    """Mark the nodes between a product and what it read."""
-    ends = {operand.grad_fn for operand in operands}
-    rest: list[Any] = [y.grad_fn]
-    while rest:
-        node = rest.pop()
-        if node is not None and node not in ends:
-            node.metadata[SHARED] = True
-            rest += [before for before, _ in node.next_functions]
 
 
 def is_softmax(value: Any) -> bool:

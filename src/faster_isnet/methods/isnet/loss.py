@@ -124,11 +124,9 @@ class ISNetLoss(Recorded, nn.Module):
         classification: ClassificationLoss | None = None,
     ) -> None:
         super().__init__()
-        self.weight_is_given = not isinstance(heatmap_weight, str)
-        if isinstance(heatmap_weight, str):
-            check_choice("heatmap_weight", heatmap_weight, [AUTO])
-            heatmap_weight = WEIGHT
-        self.heatmap_weight = check_range("heatmap_weight", heatmap_weight, 0, 1)
+        self.weight_is_given = heatmap_weight != AUTO
+        weight: Any = heatmap_weight if self.weight_is_given else WEIGHT
+        self.heatmap_weight = check_range("heatmap_weight", weight, 0, 1)
         self.gwrp_decay = check_range("gwrp_decay", gwrp_decay, 0, 1, open_low=True)
         self.activation = check_range("activation", activation, 0, open_low=True)
         self.background_weight = check_range("background_weight", background_weight, 0)
