@@ -14,7 +14,7 @@ from torch import nn
 # Names of parameters that are added to features, whatever the image, or of modules that hold them.
 _ADDED = re.compile(
     r"(^|\.)(\w*bias(es)?\w*|(abs_|rel_)?pos(ition)?(al)?_?emb\w*|rel_pos\w*|abs_pos\w*|\w+_pos|beta|b"
-    r"|\w*(cls|class|reg|register|dist)_tokens?)(\.|$)"
+    r"|\w*(cls|class|reg|register|dist)_token\w*)(\.|$)"
 )
 
 
