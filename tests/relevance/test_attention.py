@@ -321,6 +321,8 @@ def test_attention_is_found_in_every_spelling(spelling: Callable[..., Tensor]) -
         lambda x: (x[:, :, None] * x[:, :, None].softmax(1)).sum(1),
         lambda x: (x @ x.mT) @ x,
         lambda x: x.log_softmax(-1),
+        lambda x: F.linear(x.softmax(-1), torch.ones(3, WIDTH, requires_grad=True)),
+        lambda x: x.flatten(0, 1).softmax(-1) @ torch.ones(WIDTH, 3, requires_grad=True),
     ],
 )
 def test_what_is_no_attention_is_not_taken_for_it(gate: Callable[[Tensor], Tensor]) -> None:

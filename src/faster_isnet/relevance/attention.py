@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.autograd.function import Function
 
 from faster_isnet.relevance.activations import TorchFunction
-from faster_isnet.relevance.carriers import APPROXIMATE
 from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
-from faster_isnet.relevance.graph_nodes import base_name, nodes_of
+from faster_isnet.relevance.graph_nodes import APPROXIMATE, base_name, nodes_of
 from faster_isnet.relevance.products import follows_softmax, leads_to
 from faster_isnet.relevance.written_out import (
     attention_arguments,
@@ -113,13 +112,21 @@ def has_attention(logits: Tensor) -> bool:
     >>> has_attention((x @ x.mT).softmax(-1) @ x), has_attention(x.softmax(-1) * x)
     (True, False)
     """
-    return any(
-        base_name(node).startswith(_FUSED)
-        or (
-            base_name(node) in _PRODUCTS and any(follows_softmax(n) for n, _ in node.next_functions)
-        )
-        for node in nodes_of(logits)
-    )
+    for node in nodes_of(logits):
+        name = base_name(node)
+        if name.startswith(_FUSED):
+            return True
+        read = [before for before, _ in node.next_functions if before is not None]
+        if name in _PRODUCTS and any(map(follows_softmax, read)) and not any(map(_is_weight, read)):
+            return True
+    return False
+
+
+def _is_weight(node: Any) -> bool:
+    """Return whether a node is that of a parameter, moved around at most."""
+    while len(node.next_functions) == 1 and node.next_functions[0][0] is not None:
+        ((node, _),) = node.next_functions
+    return base_name(node) == "AccumulateGrad"
 
 
 class Recomputed(Function):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from faster_isnet.relevance.functions import RelevancePass
 from faster_isnet.relevance.graph_nodes import (
+    APPROXIMATE,
     HANDLED,
     SHARED,
     base_name,
@@ -23,9 +24,6 @@ from faster_isnet.relevance.graph_nodes import (
     is_engines,
     nodes_of,
 )
-
-APPROXIMATE = "faster_isnet.approximate"
-"""Metadata of a node of the graph whose rule does not conserve relevance: its function's name."""
 
 # Names of torch's nodes whose gradient conserves relevance: they are linear, or positively
 # homogeneous, in what they read of the image. Products are: where several factors depend on the
@@ -50,18 +48,8 @@ _HOMOGENEOUS = re.compile(
             *(r"\w*Reshape\w*", "Permute", "Transpose", "T", "Expand", "Repeat", "Roll"),
             *("Flip", "Rot90", "Stack", "Cat", "Unbind", "Unfold", "Im2Col", "Col2Im", r"Pixel\w+"),
             *("ChannelShuffle", "Squeeze", "Unsqueeze", "(Lazy)?Clone", "Copy(Slices|Backwards)"),
-            *(
-                "ToCopy",
-                "Alias",
-                "LiftFresh",
-                "Where",
-                "MaskedFill",
-                "Zero",
-                "Fill",
-                "Tril",
-                "Triu",
-            ),
-            *(r"Diag\w*", "Complex", "NegView", r"Conj\w*", "Trace"),
+            *("ToCopy", "Alias", "LiftFresh", "Where", "MaskedFill", "Zero", "Fill", "Tril"),
+            *("Triu", r"Diag\w*", "Complex", "NegView", r"Conj\w*", "Trace"),
         ]
     )
 )

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
+APPROXIMATE = "faster_isnet.approximate"
+"""Metadata of a node of the graph whose rule does not conserve relevance: its function's name."""
 SHARED = "faster_isnet.shared"
 """Metadata of nodes of a function that is known to share its relevance among what it reads."""
 HANDLED = "faster_isnet.handled"

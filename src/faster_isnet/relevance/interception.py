@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from faster_isnet.relevance.functions import RelevancePass
-from faster_isnet.relevance.graph_nodes import HANDLED, is_custom
+from faster_isnet.relevance.graph_nodes import HANDLED, is_custom, is_engines
 from faster_isnet.relevance.input_rule import InputRule
 from faster_isnet.relevance.written_out import opened
 
@@ -115,8 +115,8 @@ class Interception(TorchFunctionMode):
         if handler is None:
             return func(*args, **kwargs)
         result = handler(self._relevance_pass, func, args, kwargs)
-        if isinstance(result, Tensor) and is_custom(result.grad_fn):
-            node: Any = result.grad_fn
+        node: Any = result.grad_fn if isinstance(result, Tensor) else None
+        if is_custom(node) and not is_engines(node):
             node.metadata[HANDLED] = True
         return result
 

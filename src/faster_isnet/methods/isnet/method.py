@@ -159,7 +159,8 @@ class ISNetMethod(Method):
             Whether they are those of an explanation. The graph of others lacks what is frozen or
             checkpointed, and says only that there is attention, not that there is none.
         """
-        if self._attends is not None:
+        depends = self.swapped_backgrounds == AUTO and self._has_heatmap_loss
+        if self._attends is not None or not depends:
             return
         attends = has_attention(logits)
         if not (attends or explained):
@@ -271,8 +272,8 @@ class ISNetMethod(Method):
     def _take_attention(self, attends: bool) -> None:
         """Take whether the network has attention, and set P if that is not given."""
         self._attends = attends
-        chosen = self.swapped_backgrounds == AUTO and self._swapped_share > 0
         given = self.loss.weight_is_given or self.loss.heatmap_weight != WEIGHT
+        chosen = self.swapped_backgrounds == AUTO and self._swapped_share > 0
         if chosen and not (given or self.heatmap_weight_schedule):
             self.loss.heatmap_weight = WEIGHT_IF_SWAPPED
 
