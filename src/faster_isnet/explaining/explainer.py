@@ -30,7 +30,12 @@ from faster_isnet.common.eval_mode import eval_mode
 from faster_isnet.common.precision import at_least_float32
 from faster_isnet.explaining.pixel_bounds import Bound, check_bound, corner, read_bound
 from faster_isnet.explaining.propagation import Start, arrived, no_relevance, propagate, start
-from faster_isnet.explaining.support import Support, without_biases
+from faster_isnet.explaining.support import (
+    Support,
+    missing_share,
+    random_image,
+    without_biases,
+)
 from faster_isnet.explaining.targets import Target
 from faster_isnet.relevance import (
     INPUT_RULES,
@@ -48,8 +53,6 @@ from faster_isnet.relevance import (
 )
 
 log = logging.getLogger(__name__)
-# Below this share of Σ|relevance| a logit is what rounding leaves of 0.
-_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,7 @@ class Explainer:
         ({}, {}, True)
         """
         explainer, carriers = cls(model, **options), Carriers()
-        images = explainer._random_image(size)
+        images = random_image(model, size, explainer.input_low, explainer.input_high)
         with eval_mode(model):
             found = explainer._explain(images, None, False, carriers)
         if explainer.composite.gradient_alone:
@@ -244,13 +247,14 @@ class Explainer:
             carriers.unknown.clear()
         try:
             neutral = cls(without_biases(model).double(), **options | {"epsilon": 0.0})
-            error = abs(_missing(neutral._explain(images.double(), None, False)))
+            exact = neutral._explain(images.double(), None, False)
+            error = abs(missing_share(exact.quantity, exact.heatmap))
         except (RuntimeError, TypeError, ValueError, FloatingPointError) as reason:
             log.info("the conservation error without biases is not known: %s", reason)
             error = math.nan
         return Support(
             *(dict(carriers.exact), dict(carriers.approximate), dict(carriers.unknown)),
-            absorbed=_missing(found),
+            absorbed=missing_share(found.quantity, found.heatmap),
             error=error,
         )
 
@@ -288,21 +292,6 @@ class Explainer:
             return explanation
         check_finite_explanation(run.logits, quantity, heatmap)
         return _detached(explanation)
-
-    def _random_image(self, size: int | Sequence[int]) -> Tensor:
-        """Return an image ``[1, C, H, W]`` in the bounds of pixel values, on the model's device."""
-        sizes = tuple(size) if isinstance(size, Sequence) else (size, size)
-        if len(sizes) < 2 or not all(isinstance(n, int) and n > 0 for n in sizes):
-            raise ValueError(f"size must be a side, (H, W) or (C, H, W) in pixels, got {size!r}")
-        if len(sizes) == 2:
-            first = next((m for m in self.model.modules() if isinstance(m, nn.Conv2d)), None)
-            sizes = (3 if first is None else first.in_channels, *sizes)
-        image = torch.rand(1, *sizes, generator=torch.Generator().manual_seed(0))
-        shape = 1, -1, *(1 for _ in sizes[1:])
-        low, high = (bound.reshape(shape) for bound in (self.input_low, self.input_high))
-        image = low + image * (high - low)
-        parameter = next(self.model.parameters(), None)
-        return image if parameter is None else image.to(parameter)
 
     def _name_unknown(self, unknown: Mapping[str, int]) -> None:
         """Warn of functions without a rule, or refuse them."""
@@ -480,13 +469,6 @@ def _as_pixels(images: Tensor, differentiable: bool) -> Tensor:
     if differentiable and images.requires_grad:
         return images
     return images.detach().requires_grad_()
-
-
-def _missing(explanation: Explanation) -> float:
-    """Return the share of the quantity that is not in the heatmap; NaN of nearly nothing."""
-    quantity, heatmap = explanation.quantity[0, 0], explanation.heatmap[0, 0]
-    nothing = quantity.abs() <= _ROUNDING * heatmap.abs().sum()
-    return math.nan if nothing else float(1 - heatmap.sum() / quantity)
 
 
 def _detached(explanation: Explanation) -> Explanation:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 # Names of parameters that are added to features, whatever the image, or of modules that hold them.
 _ADDED = re.compile(
     r"(^|\.)(\w*bias(es)?\w*|(abs_|rel_)?pos(ition)?(al)?_?emb\w*|rel_pos\w*|abs_pos\w*|\w+_pos|beta|b"
     r"|\w*(cls|class|reg|register|dist)_token\w*)(\.|$)"
 )
+# Below this share of Σ|relevance| a logit is what rounding leaves of 0.
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,44 @@ def without_biases(model: nn.Module) -> nn.Module:
             if name.rpartition(".")[2] == "running_mean":
                 buffer.zero_()
     return copied
+
+
+def random_image(model: nn.Module, size: int | Sequence[int], low: Tensor, high: Tensor) -> Tensor:
+    """Return an image ``[1, C, H, W]`` for a model, on its device.
+
+    Parameters
+    ----------
+    model
+        Whose first convolution says C, if ``size`` does not.
+    size
+        A side, ``(H, W)``, or ``(C, H, W)`` and longer.
+    low, high
+        The bounds of pixel values, of one value or one for each channel.
+
+    Raises
+    ------
+    ValueError
+        If the size is none of these.
+    """
+    sizes = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sizes) < 2 or not all(isinstance(n, int) and n > 0 for n in sizes):
+        raise ValueError(f"size must be a side, (H, W) or (C, H, W) in pixels, got {size!r}")
+    if len(sizes) == 2:
+        first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+        sizes = (3 if first is None else first.in_channels, *sizes)
+    image = torch.rand(1, *sizes, generator=torch.Generator().manual_seed(0))
+    shape = 1, -1, *(1 for _ in sizes[1:])
+    low, high = low.reshape(shape), high.reshape(shape)
+    image = low + image * (high - low)
+    parameter = next(model.parameters(), None)
+    return image if parameter is None else image.to(parameter)
+
+
+def missing_share(quantity: Tensor, heatmap: Tensor) -> float:
+    """Return the share of a quantity ``[1, K]`` that its first heatmap lacks; NaN of nearly 0."""
+    whole, relevance = quantity[0, 0], heatmap[0, 0]
+    nothing = whole.abs() <= _ROUNDING * relevance.abs().sum()
+    return math.nan if nothing else float(1 - relevance.sum() / whole)
 
 
 def _listed(counts: Mapping[str, int]) -> str:
