@@ -108,7 +108,7 @@ def has_attention(logits: Tensor) -> bool:
 
     Examples
     --------
-    >>> x = torch.rand(1, 4, 8, requires_grad=True)
+    >>> x = 2 * torch.rand(1, 4, 8, requires_grad=True)  # a parameter alone would be a weight
     >>> has_attention((x @ x.mT).softmax(-1) @ x), has_attention(x.softmax(-1) * x)
     (True, False)
     """
