@@ -10,11 +10,12 @@ import pkgutil
 from importlib import import_module
 
 from faster_isnet.common.batch import Batch
-from faster_isnet.methods.background_swap import swap_backgrounds
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.isnet.method import ISNetMethod
 from faster_isnet.methods.standard import Standard
+from faster_isnet.methods.swap.backgrounds import swap_backgrounds
+from faster_isnet.methods.swap.method import Swap
 
 __all__ = [
     "Batch",
@@ -23,6 +24,7 @@ __all__ = [
     "Losses",
     "Method",
     "Standard",
+    "Swap",
     "method_names",
     "swap_backgrounds",
 ]
@@ -37,7 +39,7 @@ def method_names() -> dict[str, type[Method]]:
     Examples
     --------
     >>> sorted(method_names())
-    ['isnet', 'standard']
+    ['isnet', 'standard', 'swap']
     """
     for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         import_module(module.name)

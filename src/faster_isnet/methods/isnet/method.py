@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import check_choice, check_range
-from faster_isnet.methods.background_swap import swap_backgrounds
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.isnet.calibration import Calibration, CutCalibration
 from faster_isnet.methods.isnet.cuts import AUTO, Cuts
 from faster_isnet.methods.isnet.loss import WEIGHT, WEIGHT_IF_SWAPPED, ISNetLoss, LossParts
 from faster_isnet.methods.isnet.network import ISNet
+from faster_isnet.methods.swap.backgrounds import swap_backgrounds
 from faster_isnet.relevance import has_attention
 
 _log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from faster_isnet import NO_MASK
-from faster_isnet.methods.background_swap import swap_backgrounds
+from faster_isnet.methods.swap.backgrounds import swap_backgrounds
 
 
 def batch(count: int, *size: int, seed: int = 0) -> tuple[Tensor, Tensor]:

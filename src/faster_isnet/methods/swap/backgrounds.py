@@ -1,0 +1,133 @@
+"""Swap the backgrounds of images, so that they give no class away."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faster_isnet.common.checks import check_choice, check_masks, check_range
+from faster_isnet.methods.swap.inpainting import inpaint
+from faster_isnet.methods.swap.pool import BackgroundPool
+
+FILLS = ("blur", "inpaint", "image")
+"""What replaces the foreground of an image that lends its background."""
+_CELLS = 8
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
+_POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+
+
+def swap_backgrounds(
+    images: Tensor,
+    masks: Tensor | None,
+    share: float,
+    plain: float = 0.0,
+    fill: str = "blur",
+    pool: BackgroundPool | None = None,
+) -> Tensor:
+    """Give images the background of another image, of whatever class.
+
+    Of whatever class, and not of another one: so a background says nothing of the class, where
+    it would otherwise say which class it is not.
+
+    Parameters
+    ----------
+    images
+        ``[B, C, ...]``, with one to three spatial dimensions.
+    masks
+        ``[B, 1, ...]`` or ``[B, ...]``: 1 in the foreground, 0 in the background,
+        :data:`~faster_isnet.NO_MASK` everywhere for an image without a mask, which stays as it is
+        and lends no background, as one without background does not. ``None`` if no image has one.
+    share
+        In [0, 1], of the images whose background is swapped; each is drawn by itself.
+    plain
+        In [0, 1], of the swapped backgrounds that are smooth: the mean of each cell of an 8 × 8
+        grid, interpolated.
+    fill
+        What replaces the foreground of the image that lends its background: ``"blur"``, its
+        background continued smoothly (as above), or ``"inpaint"``, by
+        :func:`~faster_isnet.methods.swap.inpainting.inpaint`, or ``"image"``: the same place of a
+        third image's background, continued smoothly where that is foreground as well.
+    pool
+        Backgrounds of earlier batches, of which one is drawn for each image; those of this batch
+        are added to them. ``None``, or an empty pool, for the backgrounds of the batch.
+
+    Returns
+    -------
+    Tensor
+        ``[B, C, ...]``; values stay within those of the images. Foregrounds are unchanged, exactly.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If masks have another size than the images, are not binary or have no foreground; if an
+        option is not one of those above.
+    ImportError
+        If OpenCV is not installed, with ``fill="inpaint"``.
+
+    Examples
+    --------
+    >>> images = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
+    >>> masks = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).expand(2, 1, 2, 2)
+    >>> swap_backgrounds(images, masks, 1.0)[0]
+    tensor([[[0., 1.],
+             [1., 1.]]])
+    """
+    check_choice("fill", fill, FILLS)
+    for name, value in (("share", share), ("plain", plain)):
+        check_range(name, value, 0, 1)
+    if masks is None or share == 0:
+        return images
+    masks, has_mask = check_masks(masks, images.unsqueeze(1))
+    if masks is None:
+        return images
+    count, device = len(images), images.device
+    lends = has_mask & (masks == 0).flatten(1).any(1)
+    # Those that lend in random order, before the others; a cycle: none lends to itself.
+    order = (torch.rand(count).to(device) + 2 * ~lends).argsort()
+    before = (torch.arange(count, device=device) - 1) % lends.sum().clamp(min=1)
+    lender = torch.empty_like(order).index_copy(0, order, order[before])
+    chosen, smooth = ((torch.rand(count) < each).to(device) for each in (share, plain))
+
+    def lent(backgrounds: Tensor) -> Tensor:
+        return backgrounds[lender] if pool is None else pool.draw(backgrounds[lender])
+
+    foreground, smoothed = masks == 1, _smoothed(images, masks)
+    if fill == "inpaint":
+        filling = inpaint(images, foreground & _by_image(lends & ~smooth, images))
+    elif fill == "image":
+        # In a cycle of three or more, a third image's.
+        filling = lent(torch.where(foreground, smoothed, images))
+    else:
+        filling = smoothed
+    backgrounds = torch.where(foreground, filling, images)
+    backgrounds = torch.where(_by_image(smooth, images), smoothed, backgrounds)
+    swapped = torch.where(
+        foreground | ~_by_image(chosen & lends, images), images, lent(backgrounds)
+    )
+    if pool is not None:
+        pool.add(backgrounds, lends)
+    return swapped
+
+
+def _by_image(flags: Tensor, images: Tensor) -> Tensor:
+    """Return ``[B]`` as ``[B, 1, ...]``, with the dimensions of the images."""
+    return flags.reshape(-1, *(1,) * (images.dim() - 1))
+
+
+def _smoothed(images: Tensor, masks: Tensor) -> Tensor:
+    """Return the means of the background in each cell of a grid, interpolated."""
+    outside = (masks != 1).to(images)
+    size, dims = images.shape[2:], images.dim() - 2
+    known = _POOLS[dims](outside, _CELLS)
+    values = _POOLS[dims](images * outside, _CELLS)
+    known, values = (_resized(each, size, _LINEAR[dims]) for each in (known, values))
+    spatial = tuple(range(2, images.dim()))
+    total = outside.sum(spatial, keepdim=True).clamp(min=1)
+    mean = (images * outside).sum(spatial, keepdim=True) / total
+    reached = known > torch.finfo(images.dtype).eps
+    return torch.where(reached, values / known.where(reached, 1), mean)
+
+
+def _resized(values: Tensor, size: torch.Size, mode: str) -> Tensor:
+    return F.interpolate(values, size, mode=mode, align_corners=False)
