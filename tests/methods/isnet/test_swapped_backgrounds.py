@@ -89,15 +89,18 @@ def test_a_schedule_that_starts_at_0_swaps_at_once() -> None:
 
 @pytest.mark.parametrize("options", [{"supervised_part": 0.5}, {"supervise_every": 2}])
 def test_it_holds_for_samples_and_steps_that_are_not_explained(options: dict[str, float]) -> None:
+    """Of six images one keeps its background by chance; half of them would, if it did not hold."""
     method = ISNetMethod(swapped_backgrounds=1.0, **options)
     network, data = method.build(Recording(True)), batch()
-    for step in range(2):
+    kept = 0
+    for step in range(10):
         network.backbone.seen.clear()
         method.set_progress(0, step)
         method.training_losses(network, data)
         seen = torch.cat(network.backbone.seen)
         assert len(seen) == len(data.images)
-        assert not any(bool((image == each).all()) for image in seen for each in data.images)
+        kept += sum(bool((image == each).all()) for image in seen for each in data.images)
+    assert 0 < kept < 20
 
 
 def test_validation_sees_the_images_as_they_are() -> None:

@@ -25,10 +25,12 @@ def swap_backgrounds(
     fill: str = "blur",
     pool: BackgroundPool | None = None,
 ) -> Tensor:
-    """Give images the background of another image, of whatever class.
+    """Give images the backgrounds of others, in random order.
 
-    Of whatever class, and not of another one: so a background says nothing of the class, where
-    it would otherwise say which class it is not.
+    Of whatever class, and an image's own as often as that of any other: so a background says
+    nothing of the class. If all of a batch had another one's, it would say which class it is not,
+    and small networks with batch norm, which compares the images of a batch, learnt that in
+    batches of two and of four.
 
     Parameters
     ----------
@@ -39,7 +41,8 @@ def swap_backgrounds(
         :data:`~faster_isnet.NO_MASK` everywhere for an image without a mask, which stays as it is
         and lends no background, as one without background does not. ``None`` if no image has one.
     share
-        In [0, 1], of the images whose background is swapped; each is drawn by itself.
+        In [0, 1], of the images that are given a background; each is drawn by itself. Of n
+        images that lend theirs, one in n is given its own.
     plain
         In [0, 1], of the swapped backgrounds that are smooth: the mean of each cell of an 8 × 8
         grid, interpolated.
@@ -47,7 +50,7 @@ def swap_backgrounds(
         What replaces the foreground of the image that lends its background: ``"blur"``, its
         background continued smoothly (as above), or ``"inpaint"``, by
         :func:`~faster_isnet.methods.swap.inpainting.inpaint`, or ``"image"``: the same place of a
-        third image's background, continued smoothly where that is foreground as well.
+        background drawn for it likewise, continued smoothly where that is foreground as well.
     pool
         Backgrounds of earlier batches, of which one is drawn for each image; those of this batch
         are added to them. ``None``, or an empty pool, for the backgrounds of the batch.
@@ -67,11 +70,14 @@ def swap_backgrounds(
 
     Examples
     --------
-    >>> images = torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)])
-    >>> masks = torch.tensor([[1.0, 0.0], [0.0, 0.0]]).expand(2, 1, 2, 2)
-    >>> swap_backgrounds(images, masks, 1.0)[0]
-    tensor([[[0., 1.],
-             [1., 1.]]])
+    >>> images = torch.arange(4.0).reshape(4, 1, 1, 1).expand(4, 1, 1, 2)
+    >>> masks = torch.tensor([1.0, 0.0]).expand(4, 1, 1, 2)
+    >>> _ = torch.manual_seed(0)
+    >>> swap_backgrounds(images, masks, 1.0).squeeze()
+    tensor([[0., 2.],
+            [1., 3.],
+            [2., 0.],
+            [3., 1.]])
     """
     check_choice("fill", fill, FILLS)
     for name, value in (("share", share), ("plain", plain)):
@@ -81,33 +87,36 @@ def swap_backgrounds(
     masks, has_mask = check_masks(masks, images.unsqueeze(1))
     if masks is None:
         return images
-    count, device = len(images), images.device
     lends = has_mask & (masks == 0).flatten(1).any(1)
-    # Those that lend in random order, before the others; a cycle: none lends to itself.
-    order = (torch.rand(count).to(device) + 2 * ~lends).argsort()
-    before = (torch.arange(count, device=device) - 1) % lends.sum().clamp(min=1)
-    lender = torch.empty_like(order).index_copy(0, order, order[before])
-    chosen, smooth = ((torch.rand(count) < each).to(device) for each in (share, plain))
 
     def lent(backgrounds: Tensor) -> Tensor:
-        return backgrounds[lender] if pool is None else pool.draw(backgrounds[lender])
+        ours = backgrounds[_shuffled(lends)]
+        return ours if pool is None else pool.draw(ours)
 
     foreground, smoothed = masks == 1, _smoothed(images, masks)
-    if fill == "inpaint":
-        filling = inpaint(images, foreground & _by_image(lends & ~smooth, images))
-    elif fill == "image":
-        # In a cycle of three or more, a third image's.
-        filling = lent(torch.where(foreground, smoothed, images))
-    else:
-        filling = smoothed
-    backgrounds = torch.where(foreground, filling, images)
-    backgrounds = torch.where(_by_image(smooth, images), smoothed, backgrounds)
-    swapped = torch.where(
-        foreground | ~_by_image(chosen & lends, images), images, lent(backgrounds)
+    chosen, smooth = (
+        _by_image((torch.rand(len(images)) < each).to(images.device), images)
+        for each in (share, plain)
     )
+    filling = smoothed
+    if fill == "inpaint":
+        filling = inpaint(images, foreground & _by_image(lends, images) & ~smooth)
+    elif fill == "image":
+        filling = lent(torch.where(foreground, smoothed, images))
+    backgrounds = torch.where(foreground, filling, images)
+    backgrounds = torch.where(smooth, smoothed, backgrounds)
+    given = chosen & _by_image(lends, images) & ~foreground
+    swapped = torch.where(given, lent(backgrounds), images)
     if pool is not None:
         pool.add(backgrounds, lends)
     return swapped
+
+
+def _shuffled(lends: Tensor) -> Tensor:
+    """Return whose background each image is given: those that lend theirs, in random order."""
+    ours = (~lends).long().argsort(stable=True)
+    shuffled = (torch.rand(len(lends)).to(lends.device) + 2 * ~lends).argsort()
+    return torch.empty_like(ours).index_copy(0, ours, shuffled)
 
 
 def _by_image(flags: Tensor, images: Tensor) -> Tensor:

@@ -44,12 +44,10 @@ class Swap(Method):
         (``pip install 'faster-isnet[inpaint]'``).
     pool
         ≥ 0: how many backgrounds of earlier batches are kept (on the images' device), to be drawn
-        instead of those of the batch. 0 for none, the default. No image has its own background,
-        so among B of a batch it is one of the image's own class with probability
-        p − (1 − p) / (B − 1), where the class has the share p: of 32 images that tells next to
-        nothing of the class, of 4 a lot. Set it (to 64, say) for small batches, and for batches of
-        one class or of a single image, which find no foreign background among them. A checkpoint does not keep them, for their size: a training that is resumed starts
-        with an empty pool.
+        instead of those of the batch. 0 for none, the default: shuffled batches of any size have
+        backgrounds enough, as it takes two. Set it (to 64, say) if a batch holds images of one
+        class, whose backgrounds all say the same, or one image alone. A checkpoint does not keep
+        them, for their size: a training that is resumed starts with an empty pool.
     consistency
         ≥ 0: the weight of a term that keeps the predictions for a swapped image and for the image
         as it is alike: the symmetric Kullback-Leibler divergence
