@@ -11,7 +11,7 @@ from faster_isnet.common.logits import class_logits
 from faster_isnet.common.precision import at_least_float32
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
-from faster_isnet.methods.swap.backgrounds import FILLS, swap_backgrounds
+from faster_isnet.methods.swap.backgrounds import FILLS, PLAIN, swap_backgrounds
 from faster_isnet.methods.swap.inpainting import opencv
 from faster_isnet.methods.swap.pool import BackgroundPool
 
@@ -34,7 +34,8 @@ class Swap(Method):
         In [0, 1]: of how many training images the background is swapped. 1 by default: an image
         that keeps its background teaches what that says of the class.
     plain
-        In [0, 1]: how many of the swapped backgrounds are smooth, without any detail. 0 by default.
+        In [0, 1]: how many of the swapped backgrounds are smooth, without any detail; see
+        :func:`~faster_isnet.methods.swap_backgrounds`.
     fill
         What replaces the foreground of the image that lends its background. ``"blur"``: its
         background, continued smoothly; the default, since it is cheap and brings in nothing else.
@@ -83,7 +84,7 @@ class Swap(Method):
         classification: ClassificationLoss | None = None,
         *,
         share: float = 1.0,
-        plain: float = 0.0,
+        plain: float = PLAIN,
         fill: str = "blur",
         pool: int = 0,
         consistency: float = 0.0,
