@@ -13,15 +13,19 @@ from faster_isnet.common.batch import Batch
 from faster_isnet.methods.background_swap import swap_backgrounds
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
+from faster_isnet.methods.gain import GAIN
 from faster_isnet.methods.isnet.method import ISNetMethod
+from faster_isnet.methods.rrr import RightReasons
 from faster_isnet.methods.standard import Standard
 
 __all__ = [
+    "GAIN",
     "Batch",
     "ClassificationLoss",
     "ISNetMethod",
     "Losses",
     "Method",
+    "RightReasons",
     "Standard",
     "method_names",
     "swap_backgrounds",
@@ -36,8 +40,8 @@ def method_names() -> dict[str, type[Method]]:
 
     Examples
     --------
-    >>> sorted(method_names())
-    ['isnet', 'standard']
+    >>> method_names()["standard"]
+    <class 'faster_isnet.methods.standard.Standard'>
     """
     for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         import_module(module.name)
