@@ -11,12 +11,12 @@ import torchvision
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
+from coloured_marks import FALSE, NO_MARK, TRUE, accuracy, marked_images, tinted, train
 from faster_isnet import NO_MASK
 from faster_isnet.methods import GAIN, Batch, ClassificationLoss, Standard
 from faster_isnet.methods.gain import grad_cam
 from faster_isnet.models import build_backbone
 from layered_networks import Lambda
-from coloured_marks import FALSE, NO_MARK, TRUE, accuracy, marked_images, tinted, train
 
 SIZE = 16
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from coloured_marks import FALSE, NO_MARK, TRUE, accuracy, marked_images, striped, train
 from faster_isnet import NO_MASK
 from faster_isnet.methods import Batch, ClassificationLoss, RightReasons, Standard
-from coloured_marks import FALSE, NO_MARK, TRUE, accuracy, marked_images, striped, train
 
 SIZE = 4
 
