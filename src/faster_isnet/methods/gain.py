@@ -72,6 +72,9 @@ class GAIN(Method):
 
     Notes
     -----
+    A step costs 1.9 standard ones, without mining 1.1 (the small network for the biased digits, on
+    a CPU). A network with a clean map may read the background all the same (docs/design.md).
+
     Erased images do not change the running statistics of batch norm, which in use are those of
     images.
 
