@@ -13,6 +13,7 @@ from faster_isnet.common.batch import Batch
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.isnet.method import ISNetMethod
+from faster_isnet.methods.rr_clarc.method import RRClArC
 from faster_isnet.methods.standard import Standard
 from faster_isnet.methods.swap.backgrounds import swap_backgrounds
 from faster_isnet.methods.swap.method import Swap
@@ -23,6 +24,7 @@ __all__ = [
     "ISNetMethod",
     "Losses",
     "Method",
+    "RRClArC",
     "Standard",
     "Swap",
     "method_names",
@@ -39,7 +41,7 @@ def method_names() -> dict[str, type[Method]]:
     Examples
     --------
     >>> sorted(method_names())
-    ['isnet', 'standard', 'swap']
+    ['isnet', 'rr-clarc', 'standard', 'swap']
     """
     for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         import_module(module.name)
