@@ -58,4 +58,5 @@ class BackgroundDirections:
         if self.shifts is None:
             return None
         length = self.shifts.norm(dim=1, keepdim=True)
-        return self.shifts / length.where(length > 0, 1)
+        units: Tensor = self.shifts / length.where(length > 0, 1)
+        return units
