@@ -12,19 +12,23 @@ from importlib import import_module
 from faster_isnet.common.batch import Batch
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
+from faster_isnet.methods.gain import GAIN
 from faster_isnet.methods.isnet.method import ISNetMethod
 from faster_isnet.methods.rr_clarc.method import RRClArC
+from faster_isnet.methods.rrr import RightReasons
 from faster_isnet.methods.standard import Standard
 from faster_isnet.methods.swap.backgrounds import swap_backgrounds
 from faster_isnet.methods.swap.method import Swap
 
 __all__ = [
+    "GAIN",
     "Batch",
     "ClassificationLoss",
     "ISNetMethod",
     "Losses",
     "Method",
     "RRClArC",
+    "RightReasons",
     "Standard",
     "Swap",
     "method_names",
@@ -40,8 +44,8 @@ def method_names() -> dict[str, type[Method]]:
 
     Examples
     --------
-    >>> sorted(method_names())
-    ['isnet', 'rr-clarc', 'standard', 'swap']
+    >>> method_names()["standard"]
+    <class 'faster_isnet.methods.standard.Standard'>
     """
     for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         import_module(module.name)

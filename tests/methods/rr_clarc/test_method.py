@@ -182,7 +182,7 @@ def test_layers_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown layer 'conv'"):
         RRClArC(layer="conv").build(network)
     network[0].requires_grad_(False)
-    with pytest.raises(ValueError, match="'0' has no gradient: nothing before it is trained"):
+    with pytest.raises(ValueError, match="'0' has no gradient, as nothing before it is trained"):
         RRClArC(layer="0").training_losses(network, batch)
 
 

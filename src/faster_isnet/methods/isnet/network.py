@@ -17,8 +17,8 @@ from faster_isnet.common.recipes import Recorded
 from faster_isnet.explaining.explainer import Explainer, Explanation
 from faster_isnet.explaining.pixel_bounds import Bound
 from faster_isnet.explaining.targets import QUANTITIES, Target, without_classes
-from faster_isnet.methods.isnet.layer_grids import on_grid
-from faster_isnet.methods.isnet.stages import find_blocks, find_stages
+from faster_isnet.methods.layer_grids import on_grid
+from faster_isnet.methods.stages import find_blocks, find_stages, module_name
 from faster_isnet.relevance import Composite, check_layers
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class ISNet(Recorded, nn.Module):
         ResNet and VGG ``True`` and ``"full"`` are the published choices; for any other network they
         are found by running it on one image (:meth:`find_layers`). A layer may return feature maps,
         channels first or last, or tokens; relevance of tokens without a place, such as the class
-        token, is not supervised (:func:`~faster_isnet.methods.isnet.layer_grids.on_grid`).
+        token, is not supervised (:func:`~faster_isnet.methods.layer_grids.on_grid`).
     composite, input_rule
         Rules of relevance propagation, see :class:`~faster_isnet.Explainer`; ``"as-variant"`` for
         ``"flex"`` and ``"zb"``, ``"dual"`` and ``"zb"`` for the dual variant, and
@@ -168,7 +168,7 @@ class ISNet(Recorded, nn.Module):
     def find_layers(self, image_shape: Sequence[int]) -> tuple[str, ...]:
         """Find the hidden layers to supervise, if they are not known yet; :meth:`explain` does so.
 
-        The network runs once, see :func:`~faster_isnet.methods.isnet.stages.find_stages`, and is
+        The network runs once, see :func:`~faster_isnet.methods.stages.find_stages`, and is
         left as it was. What was found stays, whichever size later images have.
 
         Parameters
@@ -279,7 +279,7 @@ def supervised_layers(
             f"deep_supervision must be False, True, {FULL!r} or a list of module names, got "
             f"{deep_supervision!r}"
         )
-    return [_module_name(model, name) for name in deep_supervision or ()]
+    return [module_name(model, name) for name in deep_supervision or ()]
 
 
 _Known: TypeAlias = torchvision.models.ResNet | torchvision.models.VGG | torchvision.models.DenseNet
@@ -297,15 +297,6 @@ def _known_network(model: nn.Module) -> tuple[str, _Known] | None:
         return None
     name, network = inner[0]
     return f"{name}.", network
-
-
-def _module_name(model: nn.Module, name: str) -> str:
-    """Return the name of a module, which may be given without that of what it is wrapped in."""
-    names = [known for known, _ in model.named_modules()]
-    if name in names:
-        return name
-    found = [known for known in names if known.endswith(f".{name}")]
-    return found[0] if len(found) == 1 else name  # what is wrong is said where layers are checked
 
 
 def published_layers(model: _Known) -> list[str]:

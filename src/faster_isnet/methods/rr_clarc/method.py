@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import check_choice, check_range
@@ -18,9 +17,10 @@ from faster_isnet.common.logits import class_logits
 from faster_isnet.common.precision import at_least_float32
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
-from faster_isnet.methods.isnet.layer_grids import on_grid
-from faster_isnet.methods.isnet.stages import find_stages
+from faster_isnet.methods.layer_grids import on_grid
 from faster_isnet.methods.rr_clarc.directions import BackgroundDirections
+from faster_isnet.methods.score_gradients import score_gradient, twice_differentiable
+from faster_isnet.methods.stages import find_stages
 from faster_isnet.methods.swap.backgrounds import swap_backgrounds
 from faster_isnet.relevance import check_layers, hidden_outputs
 
@@ -70,7 +70,7 @@ class RRClArC(Method):
     layer
         The name of a module, which is run once in a forward pass and returns feature maps, tokens
         or features. ``None`` for the last that returns feature maps or tokens and that all of the
-        image goes through, see :func:`~faster_isnet.methods.isnet.stages.find_stages`: the paper's
+        image goes through, see :func:`~faster_isnet.methods.stages.find_stages`: the paper's
         is the last convolution.
     quantity
         f: ``"random-signs"``, the sum of all logits, each with a random sign, drawn anew for each
@@ -155,12 +155,11 @@ class RRClArC(Method):
             loss = self.classification(logits, batch.labels)
             return Losses(loss, logits, loss, {"penalty": torch.zeros_like(loss)})
         layer = self._layer(network, batch)
-        # Of the kernels of attention, this one has a second derivative.
-        with hidden_outputs(network, [layer]) as outputs, sdpa_kernel(SDPBackend.MATH):
+        with hidden_outputs(network, [layer]) as outputs, twice_differentiable():
             logits = network(batch.images)
         loss = self.classification(logits, batch.labels)
         quantity = self._quantity(logits, batch)
-        gradient = _gradient(quantity.sum(), outputs[layer], layer)
+        gradient = _gradient(quantity, outputs[layer], layer)
         pooled = _by_channel(gradient, batch.images, network, layer).mean(2)
         units = units.to(pooled)
         known = units.any(1).sum().clamp(min=1)
@@ -233,15 +232,11 @@ def _members(labels: Tensor, logits: Tensor) -> Tensor:
 
 def _gradient(quantity: Tensor, output: Tensor, layer: str) -> Tensor:
     """Return the gradient with respect to a layer's output, to be differentiated again."""
-    if output.requires_grad:
-        (found,) = torch.autograd.grad(quantity, output, create_graph=True, allow_unused=True)
-        if found is not None:
-            return found
-    missing = "the logits do not depend on it" if output.requires_grad else "nothing before it is"
-    raise ValueError(
-        f"layer {layer!r} has no gradient: {missing}"
-        f"{'' if output.requires_grad else ' trained'}; name another layer"
-    )
+    if not output.requires_grad:
+        raise ValueError(
+            f"layer {layer!r} has no gradient, as nothing before it is trained; name a later one"
+        )
+    return score_gradient(quantity, output)
 
 
 def _by_channel(values: Tensor, images: Tensor, network: nn.Module, layer: str) -> Tensor:

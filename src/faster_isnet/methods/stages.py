@@ -16,8 +16,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from faster_isnet.common.checks import check_logits, refusal
 from faster_isnet.common.eval_mode import eval_mode
-from faster_isnet.methods.isnet.autograd_paths import AutogradPaths
-from faster_isnet.methods.isnet.layer_grids import Places, possible_places
+from faster_isnet.methods.autograd_paths import AutogradPaths
+from faster_isnet.methods.layer_grids import Places, possible_places
 
 _SMALLER = math.sqrt(0.5)
 """From this ratio of sides on, a tensor is of another stage: an unpadded convolution makes none."""
@@ -146,6 +146,23 @@ def find_blocks(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
     if not found:
         raise _none_found(model, image_shape, "block of several branches")
     return [layer.name for layer in found]
+
+
+def module_name(model: nn.Module, name: str) -> str:
+    """Return the name of a module, which may be given without that of what it is wrapped in.
+
+    Examples
+    --------
+    >>> module_name(nn.Sequential(nn.Sequential(nn.ReLU())), "0.0")
+    '0.0'
+    >>> module_name(nn.ModuleDict({"network": nn.ModuleDict({"layer4": nn.ReLU()})}), "layer4")
+    'network.layer4'
+    """
+    names = [known for known, _ in model.named_modules()]
+    if name in names:
+        return name
+    found = [known for known in names if known.endswith(f".{name}")]
+    return found[0] if len(found) == 1 else name  # what is wrong is said where layers are checked
 
 
 def _blocks(layers: Sequence[_Layer]) -> list[_Layer]:
@@ -324,6 +341,6 @@ def _that_matter(logits: Tensor, outputs: Sequence[_Output]) -> list[_Output]:
 def _none_found(model: nn.Module, image_shape: Sequence[int], kind: str) -> ValueError:
     return ValueError(
         f"no {kind} of {type(model).__name__} is known that all of an image {list(image_shape)} "
-        "goes through, smaller than the image and of more than one place; give a list of module "
-        "names as deep_supervision, or a larger image"
+        "goes through, smaller than the image and of more than one place; give names of modules "
+        "(deep_supervision of an ISNet, layer of GAIN), or a larger image"
     )

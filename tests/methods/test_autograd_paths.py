@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
-from faster_isnet.methods.isnet.autograd_paths import AutogradPaths
+from faster_isnet.methods.autograd_paths import AutogradPaths
 
 
 def found(x: Tensor, y: Tensor, *tensors: Tensor) -> list[tuple[bool, bool]]:

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from faster_isnet import ISNet, ISNetLoss
-from faster_isnet.methods.isnet.layer_grids import on_grid
+from faster_isnet.methods.layer_grids import on_grid
 
 
 def placed(shape: list[int], size: tuple[int, ...], model: nn.Module | None = None) -> Tensor:

@@ -17,8 +17,8 @@ import torchvision
 from torch import Tensor, nn
 
 from faster_isnet import ISNet, ISNetLoss
-from faster_isnet.methods.isnet.layer_grids import on_grid
-from faster_isnet.methods.isnet.stages import find_blocks, find_stages
+from faster_isnet.methods.layer_grids import on_grid
+from faster_isnet.methods.stages import find_blocks, find_stages
 from faster_isnet.models import build_backbone
 from faster_isnet.training.image_classifier import Normalise
 
