@@ -78,8 +78,8 @@ class RRClArC(Method):
         sum of them for multi-label).
     decay
         In [0, 1): how much of the former mean remains where a direction is updated. At 0.5, and
-        every 4 steps, a direction is that of the last ten steps or so: slower ones (0.9) follow the
-        network too late, faster ones are noisy.
+        every 4 steps, a direction is that of the last ten steps or so: with 0.99 at every step they
+        follow the network too late, and with 0.5 or less at every step they are noisy.
     update_every
         k ≥ 1: directions are updated in every k-th optimiser step. That takes two passes forward,
         in evaluation mode: a step of the test's network costs 1.4 times a standard one at k = 4,
