@@ -14,6 +14,7 @@ from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.gain import GAIN
 from faster_isnet.methods.isnet.method import ISNetMethod
+from faster_isnet.methods.rr_clarc.method import RRClArC
 from faster_isnet.methods.rrr import RightReasons
 from faster_isnet.methods.standard import Standard
 from faster_isnet.methods.swap.backgrounds import swap_backgrounds
@@ -26,6 +27,7 @@ __all__ = [
     "ISNetMethod",
     "Losses",
     "Method",
+    "RRClArC",
     "RightReasons",
     "Standard",
     "Swap",
