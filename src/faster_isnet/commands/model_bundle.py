@@ -59,7 +59,8 @@ class ModelBundle:
     network
         From images to logits, in evaluation mode.
     architecture
-        The name that it was built by.
+        The name that it was built by, or, if the method deploys a network of its own, its class
+        and that name.
     class_names
         Of each logit.
     image_shape
@@ -130,7 +131,7 @@ class ModelBundle:
         network = lit.deployed.eval()
         return cls(
             network,
-            lit.backbone_name,
+            lit.architecture,
             lit.class_names,
             lit.image_shape,
             lit.method.task,

@@ -36,8 +36,8 @@ def method_names() -> dict[str, type[Method]]:
 
     Examples
     --------
-    >>> sorted(method_names())
-    ['isnet', 'standard']
+    >>> method_names()["standard"].__name__
+    'Standard'
     """
     for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         import_module(module.name)

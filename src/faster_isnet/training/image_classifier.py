@@ -107,6 +107,13 @@ class ImageClassifier(LitClassifier):
         takes_images = type(method).inputs is Method.inputs
         self._deploys_the_classifier = takes_images and self.deployed is model
 
+    @property
+    def architecture(self) -> str:
+        """Name of the deployed network: the backbone's, or what the method has made of it."""
+        if self._deploys_the_classifier:
+            return self.backbone_name
+        return f"{type(self.deployed).__name__} of {self.backbone_name}"
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the classifier's weights are, for those who do not know the method."""
         super().on_save_checkpoint(checkpoint)

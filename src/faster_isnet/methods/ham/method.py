@@ -42,8 +42,11 @@ class HAM(Method):
     - in multi-class tasks one class is always present, and the cross-entropy is softmax's. There is
       no class that means "nothing found".
 
-    The maps do not show what speaks *against* a class, and those of absent classes are free. So a
-    network can read the background with clean maps, see ``docs/results/methods-digits.md``.
+    The maps show what speaks for a class that is present, not what speaks against one, and only
+    what is above 0.4 of a map's largest value is compared with the mask. So a network can read the
+    background with clean maps. In the test of this method (a mark in the background gives the class
+    away) the masks move the maps into the foreground, which the network then learns to read, but
+    where the mark says another class it still follows the mark.
 
     Parameters
     ----------
