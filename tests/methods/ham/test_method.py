@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from faster_isnet import NO_MASK
 from faster_isnet.cli import main
 from faster_isnet.methods import Batch, ClassificationLoss, method_names
+from faster_isnet.methods.ham.losses import outside_loss
 from faster_isnet.methods.ham.method import HAM
 from faster_isnet.methods.ham.network import HAMNetwork
 from faster_isnet.models import build_backbone, convnet
@@ -62,6 +63,23 @@ def test_every_part_trains_the_features_alone(part: str) -> None:
     gradient = network.classifier.block1[0].weight.grad
     assert gradient is not None
     assert gradient.abs().sum() > 0
+
+
+def test_the_union_is_of_the_classes_that_are_present() -> None:
+    method, network = built()
+    with torch.no_grad():  # maps of all sizes, of which the last class's is everywhere the largest
+        network.abnormality.weight.fill_(500.0)
+        network.classes.weight.copy_(torch.tensor([[100.0], [200.0], [900.0]]).expand(3, 64))
+    images, _, masks = batch(2)
+    present, absent = (
+        method.losses(network, Batch(images, torch.tensor([label, label]), masks)).parts
+        for label in (2, 0)
+    )
+    found = network.attend(images)
+    smaller = (100 / 500) * found.abnormality_map
+    expected = outside_loss(found.abnormality_map, smaller, torch.ones(2, 1))
+    torch.testing.assert_close(absent["union"], expected)
+    assert present["union"] < absent["union"]
 
 
 def test_without_a_mask_all_terms_but_the_mask_loss_are_left() -> None:
