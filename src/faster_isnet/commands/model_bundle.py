@@ -39,11 +39,12 @@ def check_runs(network: nn.Module, image_shape: tuple[int, int, int], name: str)
     try:
         with torch.no_grad():
             network.eval()(torch.zeros(1, *image_shape))
-    except (RuntimeError, ValueError) as error:
+    # torchvision's vision transformers assert their size.
+    except (AssertionError, RuntimeError, ValueError) as error:
         channels, height, width = image_shape
         raise ValueError(
             f"{name} does not run on images of {channels} channels and {height} x {width} pixels "
-            f"({error}); give other channels or a larger size"
+            f"({error}); give other channels, or the size that the network needs (--data.size)"
         ) from error
     finally:
         network.train(training)
@@ -58,7 +59,8 @@ class ModelBundle:
     network
         From images to logits, in evaluation mode.
     architecture
-        The name that it was built by.
+        The name that it was built by, or, if the method deploys a network of its own, its class
+        and that name.
     class_names
         Of each logit.
     image_shape
@@ -129,7 +131,7 @@ class ModelBundle:
         network = lit.deployed.eval()
         return cls(
             network,
-            lit.backbone_name,
+            lit.architecture,
             lit.class_names,
             lit.image_shape,
             lit.method.task,

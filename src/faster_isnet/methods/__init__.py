@@ -44,8 +44,8 @@ def method_names() -> dict[str, type[Method]]:
 
     Examples
     --------
-    >>> method_names()["standard"]
-    <class 'faster_isnet.methods.standard.Standard'>
+    >>> method_names()["standard"].__name__
+    'Standard'
     """
     for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         import_module(module.name)

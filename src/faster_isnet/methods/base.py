@@ -60,6 +60,9 @@ class Method(Recorded, nn.Module, ABC):
         What the command line calls the method; ``None`` for its class path alone.
     needs_gradients_in_validation
         Whether :meth:`losses` differentiates, so that validation must not disable it.
+    image_shape
+        ``(C, H, W)`` of the images to train on, set before :meth:`build` where it is known;
+        otherwise ``None``.
 
     Examples
     --------
@@ -77,6 +80,7 @@ class Method(Recorded, nn.Module, ABC):
 
     name: ClassVar[str | None] = None
     needs_gradients_in_validation: bool = False
+    image_shape: tuple[int, int, int] | None = None
 
     def __init__(self, classification: ClassificationLoss | None = None) -> None:
         super().__init__()

@@ -11,8 +11,10 @@ from torch import nn
 
 from faster_isnet.common.checks import check_choice
 from faster_isnet.common.recipes import record
+from faster_isnet.models.ag_sononet import AGSononet
 from faster_isnet.models.densenet import DEPTHS, new_densenet
 from faster_isnet.models.heads import check_head, fit_head
+from faster_isnet.models.small_vit import SmallViT
 from faster_isnet.models.timm_models import PREFIX, check_timm_name, new_timm_model
 
 CONVNET = "convnet"
@@ -64,6 +66,12 @@ def build_backbone(
         One of
 
         - ``"convnet"``, a small network for small images (:func:`convnet`);
+        - ``"ag-sononet"``, a VGG with attention gates that is trained without masks
+          (:class:`~faster_isnet.models.ag_sononet.AGSononet`, AG-Sononet-16), and half as wide
+          ``"ag-sononet-8"``;
+        - ``"small-vit-patch4"`` and ``"small-vit-patch8"``, vision transformers for images of
+          about 32 and 64 pixels (:class:`~faster_isnet.models.small_vit.SmallViT`); torchvision's
+          ``"vit_b_16"`` takes images of 224 x 224 pixels alone;
         - ``"densenet121"``, ``161``, ``169``, ``201``, ``264``: the papers' DenseNets, with an
           additional ReLU in each transition
           (:func:`~faster_isnet.models.densenet.densenet`);
@@ -154,10 +162,10 @@ def convnet(classes: int, channels: Sequence[int] = (16, 32, 64, 64, 64)) -> nn.
     return model
 
 
-def _new_convnet(classes: int, pretrained: bool) -> nn.Module:
+def _new_own(name: str, classes: int, pretrained: bool) -> nn.Module:
     if pretrained:
-        raise ValueError(f"there are no pretrained weights for {CONVNET}; use pretrained=False")
-    return convnet(classes)
+        raise ValueError(f"there are no pretrained weights for {name}; use pretrained=False")
+    return _OWN[name](classes)
 
 
 def _new_torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
@@ -175,10 +183,17 @@ def _new_torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     return model  # type: ignore[no-any-return]
 
 
+_OWN: dict[str, Callable[[int], nn.Module]] = {
+    CONVNET: convnet,
+    "ag-sononet": AGSononet,
+    "ag-sononet-8": partial(AGSononet, width=8),
+    "small-vit-patch4": partial(SmallViT, patch=4),
+    "small-vit-patch8": partial(SmallViT, patch=8),
+}
 # Functions of the number of classes and of whether to load pretrained weights. A pretrained
 # network has the classes of the weights; fit_head replaces its head.
 _BUILDERS: dict[str, Callable[[int, bool], nn.Module]] = {
-    CONVNET: _new_convnet,
+    **{name: partial(_new_own, name) for name in _OWN},
     **{
         name: partial(_new_torchvision, name)
         for name in torchvision.models.list_models(module=torchvision.models)

@@ -97,14 +97,22 @@ class ImageClassifier(LitClassifier):
             method.task = check_choice("task", task, TASKS)
         if learning_rate is None and isinstance(optimizer, str):
             learning_rate = LEARNING_RATE
+        channels, height, width = image_shape  # which a file has as a list
+        shape = method.image_shape = (channels, height, width)
         super().__init__(
             model, method, optimizer=optimizer, learning_rate=learning_rate, **training
         )
         self.class_names, self.backbone_name = list(class_names), backbone
-        channels, height, width = image_shape  # which a file has as a list
-        self.image_shape = (channels, height, width)
+        self.image_shape = shape
         takes_images = type(method).inputs is Method.inputs
         self._deploys_the_classifier = takes_images and self.deployed is model
+
+    @property
+    def architecture(self) -> str:
+        """Name of the deployed network: the backbone's, or what the method has made of it."""
+        if self._deploys_the_classifier:
+            return self.backbone_name
+        return f"{type(self.deployed).__name__} of {self.backbone_name}"
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the classifier's weights are, for those who do not know the method."""
