@@ -170,6 +170,14 @@ class TestRemoved:
         for c, count in enumerate(counts):
             assert abs(of_class[c] - missing * count) <= 1 + len(counts) * count / len(labels)
 
+    @pytest.mark.parametrize("missing", [0.2, 0.5, 0.8])
+    def test_labels_of_one_image_each_are_missing_in_proportion(self, missing):
+        """As the rare combinations of multi-label data; they are not all kept, nor all removed."""
+        labels = {f"rare/{i}": i for i in range(100)} | {f"common/{i}": -1 for i in range(300)}
+        removed = WorseMasks(missing=missing).removed(labels)
+        rare = sum(name.startswith("rare") for name in removed)
+        assert abs(rare - 100 * missing) < 3.3 * (100 * missing * (1 - missing)) ** 0.5
+
     @quick
     @given(one=st.floats(0, 1), other=st.floats(0, 1), seed=seeds)
     def test_more_missing_keeps_what_is_missing(self, one, other, seed):
