@@ -39,6 +39,26 @@ def test_a_run_is_tested_on_its_own_test_images(
     assert "<h2" in (tested / "report.html").read_text()
 
 
+def test_a_run_on_planted_stripes_and_worse_masks_is_tested_with_exact_masks(
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    planting = '{"kind": "stripes", "size": 0.2, "correlation": 0.8}'
+    worse = '{"boxes": true, "shift": 0.1, "missing": 0.5}'
+    fit(images, tmp_path, f"--data.planting={planting}", f"--data.worse_masks={worse}")
+    assert (
+        "masks of train and val are made worse on purpose: bounding boxes, shifted by 0.1 of the "
+        "side, missing for 50 % of the images"
+    ) in capsys.readouterr().out
+    assert "only 17 of 42 training images" in caplog.text
+    assert main(["test", str(tmp_path), *FEW]) == 0
+    assert "made worse" not in capsys.readouterr().out
+    found = SavedEvaluation.load(tmp_path / "test")
+    assert list(found.sets) == ["test", "test-biased", "test-deceiving"]
+
+
 def test_images_from_elsewhere_need_no_training_data(
     run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

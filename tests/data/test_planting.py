@@ -8,50 +8,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
 
 from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.digits import BIASES
 from faster_isnet.data.marks import MARK_KINDS, SHAPES
 from faster_isnet.data.planting import PlantedDataset, Planting
 from faster_isnet.data.seeded_sampling import SeededIndex
+from noise_images import Made, box, noise, patchy
 
 kinds = st.sampled_from(sorted(MARK_KINDS))
 seeds = st.integers(0, 2**40)
 sides = st.integers(56, 90)
 classes = st.integers(2, 12)
 quick = settings(max_examples=25, deadline=None)
-
-
-def noise(*size: int, seed: int = 0) -> Tensor:
-    return torch.rand(*size, generator=torch.Generator().manual_seed(seed))
-
-
-def box(height: int, width: int, margin: int) -> Tensor:
-    """A mask that leaves a border of background."""
-    mask = torch.zeros(1, height, width)
-    mask[:, margin : height - margin, margin : width - margin] = 1
-    return mask
-
-
-def patchy(height: int, width: int, seed: int) -> Tensor:
-    """A mask of random 5 x 5 blocks, in the border too."""
-    blocks = (noise(1, 1, 18, 18, seed=seed) > 0.5).float()
-    return torch.nn.functional.interpolate(blocks, scale_factor=5)[0, :, :height, :width]
-
-
-class Made(torch.utils.data.Dataset):
-    """Noise with a box of foreground, labels in turn, and the index behind."""
-
-    def __init__(self, n: int, num_classes: int, side: int = 64):
-        self.n, self.num_classes, self.side = n, num_classes, side
-
-    def __len__(self):
-        return self.n
-
-    def __getitem__(self, index):
-        image = noise(3, self.side, self.side, seed=index)
-        return image, index % self.num_classes, box(self.side, self.side, 12), index
 
 
 class TestPlant:
@@ -255,6 +224,11 @@ class TestErrors:
             ({"opacity": 0}, ValueError, "opacity must be a number in (0, 1]"),
             ({"opacity": float("nan")}, ValueError, "opacity must be a number"),
             ({"seed": -1}, ValueError, "seed must be a number in [0, inf)"),
+            ({"correlation": 95}, ValueError, "correlation must be a number in [0, 1], got 95"),
+            ({"correlation": "all"}, TypeError, "correlation must be a number in [0, 1]"),
+            ({"amplitude": 0}, ValueError, "amplitude must be a number in (0, 0.5], got 0"),
+            ({"amplitude": 0.2}, ValueError, "amplitude is of stripes, but kind is 'shape'"),
+            ({"kind": "stripes", "opacity": 0.5}, ValueError, "opacity is of squares, but kind"),
         ],
     )
     def test_of_the_planting(self, change, error, message):

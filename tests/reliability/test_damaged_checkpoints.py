@@ -207,8 +207,9 @@ def test_a_run_of_somebody_else_imports_nothing(
     path = Path("foreign/config.yaml")
     config = yaml.safe_load(path.read_text())
     config["data"]["augmentation"] = {"class_path": "harmful.Mine"}
+    config["data"]["worse_masks"] = {"class_path": "harmful.Mine"}
     path.write_text(yaml.safe_dump(config))
-    assert main(["test", "foreign", "--resamples", "10"]) == 0  # nothing is augmented in a test
+    assert main(["test", "foreign", "--resamples", "10"]) == 0  # nothing of training
     for planting in ({"class_path": "harmful.Planting"}, "harmful.Planting"):
         config["data"]["planting"] = planting
         path.write_text(yaml.safe_dump(config))

@@ -110,7 +110,8 @@ def _own_data(options: Namespace, folder: Path) -> ImageData:
         config[name] = config.get(name, False) or options[name]
     config["new_images"] = options.new_images
     config["division"] = recorded_division(folder) or config.get("division")
-    config["augmentation"] = None  # no training image is augmented, and the file may be anybody's
+    # These are of training and validation images alone, and the file may be anybody's.
+    config["augmentation"] = config["worse_masks"] = None
     _check_plain(config.get("planting"), folder / CONFIG)
     parser = ArgumentParser()
     parser.add_class_arguments(ImageData, "data")

@@ -7,19 +7,21 @@ networks or of how they are trained.
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset
 from faster_isnet.data.dataset_report import Findings, check_samples
-from faster_isnet.data.digits import BIASES, SOURCES, BiasedDigits, BiasedDigitsData
+from faster_isnet.data.digit_sources import SOURCES
+from faster_isnet.data.digits import BIASES, BiasedDigits, BiasedDigitsData
 from faster_isnet.data.division import Division, DivisionChanges
 from faster_isnet.data.duplicates import group_near_duplicates
 from faster_isnet.data.folders import add_mask_folder, from_folders, list_images
 from faster_isnet.data.hdf5 import from_hdf5
 from faster_isnet.data.image_data import ImageData, ImageSet
 from faster_isnet.data.images import read_image
-from faster_isnet.data.masks import Boxes, Foreground, MaskFile, Segments, grow, read_mask
+from faster_isnet.data.masks import Boxes, Foreground, MaskFile, Segments, grow, read_mask, shrink
 from faster_isnet.data.planting import PlantedDataset, Planting
 from faster_isnet.data.sample_tables import from_table
 from faster_isnet.data.samples import Sample
 from faster_isnet.data.sources import read_samples
 from faster_isnet.data.splits import split
+from faster_isnet.data.worse_masks import WorseMasks
 
 __all__ = [
     "BIASES",
@@ -40,6 +42,7 @@ __all__ = [
     "Planting",
     "Sample",
     "Segments",
+    "WorseMasks",
     "add_mask_folder",
     "check_samples",
     "from_coco",
@@ -52,5 +55,6 @@ __all__ = [
     "read_image",
     "read_mask",
     "read_samples",
+    "shrink",
     "split",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +17,9 @@ from torchvision.transforms import InterpolationMode, v2
 
 from faster_isnet.common.checks import NO_MASK, check_range
 from faster_isnet.data.masks import grow
-from faster_isnet.data.samples import Sample
+from faster_isnet.data.samples import Sample, relative_name
 from faster_isnet.data.seeded_sampling import seeded
+from faster_isnet.data.worse_masks import WorseMasks, removed_masks
 
 Item = tuple[Tensor, Tensor, Tensor]
 Transform = Callable[..., Any]
@@ -102,6 +105,12 @@ class ImageDataset(Dataset[Item]):
         :func:`~faster_isnet.data.masks.grow`.
     augmentation
         ``None`` for none.
+    worse_masks
+        Changes that make masks worse on purpose, before ``mask_margin`` and augmentation; ``None``
+        for none.
+    folder
+        Folder that names of images are relative to where ``worse_masks`` draws by them, so that
+        data may be moved; ``None`` for whole names.
 
     Raises
     ------
@@ -117,6 +126,8 @@ class ImageDataset(Dataset[Item]):
         channels: int = 3,
         mask_margin: float = 0.0,
         augmentation: Augmentation | None = None,
+        worse_masks: WorseMasks | None = None,
+        folder: str | Path | None = None,
     ) -> None:
         self.samples = list(samples)
         self.size = tuple(int(check_range("size", side, 1)) for side in size)
@@ -124,6 +135,8 @@ class ImageDataset(Dataset[Item]):
             raise ValueError(f"channels must be 1 or 3, got {channels}")
         self.channels = channels
         self.mask_margin = check_range("mask_margin", mask_margin, 0)
+        self.worse_masks = worse_masks
+        self.folder = folder
         self._augment = augmentation.build() if augmentation else None
         if unlabelled := [sample.name for sample in self.samples if sample.label is None]:
             raise ValueError(
@@ -137,19 +150,37 @@ class ImageDataset(Dataset[Item]):
 
     def __getitem__(self, index: int) -> Item:
         """Return ``(image, label, mask)``; raise ``IndexError`` beyond the end."""
+        return self.item_and_exact_mask(index)[0]
+
+    def item_and_exact_mask(self, index: int) -> tuple[Item, Tensor]:
+        """Return an item, and the mask that it has without ``worse_masks``, augmented alike."""
         sample = self.samples[index]
         image = sample.read_image()
-        mask = sample.read_mask((image.shape[1], image.shape[2]))
+        exact = sample.read_mask((image.shape[1], image.shape[2]))
         image = fit_image(image, self.size, self.channels)
-        if mask is not None:
-            mask = F.interpolate(mask[None], self.size, mode="nearest-exact")[0]
-            mask = grow(mask, self.mask_margin)
+        if exact is not None:
+            exact = F.interpolate(exact[None], self.size, mode="nearest-exact")[0]
+        masks = [exact] if self.worse_masks is None else [self._worse_mask(exact, sample), exact]
+        masks = [None if mask is None else grow(mask, self.mask_margin) for mask in masks]
         if self._augment is not None:
             with seeded(index):
-                image, mask = _augmented(self._augment, image, mask)
-        if mask is None or not bool(mask.any()):
-            mask = torch.full((1, *self.size), NO_MASK)
-        return image, _label_tensor(sample), mask
+                image, masks = _augmented(self._augment, image, masks)
+        filled = [
+            torch.full((1, *self.size), NO_MASK) if mask is None or not bool(mask.any()) else mask
+            for mask in masks
+        ]
+        return (image, _label_tensor(sample), filled[0]), filled[-1]
+
+    def _worse_mask(self, exact: Tensor | None, sample: Sample) -> Tensor | None:
+        if self.worse_masks is None or exact is None or sample.name in self._removed_masks:
+            return None
+        return self.worse_masks.worsen(exact, relative_name(sample, self.folder))
+
+    @cached_property
+    def _removed_masks(self) -> frozenset[str]:
+        if self.worse_masks is None:
+            return frozenset()
+        return frozenset(removed_masks(self.worse_masks, self.samples, self.folder))
 
 
 def fit_image(image: Tensor, size: Sequence[int], channels: int) -> Tensor:
@@ -162,12 +193,15 @@ def fit_image(image: Tensor, size: Sequence[int], channels: int) -> Tensor:
 
 
 def _augmented(
-    augment: Transform, image: Tensor, mask: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    if mask is None:
-        return augment(tv_tensors.Image(image)).as_subclass(Tensor).clamp(0, 1), None
-    image, mask = augment(tv_tensors.Image(image), tv_tensors.Mask(mask))
-    return image.as_subclass(Tensor).clamp(0, 1), mask.as_subclass(Tensor)
+    augment: Transform, image: Tensor, masks: Sequence[Tensor | None]
+) -> tuple[Tensor, list[Tensor | None]]:
+    there = [mask for mask in masks if mask is not None]
+    if not there:
+        return augment(tv_tensors.Image(image)).as_subclass(Tensor).clamp(0, 1), list(masks)
+    image, stacked = augment(tv_tensors.Image(image), tv_tensors.Mask(torch.cat(there)))
+    changed = iter(stacked.as_subclass(Tensor).split(1))
+    changed_masks = [None if mask is None else next(changed) for mask in masks]
+    return image.as_subclass(Tensor).clamp(0, 1), changed_masks
 
 
 def _label_tensor(sample: Sample) -> Tensor:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
+from pathlib import Path
 
 from torch import Tensor
 
 from faster_isnet.data.duplicates import map_samples, near_pairs, perceptual_hash, pixel_hash
-from faster_isnet.data.samples import SPLITS, Sample, classes_of
+from faster_isnet.data.samples import SPLITS, TRAINING_SPLITS, Sample, classes_of
+from faster_isnet.data.worse_masks import WorseMasks, removed_masks
 
 _MOST_LISTED = 10
 
@@ -38,6 +40,10 @@ class Findings:
     shared_groups
         Numbers of groups that two splits share, by the splits' names. Groups of additional data may
         be those of the others, or only be called the same.
+    worse_masks
+        How masks of training and validation are made worse on purpose; ``None`` if they are not.
+    removed_masks
+        Names of samples whose masks are left out by that.
     """
 
     samples: list[Sample]
@@ -50,6 +56,8 @@ class Findings:
     near_duplicates: list[tuple[str, str]] = field(default_factory=list)
     contradictions: list[tuple[str, str]] = field(default_factory=list)
     shared_groups: dict[tuple[str, str], int] = field(default_factory=dict)
+    worse_masks: WorseMasks | None = None
+    removed_masks: list[str] = field(default_factory=list)
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -61,9 +69,30 @@ class Findings:
         return found
 
     def masked(self, split: str) -> int:
-        """Count the usable samples of a split that have a mask with foreground."""
-        without = {*self.without_mask, *self.empty_masks}
+        """Count the usable samples of a split that have, and keep, a mask with foreground."""
+        without = {*self.without_mask, *self.empty_masks, *self.removed_masks}
         return sum(s.split == split and s.name not in without for s in self.samples)
+
+    def of_split(self, split: str) -> list[Sample]:
+        """Return the usable samples of a split."""
+        return [sample for sample in self.samples if sample.split == split]
+
+    def with_worse_masks(self, worse_masks: WorseMasks, folder: str | Path | None) -> Findings:
+        """Return findings that report how masks of training and validation are made worse.
+
+        Parameters
+        ----------
+        worse_masks
+            The changes.
+        folder
+            See :func:`~faster_isnet.data.worse_masks.removed_masks`.
+        """
+        removed = [
+            name
+            for split in TRAINING_SPLITS
+            for name in removed_masks(worse_masks, self.of_split(split), folder)
+        ]
+        return replace(self, worse_masks=worse_masks, removed_masks=removed)
 
     @property
     def _by_split(self) -> dict[str | None, list[Sample]]:
@@ -83,6 +112,12 @@ class Findings:
             lines.append("".join([name.ljust(width), *(str(cell).rjust(10) for cell in cells)]))
         masked = len(self.samples) - len(self.without_mask) - len(self.empty_masks)
         lines.append(f"{masked} of {len(self.samples)} images have a mask")
+        if self.worse_masks is not None:
+            lines.append(
+                f"masks of {' and '.join(TRAINING_SPLITS)} are made worse on purpose: "
+                f"{self.worse_masks}; "
+                f"{len(self.removed_masks)} are left out"
+            )
         for what, items in (
             ("left out, since they cannot be used", list(self.unusable.values())),
             ("with a mask without foreground, which counts as none", self.empty_masks),

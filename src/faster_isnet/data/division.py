@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +13,7 @@ from typing import Any
 
 from faster_isnet.common.files import write_atomically
 from faster_isnet.data.duplicates import map_samples, pixel_hash
-from faster_isnet.data.samples import SPLITS, Sample, classes_of
+from faster_isnet.data.samples import SPLITS, Sample, classes_of, relative_name
 
 _VERSION = 1
 _MOST_LISTED = 10
@@ -131,7 +130,9 @@ class Division:
             if digest is None or sample.split is None:
                 raise ValueError(f"{sample.name!r} cannot be recorded: it has no content or split")
             images[sample.split].append(
-                RecordedImage(_name(sample, folder), digest, _class_names(sample, class_names))
+                RecordedImage(
+                    relative_name(sample, folder), digest, _class_names(sample, class_names)
+                )
             )
         return cls(list(class_names), dict(settings), dict(images))
 
@@ -221,7 +222,7 @@ class Division:
             The samples that remain, in the same order, and what differs from the record.
         """
         samples = list(samples)
-        hashes, names = _hashes(samples), [_name(sample, folder) for sample in samples]
+        hashes, names = _hashes(samples), [relative_name(sample, folder) for sample in samples]
         changes = DivisionChanges(used=new_images is not None)
         kept = []
         for sample, name, digest in zip(samples, names, hashes, strict=True):
@@ -321,10 +322,6 @@ def _hashes(samples: Sequence[Sample]) -> list[str | None]:
         None if isinstance(found, Exception) else found
         for found in map_samples(samples, content_hash)
     ]
-
-
-def _name(sample: Sample, folder: str | Path) -> str:
-    return Path(os.path.relpath(sample.name, folder)).as_posix()
 
 
 def _class_names(sample: Sample, class_names: Sequence[str]) -> tuple[str, ...]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
-from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
+from torch.utils.data import DataLoader, RandomSampler
 
 from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.data.coco import from_coco
@@ -24,12 +22,13 @@ from faster_isnet.data.dataset_report import Findings, check_samples
 from faster_isnet.data.division import Division
 from faster_isnet.data.duplicates import group_near_duplicates
 from faster_isnet.data.folders import add_mask_folder
+from faster_isnet.data.loaders import balancing_sampler, class_counts, image_loader
 from faster_isnet.data.masks import Foreground
 from faster_isnet.data.planting import PlantedDataset, Planting
-from faster_isnet.data.samples import SPLITS, Sample, classes_of, relabel
-from faster_isnet.data.seeded_sampling import SeededSampler
+from faster_isnet.data.samples import SPLITS, TRAINING_SPLITS, Sample, relabel
 from faster_isnet.data.sources import choose_foreground, read_samples, task_of
 from faster_isnet.data.splits import DEFAULT_FRACTIONS, split
+from faster_isnet.data.worse_masks import WorseMasks
 
 log = logging.getLogger(__name__)
 
@@ -80,9 +79,14 @@ class ImageData(LightningDataModule):
         Of training images; ``None`` for none.
     planting
         Marks of the classes to plant in the background, to test training with a known bias:
-        training and validation images get the marks of their classes, and there are three
-        versions of the test images: ``"test"`` without marks, ``"test-biased"`` with the marks of
-        their classes, ``"test-deceiving"`` with marks of other classes. ``None`` for none.
+        training and validation images get the marks of their classes, or ``correlation`` of them
+        do, and there are three versions of the test images: ``"test"`` without marks,
+        ``"test-biased"`` with the marks of their classes, ``"test-deceiving"`` with marks of other
+        classes. ``None`` for none.
+    worse_masks
+        Changes that make masks of training and validation images worse on purpose (grown, shrunk,
+        shifted, boxes, missing), to test what a method needs of them. Test sets and additional data
+        keep theirs, and marks are planted by exact masks. ``None`` for none.
     batch_size
         Batch size of every loader.
     balanced
@@ -149,6 +153,7 @@ class ImageData(LightningDataModule):
         mask_margin: float = 0.0,
         augmentation: Augmentation | None = Augmentation(),  # noqa: B008 (it is frozen)
         planting: Planting | None = None,
+        worse_masks: WorseMasks | None = None,
         batch_size: int = 32,
         balanced: bool = False,
         fractions: dict[str, float] | None = None,
@@ -181,6 +186,7 @@ class ImageData(LightningDataModule):
         self.mask_margin = mask_margin
         self.augmentation = augmentation
         self.planting = planting
+        self.worse_masks = worse_masks
         self.batch_size = int(check_range("batch_size", batch_size, 1))
         self.balanced = balanced
         self.fractions = fractions or dict(DEFAULT_FRACTIONS)
@@ -238,6 +244,8 @@ class ImageData(LightningDataModule):
         findings = check_samples(
             samples, self.class_names, self.skip_unreadable, self.allow_duplicates
         )
+        if self.worse_masks is not None:
+            findings = findings.with_worse_masks(self.worse_masks, self._folder)
         _print(findings)
         return findings
 
@@ -295,11 +303,13 @@ class ImageData(LightningDataModule):
             return sets
         if self.task == "multilabel":
             raise ValueError("marks need one class per image, but these data are multi-label")
-        biases = {"train": "biased", "val": "biased", **_PLANTED_TESTS}
-        for name, bias in biases.items():
-            base = "test" if name in _PLANTED_TESTS else name
+        pure = replace(self.planting, correlation=1.0)
+        for base, name, planting, bias in (
+            *((name, name, self.planting, "biased") for name in TRAINING_SPLITS),
+            *(("test", name, pure, bias) for name, bias in _PLANTED_TESTS.items()),
+        ):
             if base in sets:
-                sets[name] = PlantedDataset(sets[base], self.planting, bias, self.num_classes)
+                sets[name] = PlantedDataset(sets[base], planting, bias, self.num_classes)
         return sets
 
     def train_dataloader(self) -> DataLoader[Item]:
@@ -308,15 +318,11 @@ class ImageData(LightningDataModule):
         A last batch of a single sample, which batch norm cannot be trained on, is left out.
         """
         train = self._train
-        sampler = _balancing_sampler(train.samples) if self.balanced else None
+        sampler = balancing_sampler(train.samples) if self.balanced else RandomSampler(train)
         processes = 1 if self.trainer is None else self.trainer.world_size
         share = math.ceil(len(train) / processes)
-        return self._loader(
-            train,
-            shuffle=sampler is None,
-            sampler=sampler,
-            drop_last=share > self.batch_size and share % self.batch_size == 1,
-        )
+        single = share > self.batch_size and share % self.batch_size == 1
+        return image_loader(train, self.batch_size, self.workers, sampler, drop_last=single)
 
     def val_dataloader(self) -> dict[str, DataLoader[Item]]:
         """Return a loader for each validation data set, by name; the first is ``"val"``."""
@@ -336,7 +342,7 @@ class ImageData(LightningDataModule):
             ``"balanced"``. Multi-label: negatives / positives.
         """
         samples = self._train.samples
-        counts = _class_counts(samples, self.num_classes)
+        counts = class_counts(samples, self.num_classes)
         if self.task == "multilabel":
             return (len(samples) - counts) / counts
         return len(samples) / (self.num_classes * counts)
@@ -402,50 +408,20 @@ class ImageData(LightningDataModule):
 
     def _dataset(self, name: str) -> ImageDataset:
         return ImageDataset(
-            [sample for sample in self.findings.samples if sample.split == name],
+            self.findings.of_split(name),
             self.size,
             self.channels,
             self.mask_margin,
             self.augmentation if name == "train" else None,
+            self.worse_masks if name in TRAINING_SPLITS else None,
+            self._folder,
         )
 
     def _loaders(self, *names: str) -> dict[str, DataLoader[Item]]:
-        return {name: self._loader(self.datasets[name]) for name in names if name in self.datasets}
-
-    def _loader(
-        self,
-        dataset: ImageSet,
-        shuffle: bool = False,
-        sampler: WeightedRandomSampler | None = None,
-        drop_last: bool = False,
-    ) -> DataLoader[Item]:
-        drawn = sampler or (RandomSampler(dataset) if shuffle else None)
-        return DataLoader(
-            dataset,
-            self.batch_size,
-            sampler=None if drawn is None else SeededSampler(drawn),
-            num_workers=self.workers,
-            drop_last=drop_last,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.workers > 0,
-            # For the seeds of workers: of the global one, more is drawn without workers than with.
-            generator=torch.Generator(),
-        )
+        sets = {name: self.datasets[name] for name in names if name in self.datasets}
+        return {name: image_loader(s, self.batch_size, self.workers) for name, s in sets.items()}
 
 
 @rank_zero_only
 def _print(findings: Findings) -> None:
     print(findings)
-
-
-def _class_counts(samples: list[Sample], classes: int) -> Tensor:
-    counts = Counter(each for sample in samples for each in classes_of(sample))
-    return torch.tensor([float(counts[each]) for each in range(classes)])
-
-
-def _balancing_sampler(samples: list[Sample]) -> WeightedRandomSampler:
-    """Sample with weights by rarest class; samples without a class count as a class."""
-    classes = [classes_of(sample) or [-1] for sample in samples]
-    counts = Counter(each for of_sample in classes for each in of_sample)
-    weights = [max(1 / counts[each] for each in of_sample) for of_sample in classes]
-    return WeightedRandomSampler(weights, len(samples))

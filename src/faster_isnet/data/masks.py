@@ -300,3 +300,34 @@ def grow(mask: Tensor, margin: float) -> Tensor:
         return mask
     distance = distance_transform_edt((mask != 1).numpy())
     return torch.from_numpy(distance <= margin).to(mask)
+
+
+def shrink(mask: Tensor, margin: float) -> Tensor:
+    """Erode a mask by a Euclidean distance; what lies outside of the image is no background.
+
+    Parameters
+    ----------
+    mask
+        ``[1, H, W]`` in {0, 1}.
+    margin
+        The distance in pixels, between centres of pixels, ≥ 0.
+
+    Returns
+    -------
+    Tensor
+        ``[1, H, W]`` in {0, 1}. If nothing of the foreground would be left, its pixels that are
+        farthest from the background are. A mask without foreground or background is unchanged.
+
+    Examples
+    --------
+    >>> mask = torch.tensor([[[0.0, 1.0, 1.0, 1.0, 0.0]]])
+    >>> shrink(mask, 1), shrink(mask, 9)
+    (tensor([[[0., 0., 1., 0., 0.]]]), tensor([[[0., 0., 1., 0., 0.]]]))
+    """
+    foreground = (mask == 1).numpy()
+    if margin == 0 or not foreground.any() or foreground.all():
+        return mask
+    distance = distance_transform_edt(foreground)
+    most = distance.max()
+    kept = distance > margin if most > margin else distance == most
+    return torch.from_numpy(kept).to(mask)

@@ -1,9 +1,9 @@
-"""Plant a background bias in any images: marks that are correlated with the class.
+"""Plant a background bias in any images: marks or stripes that are correlated with the class.
 
-A classifier is trained on images with the mark of their class, and evaluated on three versions of
-the same test images: ``"biased"`` (mark of the true class), ``"unbiased"`` (no mark) and
-``"deceiving"`` (mark of another class). One that ignores the background scores the same on all
-three. This applies the test of the papers to user-defined images.
+A classifier is trained on images with the mark of their class, all of them or most, and evaluated
+on three versions of the same test images: ``"biased"`` (mark of the true class), ``"unbiased"`` (no
+mark) and ``"deceiving"`` (mark of another class). One that ignores the background scores the same
+on all three. This applies the test of the papers to user-defined images.
 
 References
 ----------
@@ -28,11 +28,15 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from faster_isnet.common.checks import check_choice, check_range
+from faster_isnet.data.dataset import ImageDataset
 from faster_isnet.data.digits import BIASES
-from faster_isnet.data.marks import MARK_KINDS, SMALLEST
+from faster_isnet.data.marks import MARK_KINDS, SMALLEST, STRIPES, correlated_class, stripes
 from faster_isnet.data.samples import Sample
 
 MarkedItem = tuple[Any, ...]
+_PHASES, _CORRELATION = 1, 2  # so that what is drawn for one image is independent
+KINDS = (*MARK_KINDS, STRIPES)
+"""Values of ``kind`` of :class:`Planting`."""
 Position = tuple[int, int]
 """Row and column of the top left pixel of a mark."""
 
@@ -41,7 +45,8 @@ Position = tuple[int, int]
 class Planting:
     """Draw marks that depend on the class in the background of images.
 
-    A mark is a square, black and white or grey, so that it is visible on any background.
+    A mark is a square, black and white or grey, so that it is visible on any background; or it is
+    the background itself, which has stripes.
 
     Parameters
     ----------
@@ -51,20 +56,35 @@ class Planting:
         ``"text"``: which of 26 letters. These are in one corner of the image, like the tokens of
         radiographs.
         ``"position"``: where a white square is; each class has a separate section of the border.
+        ``"stripes"``: the direction of stripes all over the background, a sinusoid that is added
+        to it, with a random phase for each image.
     size
         Side of the mark as a share of the image's shorter side, in (0, 0.5]. In pixels, it must
-        be at least 8.
+        be at least 8. Of ``"stripes"`` their period, at least 4 pixels; it determines for how many
+        classes directions can be told apart (0.15: 20, 0.5: 6; see
+        :func:`~faster_isnet.data.marks.most_directions`).
     opacity
-        In (0, 1]; 1 hides the image below.
+        Of squares, in (0, 1]; 1 hides the image below.
+    amplitude
+        Of ``"stripes"``, in (0, 0.5], where images are in [0, 1]; sums are clipped to that.
+    correlation
+        Probability that an image with the bias ``"biased"`` has the mark of its own class, in
+        [0, 1]; else it has the mark of another class, sampled uniformly. Both are drawn for each
+        image by ``seed`` and its index; images that have another class's mark at one correlation
+        have it at all lower ones, too. :class:`~faster_isnet.data.ImageData` applies it to training
+        and validation images; test sets are planted with 1. At 1 / K for K classes marks say
+        nothing of the class; at 0 no mark is that of its image's class, so that each rules out one
+        class, and with two classes gives away the other.
     seed
-        Seed of the marks of classes, the corner, and the deceiving classes; ≥ 0.
+        Seed of the marks of classes, the corner, phases, and classes other than the true one; ≥ 0.
 
     Raises
     ------
     TypeError
         If ``kind`` is not a string, or a number has another type.
     ValueError
-        If a value is unknown or out of its range.
+        If a value is unknown or out of its range, or not of this kind: ``opacity`` with stripes,
+        ``amplitude`` with squares.
 
     Examples
     --------
@@ -77,23 +97,39 @@ class Planting:
     kind: str = "shape"
     size: float = 0.15
     opacity: float = 1.0
+    amplitude: float = 0.15
+    correlation: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Check all values."""
-        check_choice("kind", self.kind, MARK_KINDS)
+        check_choice("kind", self.kind, KINDS)
         check_range("size", self.size, 0, 0.5, open_low=True)
         check_range("opacity", self.opacity, 0, 1, open_low=True)
+        check_range("amplitude", self.amplitude, 0, 0.5, open_low=True)
+        check_range("correlation", self.correlation, 0, 1)
         check_range("seed", self.seed, 0)
+        name, of = ("opacity", "squares") if self.kind == STRIPES else ("amplitude", "stripes")
+        value, default = getattr(self, name), getattr(Planting, name)
+        if value != default:
+            raise ValueError(
+                f"{name} is of {of}, but kind is {self.kind!r}, and {name} {value:g}; leave it out"
+            )
 
     def plant(
-        self, image: Tensor, mask: Tensor | None, mark_class: int, num_classes: int
+        self,
+        image: Tensor,
+        mask: Tensor | None,
+        mark_class: int,
+        num_classes: int,
+        index: int = 0,
     ) -> Tensor:
         """Draw the mark of a class in an image; the foreground is unchanged, exactly.
 
-        The mark is placed where it overlaps the least foreground, mostly none; among such
-        positions, at the one nearest to its corner. For ``"position"``, it is the one nearest to
-        the class's position on the border, among those nearer to it than to any other class's.
+        Stripes are added to all of the background. A square is placed where it overlaps the least
+        foreground, mostly none; among such positions, at the one nearest to its corner. For
+        ``"position"``, it is the one nearest to the class's position on the border, among those
+        nearer to it than to any other class's.
         Where they overlap, the foreground covers the mark; images of foreground only get none.
 
         Parameters
@@ -107,6 +143,9 @@ class Planting:
             The class of the mark, from 0.
         num_classes
             Number of classes, ≥ 2.
+        index
+            Index of the image, ≥ 0. With ``seed`` it determines the phase of stripes, whatever
+            their class; squares do not depend on it.
 
         Returns
         -------
@@ -119,14 +158,25 @@ class Planting:
             If the image is not floating point.
         ValueError
             If the image is not ``[C, H, W]`` or its mask not of its size, ``mark_class`` is out of
-            range, the mark would have less than 8 pixels, or there are not as many marks as
-            classes.
+            range, the mark would have less than 8 pixels (stripes less than 4), or there are
+            not as many marks as classes.
         """
         _check_plant_arguments(image, mask, mark_class, num_classes)
         height, width = image.shape[1:]
-        side = self._side(height, width)
         foreground = torch.zeros(1, height, width) if mask is None else (mask == 1).float()
         which = int(_permutation(num_classes, self.seed)[mark_class])
+        if self.kind == STRIPES:
+            phase = np.random.default_rng((self.seed, index, _PHASES)).random()
+            waves = stripes(height, width, self.size, which, num_classes, phase)
+            striped = image + self.amplitude * torch.from_numpy(waves).to(image)
+            return torch.where(foreground == 1, image, striped.clamp(0, 1))
+        return self._with_square(image, foreground, which, num_classes)
+
+    def _with_square(
+        self, image: Tensor, foreground: Tensor, which: int, num_classes: int
+    ) -> Tensor:
+        height, width = image.shape[1:]
+        side = self._side(height, width)
         if self.kind == "position":
             anchors, own = _border_positions(height - side, width - side, num_classes, side), which
         else:
@@ -159,7 +209,8 @@ class PlantedDataset(Dataset[MarkedItem]):
     """Plant marks in the background of a data set's images.
 
     Items are those of ``dataset``, except for images. Augment images in ``dataset``, since marks
-    must be drawn last.
+    must be drawn last. Masks of an :class:`~faster_isnet.data.ImageDataset` that are made worse
+    decide nothing here: marks are planted by the exact masks.
 
     Parameters
     ----------
@@ -169,8 +220,9 @@ class PlantedDataset(Dataset[MarkedItem]):
     planting
         The marks.
     bias
-        ``"biased"``: the mark of the true class. ``"unbiased"``: no mark. ``"deceiving"``: the mark
-        of another class, sampled uniformly from the others by ``planting.seed`` and the index.
+        ``"biased"``: the mark of the true class, for ``planting.correlation`` of the images.
+        ``"unbiased"``: no mark. ``"deceiving"``: the mark of another class, sampled uniformly from
+        the others by ``planting.seed`` and the index.
     num_classes
         Number of classes, ≥ 2.
 
@@ -204,11 +256,18 @@ class PlantedDataset(Dataset[MarkedItem]):
         """Return the item with its mark; raise ``IndexError`` beyond the end."""
         position = range(len(self))[index]  # so that index -1 gives the same mark as the last one
         # By the index itself, which may have a seed, if it needs no change.
-        image, label, mask, *rest = self.dataset[index if index >= 0 else position]
+        item, exact_mask = self._item_and_exact_mask(index if index >= 0 else position)
+        image, label, *rest = item
         if self.bias != "unbiased":
             marked = self._marked_class(label, position)
-            image = self.planting.plant(image, mask, marked, self.num_classes)
-        return image, label, mask, *rest
+            image = self.planting.plant(image, exact_mask, marked, self.num_classes, position)
+        return image, label, *rest
+
+    def _item_and_exact_mask(self, index: int) -> tuple[MarkedItem, Tensor]:
+        if isinstance(self.dataset, ImageDataset):
+            return self.dataset.item_and_exact_mask(index)
+        item = self.dataset[index]
+        return item, item[2]
 
     def _marked_class(self, label: int | Tensor, index: int) -> int:
         try:
@@ -224,7 +283,10 @@ class PlantedDataset(Dataset[MarkedItem]):
                 f"{self.num_classes - 1}"
             )
         if self.bias == "biased":
-            return own
+            planting = self.planting
+            return correlated_class(
+                own, self.num_classes, planting.correlation, (planting.seed, index, _CORRELATION)
+            )
         rng = np.random.default_rng((self.planting.seed, index))
         return (own + int(rng.integers(1, self.num_classes))) % self.num_classes
 

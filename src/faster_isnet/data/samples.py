@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,8 @@ from faster_isnet.data.images import read_image
 from faster_isnet.data.masks import read_mask
 
 SPLITS = ("train", "val", "test")
+TRAINING_SPLITS = ("train", "val")
+"""Splits that biases are planted in for training, and whose masks are made worse on purpose."""
 
 
 class ImageSource(Protocol):
@@ -95,6 +98,21 @@ class Sample:
 
 def _rows_and_columns(size: Sequence[int]) -> str:
     return f"{size[0]} rows of {size[1]} pixels"
+
+
+def relative_name(sample: Sample, folder: str | Path | None) -> str:
+    """Return the name of a sample's image relative to a folder, with slashes on all systems.
+
+    Without a folder, return the name as it is.
+
+    Examples
+    --------
+    >>> relative_name(Sample(Path("data/cats/1.png")), "data")
+    'cats/1.png'
+    """
+    if folder is None:
+        return sample.name
+    return Path(os.path.relpath(sample.name, folder)).as_posix()
 
 
 def visible(name: str) -> str:
