@@ -62,8 +62,12 @@ class Findings:
 
     def masked(self, split: str) -> int:
         """Count the usable samples of a split that have a mask with foreground."""
+        return sum(s.split == split for s in self.with_foreground(self.samples))
+
+    def with_foreground(self, samples: Iterable[Sample]) -> list[Sample]:
+        """Return those of the samples that have a mask with foreground."""
         without = {*self.without_mask, *self.empty_masks}
-        return sum(s.split == split and s.name not in without for s in self.samples)
+        return [sample for sample in samples if sample.name not in without]
 
     @property
     def _by_split(self) -> dict[str | None, list[Sample]]:
