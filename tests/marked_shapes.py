@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning
 import torch
 from torch import Tensor, nn
@@ -50,6 +52,17 @@ def small_network() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 2))
 
 
+def quiet_trainer(epochs: int, **options: Any) -> lightning.Trainer:
+    """Return a trainer that prints and keeps nothing unless told to."""
+    defaults = {"logger": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    return lightning.Trainer(
+        max_epochs=epochs,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **(defaults | options),
+    )
+
+
 def train(
     method: Method, data: tuple[Tensor, ...], epochs: int = 8, network: nn.Module | None = None
 ) -> LitClassifier:
@@ -62,14 +75,7 @@ def train(
         learning_rate=3e-3,
         schedule="one-cycle",
     )
-    lightning.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    ).fit(lit, DataLoader(TensorDataset(*data), 16, shuffle=True))
+    quiet_trainer(epochs).fit(lit, DataLoader(TensorDataset(*data), 16, shuffle=True))
     return lit.eval()
 
 
