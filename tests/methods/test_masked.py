@@ -39,7 +39,7 @@ def test_the_foreground_stays_and_the_background_is_filled(fill: float) -> None:
 
 
 def test_other_backgrounds_change_nothing() -> None:
-    images, labels, masks = data = batch()
+    images, _, masks = data = batch()
     network, method = small_network().eval(), Masked()
     other = torch.where(masks == 1, images, torch.rand_like(images))
     changed = method.losses(network, data._replace(images=other))

@@ -41,8 +41,8 @@ def batch(count: int = 6) -> Batch:
 
 @pytest.mark.slow
 def test_a_mark_in_the_background_is_not_learnt() -> None:
-    data = marked_shapes(192)
-    images, labels, masks = marked_shapes(200, 1, "wrong")
+    data = marked_shapes(128)
+    images, labels, masks = marked_shapes(100, 1, "wrong")
     assert accuracy(train(Standard(), data).deployed, images, labels) < 0.7
     network = train(SegmentClassify(ENCODER), data).deployed
     assert isinstance(network, SegmentedClassifier)

@@ -58,7 +58,7 @@ class ModelBundle:
     network
         From images to logits, in evaluation mode.
     architecture
-        The name that it was built by.
+        The name that it was built by, or of its class if a method has made it of a classifier.
     class_names
         Of each logit.
     image_shape
@@ -132,7 +132,7 @@ class ModelBundle:
         network = lit.deployed.eval()
         return cls(
             network,
-            lit.backbone_name,
+            lit.backbone_name if lit.deploys_the_classifier else type(network).__name__,
             lit.class_names,
             lit.image_shape,
             lit.method.task,

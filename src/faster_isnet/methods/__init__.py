@@ -14,6 +14,9 @@ from faster_isnet.methods.background_swap import swap_backgrounds
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.isnet.method import ISNetMethod
+from faster_isnet.methods.masked import Masked
+from faster_isnet.methods.multitask_unet import MultiTaskUNet
+from faster_isnet.methods.segment_classify import SegmentClassify
 from faster_isnet.methods.standard import Standard
 
 __all__ = [
@@ -21,7 +24,10 @@ __all__ = [
     "ClassificationLoss",
     "ISNetMethod",
     "Losses",
+    "Masked",
     "Method",
+    "MultiTaskUNet",
+    "SegmentClassify",
     "Standard",
     "method_names",
     "swap_backgrounds",
@@ -36,8 +42,8 @@ def method_names() -> dict[str, type[Method]]:
 
     Examples
     --------
-    >>> sorted(method_names())
-    ['isnet', 'standard']
+    >>> {"isnet", "standard"} <= set(method_names())
+    True
     """
     for module in pkgutil.walk_packages(__path__, f"{__name__}."):
         import_module(module.name)

@@ -60,6 +60,11 @@ class ImageClassifier(LitClassifier):
         See :class:`~faster_isnet.training.lit_classifier.LitClassifier`; here the learning rate of
         an optimiser by name is 0.001 by default.
 
+    Attributes
+    ----------
+    deploys_the_classifier : bool
+        Whether the deployed network is the classifier itself, and takes images as they are.
+
     Raises
     ------
     TypeError, ValueError
@@ -104,12 +109,12 @@ class ImageClassifier(LitClassifier):
         channels, height, width = image_shape  # which a file has as a list
         self.image_shape = (channels, height, width)
         takes_images = type(method).inputs is Method.inputs
-        self._deploys_the_classifier = takes_images and self.deployed is model
+        self.deploys_the_classifier = takes_images and self.deployed is model
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the classifier's weights are, for those who do not know the method."""
         super().on_save_checkpoint(checkpoint)
-        if self._deploys_the_classifier:
+        if self.deploys_the_classifier:
             deployed = self.deployed
             names = [name for name, module in self.named_modules() if module is deployed]
             checkpoint["classifier_at"] = names[0]
