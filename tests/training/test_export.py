@@ -327,3 +327,24 @@ def test_files_can_be_read_by_whom_the_umask_lets(tmp_path: Path, convnet: nn.Mo
     other.touch()
     for path in export(convnet, tmp_path, SHAPE, WEIGHTS).values():
         assert path.stat().st_mode == other.stat().st_mode
+
+
+def test_a_pixel_at_a_threshold_may_be_decided_either_way(tmp_path: Path) -> None:
+    """Rounding decides it, in onnxruntime as in torch; a threshold that differs by more is seen."""
+
+    class Threshold(nn.Module):
+        def __init__(self, least: float) -> None:
+            super().__init__()
+            self.least = least
+
+        def forward(self, images: Tensor) -> Tensor:
+            return (images.flatten(1) > self.least).float().mean(1, keepdim=True).expand(-1, 2)
+
+    shape = (1, 4, 4)
+    pixels = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))  # as it is tested
+    least = float(pixels.flatten()[5])
+    export(Threshold(least * (1 - 1e-7)), tmp_path, shape, ["onnx"])
+    batches = [pixels]
+    export_module._check_onnx(tmp_path / "model.onnx", Threshold(least * (1 + 1e-7)), batches)
+    with pytest.raises(ValueError, match="the logits of the ONNX file differ by"):
+        export_module._check_onnx(tmp_path / "model.onnx", Threshold(least + 0.2), batches)
