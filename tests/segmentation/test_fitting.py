@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from faster_isnet.common.environment import machine
 from faster_isnet.data import Augmentation, read_image, read_mask
 from faster_isnet.data.samples import Sample
+from faster_isnet.models.unet import build_unet
 from faster_isnet.segmentation import (
     SegmenterSettings,
     fit_segmenter,
@@ -24,7 +25,6 @@ from faster_isnet.segmentation import (
 )
 from faster_isnet.segmentation.fitting import _scores, _TrainingPairs
 from faster_isnet.segmentation.segmenter import DESCRIPTION, WEIGHTS
-from faster_isnet.segmentation.unet import build_network
 
 HEIGHT, WIDTH = 72, 96
 BRIEF = SegmenterSettings(size=64, epochs=1, batch_size=4)
@@ -251,17 +251,17 @@ class TestNetwork:
         for name in ("hf_hub_download", "load_url"):  # from its place until version 0.5
             monkeypatch.setattr(encoders, name, fail, raising=False)
         monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-        build_network("resnet18")
+        build_unet("resnet18")
         with pytest.raises(AssertionError, match="it downloads"):
-            build_network("resnet18", "imagenet")
+            build_unet("resnet18", "imagenet")
 
     def test_unknown(self):
         with pytest.raises(ValueError, match="did you mean 'resnet18'"):
-            build_network("resnet81")
+            build_unet("resnet81")
         with pytest.raises(ValueError, match=r"encoder_weights 'imagnet'.*imagenet"):
-            build_network("resnet18", "imagnet")
+            build_unet("resnet18", "imagnet")
         with pytest.raises(ValueError, match="encoder 'tu-resnet81'"):
-            build_network("tu-resnet81")
+            build_unet("tu-resnet81")
 
 
 class TestLoad:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from faster_isnet import ISNet, ISNetLoss, LitISNet
 from faster_isnet.models import build_backbone
 from faster_isnet.models.weight_files import load_backbone_weights
-from faster_isnet.training.export import FILES, TOLERANCE, export
+from faster_isnet.training.export import FILES, TOLERANCE, _check_onnx, export
 
 SHAPE = (3, 32, 32)
 WEIGHTS = ("safetensors", "state_dict")
@@ -327,3 +327,24 @@ def test_files_can_be_read_by_whom_the_umask_lets(tmp_path: Path, convnet: nn.Mo
     other.touch()
     for path in export(convnet, tmp_path, SHAPE, WEIGHTS).values():
         assert path.stat().st_mode == other.stat().st_mode
+
+
+def test_a_pixel_at_a_threshold_may_be_decided_either_way(tmp_path: Path) -> None:
+    """Rounding decides it, in onnxruntime as in torch; a threshold that differs by more is seen."""
+
+    class Threshold(nn.Module):
+        def __init__(self, least: float) -> None:
+            super().__init__()
+            self.least = least
+
+        def forward(self, images: Tensor) -> Tensor:
+            return (images.flatten(1) > self.least).float().mean(1, keepdim=True).expand(-1, 2)
+
+    shape = (1, 4, 4)
+    pixels = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))  # as it is tested
+    least = float(pixels.flatten()[5])
+    export(Threshold(least * (1 - 2e-7)), tmp_path, shape, ["onnx"])
+    batches = [pixels]
+    _check_onnx(tmp_path / "model.onnx", Threshold(least * (1 + 2e-7)), batches)
+    with pytest.raises(ValueError, match="the logits of the ONNX file differ by"):
+        _check_onnx(tmp_path / "model.onnx", Threshold(least + 0.2), batches)

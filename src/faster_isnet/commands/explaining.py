@@ -58,6 +58,7 @@ def parser() -> CommandParser:
 
 def _explain(options: Namespace) -> list[dict[str, str | int | float]]:
     bundle = ModelBundle.load(options.model, options.classes, options.size, options.weights)
+    bundle.check_takes_images_alone("explain")
     chosen = parameters(Explainer, options) | {"model": bundle.network}
     if options.input_rule == NONE:
         chosen["input_rule"] = None

@@ -14,6 +14,7 @@ def run(arguments: Sequence[str]) -> None:
     """Run the command, of which ``arguments`` are the name and what follows it."""
     options = parser().parse_args(list(arguments[1:]))
     bundle = ModelBundle.load(options.checkpoint, options.classes, options.size, options.weights)
+    bundle.check_takes_images_alone("an exported network")
     written = export(
         bundle.network,
         options.out,

@@ -69,6 +69,8 @@ class ModelBundle:
         ``"multiclass"`` or ``"multilabel"``.
     inputs
         Makes the network's input of a batch: its images, unless the method needs masks as well.
+    needs_every_mask
+        Whether it needs the mask of each image.
     """
 
     network: nn.Module
@@ -77,6 +79,7 @@ class ModelBundle:
     image_shape: tuple[int, int, int]
     task: str
     inputs: Callable[[Batch], Tensor]
+    needs_every_mask: bool = False
 
     @classmethod
     def from_checkpoint(cls, path: Path) -> ModelBundle:
@@ -136,7 +139,18 @@ class ModelBundle:
             lit.image_shape,
             lit.method.task,
             lit.method.inputs,
+            lit.method.needs_every_mask,
         )
+
+    def check_takes_images_alone(self, command: str) -> None:
+        """Raise ``ValueError`` if the network needs masks, which a command has none of."""
+        if self.needs_every_mask:
+            raise ValueError(
+                "the network was trained on the foreground of images alone, and "
+                f"{command} has no masks to cut it out; evaluate it on images with masks "
+                "(faster-isnet test), or train one that takes images as they are: --method "
+                "segment-classify, --method isnet"
+            )
 
     def prepare(self, path: Path) -> Tensor:
         """Return an image as the network takes it, ``[C, H, W]`` in [0, 1]."""

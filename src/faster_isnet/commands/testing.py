@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,11 @@ def run(arguments: Sequence[str]) -> None:
     bundle = ModelBundle.from_checkpoint(checkpoint)
     data = _external_data(options, bundle, folder) if options.source else _own_data(options, folder)
     data.match_classes(bundle.class_names)
+    if bundle.needs_every_mask:
+        data.leave_out_unmasked("val")  # as in the training; thresholds are chosen on the others
     sets = _test_sets(data, options.source)
+    if bundle.needs_every_mask:
+        _check_all_masked(data, sets)
     settings = EvaluationSettings(**parameters(EvaluationSettings, options))
     names = list(bundle.class_names)
     evaluator = Evaluator(bundle.network, names, settings, inputs=bundle.inputs)
@@ -182,6 +186,20 @@ def _test_sets(data: ImageData, source: Path | None) -> dict[str, ImageSet]:
             "added since the training: --new_images test"
         )
     return sets
+
+
+def _check_all_masked(data: ImageData, sets: Mapping[str, ImageSet]) -> None:
+    """Raise ``ValueError`` if an image has no mask, for a network that needs the mask of each."""
+    for name, dataset in sets.items():
+        masked = data.findings.with_foreground(dataset.samples)
+        without = sorted({s.name for s in dataset.samples} - {s.name for s in masked})
+        if without:
+            raise ValueError(
+                f"the network reads the foreground alone, but {len(without)} of the "
+                f"{len(dataset.samples)} images of {name!r} have no mask, for example "
+                f"{', '.join(without[:5])}; make masks for them (faster-isnet segment), or test on "
+                "images that all have one (--source, --masks)"
+            )
 
 
 def _thresholds(evaluator: Evaluator, data: ImageData, folder: Path) -> dict[str, float]:

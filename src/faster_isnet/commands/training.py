@@ -217,6 +217,8 @@ class RunCLI(LightningCLI):
         self.config_init = self.parser.instantiate_classes(config)
         made = self.config_init[config.subcommand]
         self.datamodule, self.model = made.data, made.model
+        if self.model.method.needs_every_mask:
+            self.datamodule.leave_out_unmasked("train", "val", *self.datamodule.val_sources)
         self.trainer = self.instantiate_trainer()
         if options.ckpt_path is not None:
             self._compare_with_checkpoint(Path(options.ckpt_path))
@@ -229,6 +231,7 @@ class RunCLI(LightningCLI):
         self.model.class_names = list(names)
         if hasattr(self.trainer, "calibrate"):
             return  # an ISNet is measured on the weights of another method
+        self.model.method.see_image_shape(self.model.net, self.model.image_shape)
         check_weights_fit(self.model, content, path)
         check_complete(content, path, trains=self._trains)
         if self._trains:
@@ -263,7 +266,8 @@ class RunCLI(LightningCLI):
 
     def _check_data(self) -> None:
         self.datamodule.setup()
-        if self.model.method.needs_masks():
+        method = self.model.method
+        if method.needs_masks() and not method.needs_every_mask:  # whose data have been filtered
             check_masks(self.datamodule)
 
     def _prepare_folder(self, out: Path) -> None:

@@ -70,8 +70,12 @@ class Findings:
 
     def masked(self, split: str) -> int:
         """Count the usable samples of a split that have, and keep, a mask with foreground."""
+        return len(self.with_foreground(self.of_split(split)))
+
+    def with_foreground(self, samples: Iterable[Sample]) -> list[Sample]:
+        """Return those of the samples that have, and keep, a mask with foreground."""
         without = {*self.without_mask, *self.empty_masks, *self.removed_masks}
-        return sum(s.split == split and s.name not in without for s in self.samples)
+        return [sample for sample in samples if sample.name not in without]
 
     def of_split(self, split: str) -> list[Sample]:
         """Return the usable samples of a split."""

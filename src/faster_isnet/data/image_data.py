@@ -204,6 +204,7 @@ class ImageData(LightningDataModule):
         self.allow_duplicates = allow_duplicates
         self.workers = int(check_range("workers", workers, 0))
         self.seed = int(check_range("seed", seed, 0))
+        self._masked_only: tuple[str, ...] = ()
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and check the data, once; ``stage`` is ignored."""
@@ -312,6 +313,18 @@ class ImageData(LightningDataModule):
                 sets[name] = PlantedDataset(sets[base], planting, bias, self.num_classes)
         return sets
 
+    def leave_out_unmasked(self, *names: str) -> None:
+        """Leave images without a mask, or without foreground in it, out of these data sets.
+
+        To be called before the data sets are used; how many are left out is logged then.
+
+        Parameters
+        ----------
+        names
+            Such as ``"train"``; those that the data do not have are ignored.
+        """
+        self._masked_only = names
+
     def train_dataloader(self) -> DataLoader[Item]:
         """Return the training data, shuffled or, if ``balanced``, sampled with replacement.
 
@@ -408,7 +421,7 @@ class ImageData(LightningDataModule):
 
     def _dataset(self, name: str) -> ImageDataset:
         return ImageDataset(
-            self.findings.of_split(name),
+            self._samples_of(name),
             self.size,
             self.channels,
             self.mask_margin,
@@ -416,6 +429,23 @@ class ImageData(LightningDataModule):
             self.worse_masks if name in TRAINING_SPLITS else None,
             self._folder,
         )
+
+    def _samples_of(self, name: str) -> list[Sample]:
+        samples = self.findings.of_split(name)
+        if name not in self._masked_only:
+            return samples
+        masked = self.findings.with_foreground(samples)
+        if not masked:
+            raise ValueError(
+                f"none of the {len(samples)} images of {name!r} has a mask, but this method needs "
+                "one for each; name masks (--data.masks), or another method: --method standard"
+            )
+        if len(masked) < len(samples):
+            log.warning(
+                "%d of the %d images of %r have no mask, which this method needs, and are left out",
+                *(len(samples) - len(masked), len(samples), name),
+            )
+        return masked
 
     def _loaders(self, *names: str) -> dict[str, DataLoader[Item]]:
         sets = {name: self.datasets[name] for name in names if name in self.datasets}

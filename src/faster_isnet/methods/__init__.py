@@ -14,8 +14,11 @@ from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.gain import GAIN
 from faster_isnet.methods.isnet.method import ISNetMethod
+from faster_isnet.methods.masked import Masked
+from faster_isnet.methods.multitask_unet import MultiTaskUNet
 from faster_isnet.methods.rr_clarc.method import RRClArC
 from faster_isnet.methods.rrr import RightReasons
+from faster_isnet.methods.segment_classify import SegmentClassify
 from faster_isnet.methods.standard import Standard
 from faster_isnet.methods.swap.backgrounds import swap_backgrounds
 from faster_isnet.methods.swap.method import Swap
@@ -26,9 +29,12 @@ __all__ = [
     "ClassificationLoss",
     "ISNetMethod",
     "Losses",
+    "Masked",
     "Method",
+    "MultiTaskUNet",
     "RRClArC",
     "RightReasons",
+    "SegmentClassify",
     "Standard",
     "Swap",
     "method_names",

@@ -25,17 +25,20 @@ class Losses:
     total
         A scalar: what to minimise.
     logits
-        ``[B, C]``, of all samples of the batch, in their order; for the accuracy.
+        ``[B, C]``, of the samples of the batch, in their order; for the accuracy.
     classification
         A scalar: the classification loss alone.
     parts
         Other scalars to log, by name.
+    samples
+        ``[B]`` of booleans: which samples of the batch the logits are of; ``None`` for all.
     """
 
     total: Tensor
     logits: Tensor
     classification: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
+    samples: Tensor | None = None
 
 
 class Method(Recorded, nn.Module, ABC):
@@ -63,6 +66,10 @@ class Method(Recorded, nn.Module, ABC):
     image_shape
         ``(C, H, W)`` of the images to train on, set before :meth:`build` where it is known;
         otherwise ``None``.
+    needs_every_mask
+        Whether :meth:`inputs` needs the mask of each image. Commands then leave images without one
+        out of a training, refuse them in a test, and refuse to use the network where there are no
+        masks.
 
     Examples
     --------
@@ -81,6 +88,7 @@ class Method(Recorded, nn.Module, ABC):
     name: ClassVar[str | None] = None
     needs_gradients_in_validation: bool = False
     image_shape: tuple[int, int, int] | None = None
+    needs_every_mask: bool = False
 
     def __init__(self, classification: ClassificationLoss | None = None) -> None:
         super().__init__()

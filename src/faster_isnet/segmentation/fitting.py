@@ -26,10 +26,10 @@ from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.masks import EITHER_OF_TWO, Foreground, MaskFile
 from faster_isnet.data.samples import Sample
 from faster_isnet.data.splits import split
+from faster_isnet.models.unet import CHANNELS, build_unet, mask_logits, segmentation_loss, smp
 from faster_isnet.segmentation.segmenter import Segmenter, save_segmenter
 from faster_isnet.segmentation.settings import SegmenterSettings
 from faster_isnet.segmentation.shapes import Shape, ShapeRanges, clean
-from faster_isnet.segmentation.unet import CHANNELS, build_network, mask_logits, smp
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def fit_segmenter(
         _read_pair(sample)  # so that unreadable files raise before training
     with isolate_rng():
         torch.manual_seed(settings.seed)
-        network = build_network(settings.encoder, settings.encoder_weights)
+        network = build_unet(settings.encoder, settings.encoder_weights)
         dataset = _TrainingPairs(trained_on, settings)
         log.info("Training on %d images, %d are held out", len(trained_on), len(held_out))
         _train(network, dataset, settings)
@@ -145,13 +145,10 @@ class _LitSegmenter(lightning.LightningModule):
         super().__init__()
         self.network = network
         self.learning_rate = learning_rate
-        self.dice_loss = smp().losses.DiceLoss(mode="binary", from_logits=True)
 
     def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
         images, masks = batch
-        logits = mask_logits(self.network, images)
-        loss: Tensor = self.dice_loss(logits, masks)
-        loss = loss + F.binary_cross_entropy_with_logits(logits, masks)
+        loss = segmentation_loss(mask_logits(self.network, images), masks)
         self.log("loss", loss, prog_bar=True)
         return loss
 

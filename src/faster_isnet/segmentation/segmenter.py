@@ -15,10 +15,10 @@ from torch.nn import functional as F
 
 from faster_isnet.common.files import write_atomically
 from faster_isnet.data.dataset import fit_image
+from faster_isnet.models.unet import CHANNELS, build_unet, mask_logits
 from faster_isnet.models.weight_files import load_backbone_weights
 from faster_isnet.segmentation.settings import SegmenterSettings
 from faster_isnet.segmentation.shapes import ShapeRanges, clean
-from faster_isnet.segmentation.unet import CHANNELS, build_network, mask_logits
 
 WEIGHTS, DESCRIPTION = "segmenter.safetensors", "segmenter.json"
 
@@ -139,5 +139,5 @@ def load_segmenter(folder: str | Path) -> Segmenter:
             f"{str(folder / DESCRIPTION)!r} does not describe a segmenter ({error!r}); train it "
             "anew: faster-isnet segment fit"
         ) from error
-    network = load_backbone_weights(folder / WEIGHTS, build_network(settings.encoder))
+    network = load_backbone_weights(folder / WEIGHTS, build_unet(settings.encoder))
     return Segmenter(network.eval(), settings, seen)

@@ -60,6 +60,11 @@ class ImageClassifier(LitClassifier):
         See :class:`~faster_isnet.training.lit_classifier.LitClassifier`; here the learning rate of
         an optimiser by name is 0.001 by default.
 
+    Attributes
+    ----------
+    deploys_the_classifier : bool
+        Whether the deployed network is the classifier itself, and takes images as they are.
+
     Raises
     ------
     TypeError, ValueError
@@ -105,7 +110,7 @@ class ImageClassifier(LitClassifier):
         self.class_names, self.backbone_name = list(class_names), backbone
         self.image_shape = shape
         takes_images = type(method).inputs is Method.inputs
-        self._deploys_the_classifier = takes_images and self.deployed is model
+        self.deploys_the_classifier = takes_images and self.deployed is model
 
     @property
     def architecture(self) -> str:
@@ -117,7 +122,7 @@ class ImageClassifier(LitClassifier):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the classifier's weights are, for those who do not know the method."""
         super().on_save_checkpoint(checkpoint)
-        if self._deploys_the_classifier:
+        if self.deploys_the_classifier:
             deployed = self.deployed
             names = [name for name, module in self.named_modules() if module is deployed]
             checkpoint["classifier_at"] = names[0]

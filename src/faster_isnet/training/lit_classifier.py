@@ -414,7 +414,9 @@ class LitClassifier(Recorded, lightning.LightningModule):
         self._log_losses(stage_of_loader(stage, loaders, index), losses, batch)
 
     def _log_losses(self, stage: str, losses: Losses, batch: Batch) -> None:
-        accuracy = accuracy_of(losses.logits, batch.needed("labels"), self.method.task)
+        labels = batch.needed("labels")
+        labels = labels if losses.samples is None else labels[losses.samples]
+        accuracy = accuracy_of(losses.logits, labels, self.method.task)
         shown = {"loss": losses.total, "accuracy": accuracy}
         kept = {"classification": losses.classification, **losses.parts}
         for values, in_progress_bar in ((shown, True), (kept, False)):

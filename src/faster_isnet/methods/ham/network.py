@@ -16,8 +16,8 @@ from torchvision.ops import Conv2dNormActivation
 from faster_isnet.common.checks import check_logits
 from faster_isnet.common.eval_mode import eval_mode
 from faster_isnet.common.precision import at_least_float32
-from faster_isnet.methods.isnet.layer_grids import on_grid, possible_places
-from faster_isnet.methods.isnet.stages import find_stages
+from faster_isnet.methods.layer_grids import on_grid, possible_places
+from faster_isnet.methods.stages import find_stages
 from faster_isnet.relevance import check_layers, hidden_outputs
 
 log = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ class HAMNetwork(nn.Module):
         ``(C_in, H, W)`` of the images to train on.
     layer
         Name of the module whose output is read, feature maps or tokens; ``None`` for the last
-        stage, see :func:`~faster_isnet.methods.isnet.stages.find_stages`.
+        stage, see :func:`~faster_isnet.methods.stages.find_stages`.
     width
         The largest number of channels of the maps that the classes are read from: there are as many
         as the classifier's, but not more.
