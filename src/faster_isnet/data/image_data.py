@@ -12,12 +12,12 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler, WeightedRandomSampler
 
 from faster_isnet.common.checks import check_choice, check_range
+from faster_isnet.data.classifier_data import ClassifierData
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset, Item
 from faster_isnet.data.dataset_report import Findings, check_samples
@@ -37,7 +37,7 @@ ImageSet = ImageDataset | PlantedDataset
 _PLANTED_TESTS = {"test-biased": "biased", "test-deceiving": "deceiving"}
 
 
-class ImageData(LightningDataModule):
+class ImageData(ClassifierData):
     """Load, check, split and batch images with labels, and with masks for all or some of them.
 
     Batches are ``(images, labels, masks)``, see :class:`~faster_isnet.data.dataset.ImageDataset`.
@@ -247,6 +247,11 @@ class ImageData(LightningDataModule):
         if text := str(changes):
             log.warning("The images are not those that the run was divided with.\n%s", text)
         return samples
+
+    def masked_training_images(self) -> tuple[int, int]:
+        """Return how many of the training images have a mask with foreground, and their number."""
+        total = sum(sample.split == "train" for sample in self.findings.samples)
+        return self.findings.masked("train"), total
 
     def record_division(self) -> Division:
         """Record which image is in which data set, for the next time that the data are read.
