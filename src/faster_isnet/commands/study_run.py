@@ -26,7 +26,13 @@ from faster_isnet.common.locks import locked
 from faster_isnet.common.stopping import raising_when_stopped, stopped_by
 from faster_isnet.study.costs import measure_costs
 from faster_isnet.study.plan import Run
-from faster_isnet.study.records import load_run, record_failure, record_result, record_training
+from faster_isnet.study.records import (
+    LOG,
+    load_run,
+    record_failure,
+    record_result,
+    record_training,
+)
 
 WHILE_STDIN = "--while-stdin"
 _CONFIG, _LOCK = "fit.yaml", ".study.lock"
@@ -57,7 +63,9 @@ def main(arguments: Sequence[str]) -> int:
             if received.number or stopped_by(ending):
                 return 1
             traceback.print_exc()
-            record_failure(folder, f"{type(ending).__name__}: {ending}")
+            refused = isinstance(ending, SystemExit)  # by the parser, which printed why
+            reason = f"its options are refused; see {LOG}" if refused else str(ending)
+            record_failure(folder, f"{type(ending).__name__}: {reason}")
             return 1
     return 0
 

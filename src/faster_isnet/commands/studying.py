@@ -154,12 +154,23 @@ def read_study(path: Path) -> StudySettings:
 def check_entry(entry: Entry) -> None:
     """Check that ``faster-isnet fit`` takes the configuration of a method on a data set.
 
+    Of what is searched, the first choice or the lower end is checked.
+
     Raises
     ------
     ValueError
         If an option is unknown or a value has the wrong type.
     """
-    config = entry.run(entry.settings.seeds[0], {}).training
+    searched = {
+        path: values[0]
+        if isinstance(values, list)
+        else int(values.low)
+        if values.whole
+        else values.low
+        for path, values in entry.space.items()
+    }
+    options = searched if entry.settings.search.trials else {}
+    config = entry.run(entry.settings.seeds[0], options).training
     told = StringIO()
     with TemporaryDirectory() as folder:
         path = Path(folder) / "config.yaml"

@@ -151,7 +151,7 @@ def read_run(folder: Path) -> RunResult:
         TOTAL: costs.seconds,
         "epochs": float(costs.epochs),
         "ms per image": costs.milliseconds,
-        "parameters": float(costs.parameters),
+        "parameters": costs.parameters / 1e6,
     }
     return RunResult(values, evaluation)
 
@@ -197,7 +197,7 @@ def _quantities(runs: Sequence[RunResult], sets: Sequence[str]) -> list[Quantity
         _cost(TOTAL, "s"),
         _cost(RELATIVE_TOTAL, "×"),
         _cost("ms per image", "ms"),
-        _cost("parameters", ""),
+        _cost("parameters", "M"),
     ]
 
 
