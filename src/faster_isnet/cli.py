@@ -62,6 +62,12 @@ COMMANDS = {
         "A segmenter is written at its training's end, and masks that were written are whole; run "
         "the command again (segment predict: with --overwrite).",
     ),
+    "study": _Command(
+        "studying",
+        "train several methods with several seeds, and put them into one table",
+        "What is finished is kept, and runs that were stopped go on after their last whole epoch; "
+        "run the command again.",
+    ),
     "benchmark": _Command("benchmarking", "what training steps and explanations cost here"),
 }
 _DISK_CURES = {

@@ -11,8 +11,10 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from faster_isnet.commands.arguments import CommandParser
+from faster_isnet.commands.configuration_files import check_configuration, configuration_files
 from faster_isnet.commands.foreign_classes import PARTS
 from faster_isnet.commands.run_folder import LAST
+from faster_isnet.common.recipes import ARGUMENTS, CLASS
 from faster_isnet.methods import method_names
 from faster_isnet.training.options_of_0_1 import NEW_NAMES, split_model_options
 
@@ -76,6 +78,38 @@ def current_arguments(arguments: Sequence[str]) -> list[str]:
     """
     before = ("", *arguments)
     return [_current(*pair) for pair in zip(before, arguments, strict=False)]
+
+
+def names_a_data_class(arguments: Sequence[str]) -> bool:
+    """Tell whether arguments, or configuration files among them, name a class of data.
+
+    Parameters
+    ----------
+    arguments
+        Of the command, without its name.
+
+    Examples
+    --------
+    >>> names_a_data_class(["--data.class_path", "BiasedDigitsData"])
+    True
+    >>> names_a_data_class(["--data.source", "images"])
+    False
+    """
+    if any(argument.partition("=")[0] == f"--data.{CLASS}" for argument in arguments):
+        return True
+    for path in configuration_files(arguments):
+        if path.is_file():
+            check_configuration(path)
+            data = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("data")
+            if isinstance(data, dict) and CLASS in data:
+                return True
+    return False
+
+
+def data_options(options: Namespace) -> Namespace:
+    """Return the options of a run's data, of a class by name or not."""
+    data: Namespace = options.data
+    return data[ARGUMENTS] if CLASS in data else data
 
 
 def _current(before: str, argument: str) -> str:

@@ -8,16 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from faster_isnet.common.files import remove_leftovers
+from faster_isnet.common.locks import locked
 from faster_isnet.evaluation.saved_evaluation import METRICS
 
 log = logging.getLogger(__name__)
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best", "last"
 CONFIG, DIVISION, CURVES, CALIBRATION = "config.yaml", "division.json", "curves", "calibration.json"
-_LOCK = ".lock"
 
 
 def checkpoint_folder(run: str | Path) -> Path:
@@ -119,25 +117,16 @@ def remove_run(run: Path) -> None:
 def only_writer(run: Path) -> Iterator[None]:
     """Keep other processes from training into a folder, and remove what killed ones left.
 
-    The operating system releases the lock when the process ends, however it ends.
-
     Raises
     ------
     FileExistsError
         If another process trains into it.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise FileExistsError(
-            f"another process is training into {str(run)!r}; wait for its end, or name another "
-            "folder: --out"
-        ) from None
-    try:
+    message = (
+        f"another process is training into {str(run)!r}; wait for its end, or name another "
+        "folder: --out"
+    )
+    with locked(run, message):
         remove_leftovers(run)
         remove_leftovers(checkpoint_folder(run))
         yield
-    finally:
-        lock.release()

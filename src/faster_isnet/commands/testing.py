@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,32 @@ from faster_isnet.commands.run_folder import (
     recorded_division,
     run_folder,
 )
-from faster_isnet.data import Division, ImageData, ImageSet, Planting, Sample
+from faster_isnet.common.checks import check_choice
+from faster_isnet.common.recipes import ARGUMENTS, CLASS
+from faster_isnet.data import (
+    BiasedDigitsData,
+    ClassifierData,
+    Division,
+    ImageData,
+    Planting,
+    Sample,
+)
 from faster_isnet.evaluation.evaluator import EvaluationSettings, Evaluator
 from faster_isnet.evaluation.saved_evaluation import METRICS, SavedEvaluation, save_evaluation
 from faster_isnet.reporting import text_table, write_evaluation_page
 
-FOLDER = "test"
+FOLDER, VALIDATION_FOLDER = "test", "test-validation"
 REPORT = "report.html"
+_NO_IMAGES = (
+    "the run's data hold no images to score; name others: --source; or if some were added since "
+    "the training: --new_images test"
+)
 _GO_ON = ("skip_unreadable", "allow_duplicates")
+_DATA_CLASSES = {
+    f"{ImageData.__module__.rpartition('.')[0]}.{each.__name__}": each
+    for each in (BiasedDigitsData, ImageData)
+}
+"""Those of which a run's configuration may have an object constructed."""
 _OF_SOURCE = ("root", "fields", "masks", "mask_foreground", "mask_threshold")
 
 
@@ -40,16 +58,20 @@ def run(arguments: Sequence[str]) -> None:
     data = _external_data(options, bundle, folder) if options.source else _own_data(options, folder)
     data.match_classes(bundle.class_names)
     if bundle.needs_every_mask:
-        data.leave_out_unmasked("val")  # as in the training; thresholds are chosen on the others
-    sets = _test_sets(data, options.source)
+        data.leave_out_unmasked()  # as in the training; thresholds are chosen on the others
+    sets = data.evaluation_sets("val" if options.validation else "test")
+    if not sets:
+        raise ValueError(_NO_IMAGES)
     if bundle.needs_every_mask:
         _check_all_masked(data, sets)
+    if options.source:
+        sets = {options.source.stem: sets["test"]}
     settings = EvaluationSettings(**parameters(EvaluationSettings, options))
     names = list(bundle.class_names)
     evaluator = Evaluator(bundle.network, names, settings, inputs=bundle.inputs)
     thresholds = _thresholds(evaluator, data, folder) if bundle.task == "multilabel" else None
     evaluations = {name: evaluator(dataset, thresholds) for name, dataset in sets.items()}
-    out = options.out or folder / (f"{FOLDER}-{options.source.stem}" if options.source else FOLDER)
+    out = options.out or folder / _folder_name(options)
     save_evaluation(
         out,
         evaluations,
@@ -86,7 +108,13 @@ def parser() -> CommandParser:
         default=False,
         help="test on images of --source although the run was trained on them",
     )
-    add("--out", type=Path, help="folder (default: RUN/test, or RUN/test-SOURCE)")
+    add(
+        "--validation",
+        type=bool,
+        default=False,
+        help="score the run's validation images instead, to choose options without a test image",
+    )
+    add("--out", type=Path, help="folder (default: RUN/test, RUN/test-SOURCE or -validation)")
     add("--name", type=str, help="what to call the run in tables (default: its folder's name)")
     parser.add_parameters(ImageData, only=("new_images", *_GO_ON), group=False)
     parser.add_parameters(EvaluationSettings, skip=("resamples",))
@@ -100,7 +128,13 @@ def parser() -> CommandParser:
     return parser
 
 
-def _own_data(options: Namespace, folder: Path) -> ImageData:
+def _folder_name(options: Namespace) -> str:
+    if options.validation:
+        return VALIDATION_FOLDER
+    return f"{FOLDER}-{options.source.stem}" if options.source else FOLDER
+
+
+def _own_data(options: Namespace, folder: Path) -> ClassifierData:
     """Return the data that the run was trained with."""
     for name in (*_OF_SOURCE, "trained_images"):
         if options[name] not in (None, False):
@@ -110,6 +144,12 @@ def _own_data(options: Namespace, folder: Path) -> ImageData:
         raise FileNotFoundError(
             f"there is no {folder / CONFIG}, which would say what to test on; name it: --source"
         )
+    if CLASS in config:
+        check_choice(f"class of data in {str(folder / CONFIG)!r}", config[CLASS], _DATA_CLASSES)
+        kind = _DATA_CLASSES[config[CLASS]]
+        config = dict(config.get(ARGUMENTS) or {})
+        if kind is not ImageData:
+            return kind(**config)
     for name in _GO_ON:
         config[name] = config.get(name, False) or options[name]
     config["new_images"] = options.new_images
@@ -148,6 +188,8 @@ def _check_unseen(samples: Sequence[Sample], division: Path | None) -> None:
 
 def _external_data(options: Namespace, bundle: ModelBundle, folder: Path) -> ImageData:
     """Return other data, for a network that is there already."""
+    if options.validation:
+        raise ValueError("--validation is of the run's own images; leave out --source")
     if options.new_images is not None:
         raise ValueError("--new_images is of the run's own images; those of --source are all used")
     channels, *size = bundle.image_shape
@@ -176,33 +218,20 @@ def _data_config(folder: Path) -> dict[str, Any]:
     return dict(yaml.safe_load(path.read_text())["data"]) if path.is_file() else {}
 
 
-def _test_sets(data: ImageData, source: Path | None) -> dict[str, ImageSet]:
-    if source is not None:
-        return {source.stem: data.datasets["test"]}
-    sets = {name: data.datasets[name] for name in data.test_dataloader()}
-    if not sets:
-        raise ValueError(
-            "the run's data hold no images to test on; name others: --source; or if some were "
-            "added since the training: --new_images test"
-        )
-    return sets
-
-
-def _check_all_masked(data: ImageData, sets: Mapping[str, ImageSet]) -> None:
+def _check_all_masked(data: ClassifierData, names: Iterable[str]) -> None:
     """Raise ``ValueError`` if an image has no mask, for a network that needs the mask of each."""
-    for name, dataset in sets.items():
-        masked = data.findings.with_foreground(dataset.samples)
-        without = sorted({s.name for s in dataset.samples} - {s.name for s in masked})
+    for name in names:
+        without = sorted(data.unmasked_images(name))
         if without:
             raise ValueError(
                 f"the network reads the foreground alone, but {len(without)} of the "
-                f"{len(dataset.samples)} images of {name!r} have no mask, for example "
+                f"{len(data.datasets[name])} images of {name!r} have no mask, for example "
                 f"{', '.join(without[:5])}; make masks for them (faster-isnet segment), or test on "
                 "images that all have one (--source, --masks)"
             )
 
 
-def _thresholds(evaluator: Evaluator, data: ImageData, folder: Path) -> dict[str, float]:
+def _thresholds(evaluator: Evaluator, data: ClassifierData, folder: Path) -> dict[str, float]:
     """Choose thresholds on the run's validation images, or load those of its earlier test."""
     if "val" in data.datasets:
         return evaluator.thresholds(data.datasets["val"])

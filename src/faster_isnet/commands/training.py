@@ -21,7 +21,13 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from faster_isnet.commands.foreign_classes import OPTION, check_own_classes
 from faster_isnet.commands.model_bundle import check_runs
-from faster_isnet.commands.run_configuration import ISNET, RunParser, current_arguments
+from faster_isnet.commands.run_configuration import (
+    ISNET,
+    RunParser,
+    current_arguments,
+    data_options,
+    names_a_data_class,
+)
 from faster_isnet.commands.run_folder import (
     BEST,
     CONFIG,
@@ -42,7 +48,7 @@ from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import progress_bar
 from faster_isnet.common.stopping import Stopped, stopped_by
-from faster_isnet.data import ImageData
+from faster_isnet.data import ClassifierData, ImageData
 from faster_isnet.methods import Method
 from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.models.weight_files import read_checkpoint
@@ -91,8 +97,9 @@ class KeepConfig(SaveConfigCallback):
         """Write it, if this is a training."""
         if stage == "fit":
             config = self.config.clone()
-            config.ckpt_path, config.overwrite, config.data.new_images = None, False, None
-            config.trust_config = False
+            config.ckpt_path, config.overwrite, config.trust_config = None, False, False
+            if "new_images" in (data := data_options(config)):
+                data.new_images = None
             text = self.parser.dump(config, skip_none=False)
             write_atomically(Path(self.config.out) / CONFIG, text.encode())
 
@@ -116,9 +123,11 @@ class RunCLI(LightningCLI):
     ) -> None:
         if words[0] != "fit":
             check_own_classes(words[1:], f"faster-isnet {words[0]}")
+        of_class = names_a_data_class(words[1:])
         super().__init__(
             ImageClassifier,
-            ImageData,
+            ClassifierData if of_class else ImageData,
+            subclass_mode_data=of_class,
             trainer_class=trainer_class,
             args=current_arguments(words),
             parser_class=RunParser,
@@ -210,15 +219,15 @@ class RunCLI(LightningCLI):
         """Construct data, model and trainer; the data are divided as the checkpoint's run was."""
         options = self._options
         config = self.config
-        if options.ckpt_path is not None and options.data.division is None:
+        if options.ckpt_path is not None and data_options(options).get("division", "") is None:
             recorded = recorded_division(run_folder(Path(options.ckpt_path)))
             config = self.config.clone()
-            config[config.subcommand].data.division = recorded
+            data_options(config[config.subcommand]).division = recorded
         self.config_init = self.parser.instantiate_classes(config)
         made = self.config_init[config.subcommand]
         self.datamodule, self.model = made.data, made.model
         if self.model.method.needs_every_mask:
-            self.datamodule.leave_out_unmasked("train", "val", *self.datamodule.val_sources)
+            self.datamodule.leave_out_unmasked()
         self.trainer = self.instantiate_trainer()
         if options.ckpt_path is not None:
             self._compare_with_checkpoint(Path(options.ckpt_path))
@@ -286,7 +295,9 @@ class RunCLI(LightningCLI):
         if options.overwrite:
             remove_run(out)
         if options.ckpt_path is None or self.datamodule.division is not None:
-            self.datamodule.record_division().save(out / DIVISION)
+            division = self.datamodule.record_division()
+            if division is not None:
+                division.save(out / DIVISION)
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Make the trainer, whose curves go to the run's folder, a new one each time."""
@@ -308,7 +319,7 @@ class RunCLI(LightningCLI):
         return trainer
 
 
-def check_masks(data: ImageData) -> None:
+def check_masks(data: ClassifierData) -> None:
     """Check that training images have masks; warn if some have none.
 
     Raises
@@ -316,8 +327,8 @@ def check_masks(data: ImageData) -> None:
     ValueError
         If none has.
     """
-    masked = data.findings.masked("train")
-    total = sum(sample.split == "train" for sample in data.findings.samples)
+    total = len(data.datasets["train"].samples)
+    masked = total - len(data.unmasked_images("train"))
     if not masked:
         raise ValueError(
             f"none of the {total} training images has a mask, without which this method trains a "

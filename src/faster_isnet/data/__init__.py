@@ -4,6 +4,7 @@ Masks that a segmenter makes come from :mod:`faster_isnet.segmentation`; nothing
 networks or of how they are trained.
 """
 
+from faster_isnet.data.classifier_data import ClassifierData
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset
 from faster_isnet.data.dataset_report import Findings, check_samples
@@ -30,6 +31,7 @@ __all__ = [
     "BiasedDigits",
     "BiasedDigitsData",
     "Boxes",
+    "ClassifierData",
     "Division",
     "DivisionChanges",
     "Findings",

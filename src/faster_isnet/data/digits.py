@@ -25,13 +25,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from faster_isnet.common.checks import NO_MASK, check_choice, check_range
+from faster_isnet.data.classifier_data import ClassifierData
 from faster_isnet.data.digit_sources import (
     DIGIT,
     NUM_CLASSES,
@@ -40,6 +40,7 @@ from faster_isnet.data.digit_sources import (
     stratified_order,
 )
 from faster_isnet.data.marks import STRIPES, correlated_class, stripes
+from faster_isnet.data.named_digits import NamedDigits
 from faster_isnet.data.samples import SPLITS
 from faster_isnet.data.worse_masks import WorseMasks
 
@@ -218,11 +219,18 @@ class BiasedDigits(Dataset[DigitItem]):
             return torch.full_like(mask, NO_MASK)
         return self.worse_masks.worsen(mask, name)
 
+    @property
+    def without_mask(self) -> set[int]:
+        """Which images have no mask, by index."""
+        if self.worse_masks is None:
+            return set()
+        return {i for i in range(len(self)) if self._name(i) in self._without_mask}
+
     def _name(self, index: int) -> str:
         return f"{self.seed}/{index}"
 
 
-class BiasedDigitsData(LightningDataModule):
+class BiasedDigitsData(ClassifierData):
     """Provide the biased digits to Lightning: biased training and validation, three test sets.
 
     The digits are split once, by ``seed``, into disjoint stratified parts (class shares are equal
@@ -332,6 +340,24 @@ class BiasedDigitsData(LightningDataModule):
     def test_sets(self) -> dict[str, BiasedDigits]:
         """The test digits with each bias: ``"biased"``, ``"unbiased"`` and ``"deceiving"``."""
         return {bias: self._dataset("test", bias) for bias in BIASES}
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(3, frame, frame)``."""
+        return 3, self.frame, self.frame
+
+    @cached_property
+    def datasets(self) -> dict[str, NamedDigits]:
+        """The digits by ``"train"``, ``"val"`` and the names of the test sets."""
+        sets = {
+            "train": self._dataset("train", "biased", augment=self.augment),
+            "val": self._dataset("val", "biased"),
+            **self.test_sets,
+        }
+        return {
+            name: NamedDigits(digits, digits.labels, digits.without_mask)
+            for name, digits in sets.items()
+        }
 
     @cached_property
     def _parts(self) -> dict[str, tuple[Tensor, Tensor]]:

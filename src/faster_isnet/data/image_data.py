@@ -10,12 +10,12 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from lightning import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
 from faster_isnet.common.checks import check_choice, check_range
+from faster_isnet.data.classifier_data import ClassifierData
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset, Item
 from faster_isnet.data.dataset_report import Findings, check_samples
@@ -36,7 +36,7 @@ ImageSet = ImageDataset | PlantedDataset
 _PLANTED_TESTS = {"test-biased": "biased", "test-deceiving": "deceiving"}
 
 
-class ImageData(LightningDataModule):
+class ImageData(ClassifierData):
     """Load, check, split and batch images with labels, and with masks for all or some of them.
 
     Batches are ``(images, labels, masks)``, see :class:`~faster_isnet.data.dataset.ImageDataset`.
@@ -257,6 +257,12 @@ class ImageData(LightningDataModule):
             log.warning("The images are not those that the run was divided with.\n%s", text)
         return samples
 
+    def unmasked_images(self, name: str) -> list[str]:
+        """Return the names of a data set's images that have no mask with foreground."""
+        samples = self.datasets[name].samples
+        masked = {sample.name for sample in self.findings.with_foreground(samples)}
+        return [sample.name for sample in samples if sample.name not in masked]
+
     def record_division(self) -> Division:
         """Record which image is in which data set, for the next time that the data are read.
 
@@ -313,17 +319,12 @@ class ImageData(LightningDataModule):
                 sets[name] = PlantedDataset(sets[base], planting, bias, self.num_classes)
         return sets
 
-    def leave_out_unmasked(self, *names: str) -> None:
-        """Leave images without a mask, or without foreground in it, out of these data sets.
+    def leave_out_unmasked(self) -> None:
+        """Leave images without a mask, or without foreground in it, out of training and validation.
 
         To be called before the data sets are used; how many are left out is logged then.
-
-        Parameters
-        ----------
-        names
-            Such as ``"train"``; those that the data do not have are ignored.
         """
-        self._masked_only = names
+        self._masked_only = ("train", "val", *self.val_sources)
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return the training data, shuffled or, if ``balanced``, sampled with replacement.

@@ -1,0 +1,113 @@
+"""Train and evaluate one run of a study; the program of the processes of ``faster-isnet study``.
+
+``python -m faster_isnet.commands.study_run FOLDER`` does what ``faster-isnet fit`` and ``test`` do,
+with the settings that the study wrote into the folder, and goes on where an earlier process was.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from faster_isnet.commands import testing, training
+from faster_isnet.commands.model_bundle import ModelBundle
+from faster_isnet.commands.run_folder import LAST, checkpoint_folder
+from faster_isnet.common.files import write_atomically
+from faster_isnet.common.locks import locked
+from faster_isnet.common.stopping import raising_when_stopped, stopped_by
+from faster_isnet.study.costs import measure_costs
+from faster_isnet.study.plan import Run
+from faster_isnet.study.records import (
+    LOG,
+    load_run,
+    record_failure,
+    record_result,
+    record_training,
+)
+
+WHILE_STDIN = "--while-stdin"
+_CONFIG, _LOCK = "fit.yaml", ".study.lock"
+_PATIENCE = 60.0  # seconds for another process, whose study was killed, to end
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train and evaluate the run in a folder, and return the exit code.
+
+    Parameters
+    ----------
+    arguments
+        :data:`WHILE_STDIN`, to end when the standard input does, and the folder.
+    """
+    *options, name = arguments
+    folder = Path(name)
+    if WHILE_STDIN in options:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("faster_isnet").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore", module="lightning", category=Warning)
+    message = f"another process works on the run in {name!r}; run the study again after its end"
+    with raising_when_stopped() as received:
+        try:
+            with locked(folder, message, _LOCK, _PATIENCE):
+                finish(folder)
+        except (Exception, KeyboardInterrupt, SystemExit) as ending:
+            if received.number or stopped_by(ending):
+                return 1
+            traceback.print_exc()
+            refused = isinstance(ending, SystemExit)  # by the parser, which printed why
+            reason = f"its options are refused; see {LOG}" if refused else str(ending)
+            record_failure(folder, f"{type(ending).__name__}: {reason}")
+            return 1
+    return 0
+
+
+def finish(folder: Path) -> None:
+    """Train and evaluate a run, as far as that is not done yet."""
+    run, trained = load_run(folder)
+    if not trained:
+        _train(run)
+        record_training(run)
+    checkpoint = checkpoint_folder(folder) / f"{run.evaluation['tested']}.ckpt"
+    _evaluate(run, checkpoint)
+    bundle = ModelBundle.from_checkpoint(checkpoint)
+    last = checkpoint_folder(folder) / f"{LAST}.ckpt"
+    costs = measure_costs(last, bundle.network, bundle.inputs, bundle.image_shape)
+    record_result(run, costs)
+
+
+def _train(run: Run) -> None:
+    """Train by ``faster-isnet fit``, after the last whole epoch if there is one."""
+    config = run.folder / _CONFIG
+    write_atomically(config, yaml.safe_dump(run.training, sort_keys=False).encode())
+    begun = (checkpoint_folder(run.folder) / f"{LAST}.ckpt").is_file()
+    how = ("--ckpt_path", LAST) if begun else ("--overwrite",)
+    training.run(["fit", "--config", str(config), "--out", str(run.folder), *how])
+
+
+def _evaluate(run: Run, checkpoint: Path) -> None:
+    """Evaluate by ``faster-isnet test``."""
+    settings = run.evaluation["settings"]
+    arguments = [f"--{name}={value}" for name, value in settings.items()]
+    if run.evaluation["validation"]:
+        arguments.append("--validation")
+    testing.run(["test", str(checkpoint), "--name", run.evaluation["name"], *arguments])
+
+
+def _end_with_stdin() -> None:
+    """Wait for the end of the standard input, which the study's end is, and end this process."""
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
