@@ -275,7 +275,7 @@ def test_layers_that_do_not_suit_are_refused() -> None:
     with pytest.raises(ValueError, match=r"layer '3' returns \[3, 5\], which has no places"):
         GAIN(layer="3").losses(network(), batch())
     vectors = Lambda(lambda x: x.flatten(1), nn.Linear(3 * SIZE**2, 3)).double()
-    with pytest.raises(ValueError, match=r"no hidden layer .* layer of GAIN"):
+    with pytest.raises(ValueError, match=r"no hidden layer .* names of modules"):
         GAIN().losses(vectors, batch())
 
 

@@ -341,6 +341,6 @@ def _that_matter(logits: Tensor, outputs: Sequence[_Output]) -> list[_Output]:
 def _none_found(model: nn.Module, image_shape: Sequence[int], kind: str) -> ValueError:
     return ValueError(
         f"no {kind} of {type(model).__name__} is known that all of an image {list(image_shape)} "
-        "goes through, smaller than the image and of more than one place; name layers yourself (a "
-        "list of modules in place of the option), or give a larger image"
+        "goes through, smaller than the image and of more than one place; give the "
+        "method names of modules, or a larger image"
     )

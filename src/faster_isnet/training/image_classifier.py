@@ -115,7 +115,7 @@ class ImageClassifier(LitClassifier):
     @property
     def architecture(self) -> str:
         """Name of the deployed network: the backbone's, or what the method has made of it."""
-        if self._deploys_the_classifier:
+        if self.deploys_the_classifier:
             return self.backbone_name
         return f"{type(self.deployed).__name__} of {self.backbone_name}"
 
