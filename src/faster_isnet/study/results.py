@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,7 +129,7 @@ def _of_data(outcomes: Sequence[EntryOutcome], baseline: str) -> DataResult:
         differences = {}
         if method != baseline:
             differences = _differences(runs[method], compared, quantities)
-        means = {q.name: mean_score(_values(runs[method], q.name)) for q in quantities}
+        means = {q.name: _mean(runs[method], q) for q in quantities}
         methods[method] = MethodResult(outcome, runs[method], means, differences)
     return DataResult(outcomes[0].entry.data, methods, quantities, sets)
 
@@ -224,8 +225,9 @@ def _value(score: Score) -> float:
     return score.value
 
 
-def _values(runs: Mapping[int, RunResult], name: str) -> list[float]:
-    return [run.values[name] for run in runs.values() if name in run.values]
+def _mean(runs: Mapping[int, RunResult], quantity: Quantity) -> Score:
+    values = [run.values[quantity.name] for run in runs.values() if quantity.name in run.values]
+    return mean_score(values, low=0, high=math.inf if quantity.group == COSTS else 1)
 
 
 def _differences(
