@@ -105,6 +105,12 @@ def test_a_hole_is_filled_with_the_same_place_of_another_background() -> None:
     assert different
 
 
+def test_half_of_the_backgrounds_are_plain_by_default() -> None:
+    images, masks = torch.rand(600, 1, 24, 24), corner_masks(600, 24)
+    noise = swap_backgrounds(images, masks, 1.0)[..., 1:, 1:].diff(dim=-1).std((1, 2, 3))
+    assert (noise < 0.15).float().mean() == pytest.approx(0.5, abs=0.06)
+
+
 @pytest.mark.parametrize("plain", [0.0, 0.4, 1.0])
 def test_the_share_of_plain_backgrounds(plain: float) -> None:
     """A smooth background has no noise."""
