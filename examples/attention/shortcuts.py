@@ -22,6 +22,7 @@ from faster_isnet.methods import ISNetMethod, Method, Standard
 
 SIDE, DIGIT, GRID = 32, 20, 8
 TRAIN, VALIDATION, BATCH, CLASSES = 4000, 400, 64, 10
+VIEWS = 10  # of each validation digit: at another place of another background
 MARKS = [(0, 0), (0, 9), (0, 18), (0, 27), (9, 28), (18, 28), (28, 24), (28, 13), (28, 2), (14, 0)]
 BIASED, UNBIASED, DECEIVING = "biased", "unbiased", "deceiving"
 
@@ -159,9 +160,10 @@ def main() -> None:
     torch.manual_seed(options.seed)
     small, labels = digits()
     kind = UNBIASED if options.clean else BIASED
-    trained, tested = slice(TRAIN), slice(TRAIN, None)
+    trained, tested, views = slice(TRAIN), slice(TRAIN, None), 1
     if options.validate:
         trained, tested = slice(TRAIN - VALIDATION), slice(TRAIN - VALIDATION, TRAIN)
+        views = VIEWS
     data = photographs(small[trained], labels[trained], options.bias, kind, seed=1)
     hybrid = options.network == "hybrid"
     method: Method = Standard()
@@ -178,10 +180,10 @@ def main() -> None:
     start = time.perf_counter()
     train(network, method, data, options.epochs)
     seconds = round(time.perf_counter() - start)
+    shown = small[tested].repeat(views, 1, 1, 1), labels[tested].repeat(views)
     tests = {
         test: accuracy(
-            method.deployed(network),
-            photographs(small[tested], labels[tested], options.bias, test, seed=2),
+            method.deployed(network), photographs(*shown, options.bias, test, seed=2)
         )
         for test in (BIASED, UNBIASED, DECEIVING)
     }

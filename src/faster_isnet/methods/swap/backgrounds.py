@@ -12,7 +12,7 @@ from faster_isnet.methods.swap.pool import BackgroundPool
 
 FILLS = ("blur", "inpaint", "image")
 """What replaces the foreground of an image that lends its background."""
-PLAIN = 0.5
+PLAIN = 0.25
 """How many of the swapped backgrounds are smoothed: chosen in ``docs/results/attention.md``."""
 _CELLS = 8
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -47,8 +47,8 @@ def swap_backgrounds(
         images that lend theirs, one in n is given its own.
     plain
         In [0, 1], of the swapped backgrounds that are smooth: the mean of each cell of an 8 × 8
-        grid, interpolated. Half by default: a network that sees nothing but backgrounds of
-        the training images is worse before a plain one.
+        grid, interpolated. A quarter by default: a network that sees nothing but backgrounds
+        of the training images is worse before a plain one.
     fill
         What replaces the foreground of the image that lends its background: ``"blur"``, its
         background continued smoothly (as above), or ``"inpaint"``, by
