@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from faster_isnet.common.logits import class_logits
 from faster_isnet.methods import Batch, Method
 
 SIZE, INSIDE = 16, slice(4, 12)
@@ -55,18 +56,18 @@ def correlated_images(count: int, correlation: float, seed: int = 0, classes: in
     return marked[0]._replace(images=images, attributes=(labels + ~is_true) % classes)
 
 
-def convolutional(classes: int = 2) -> nn.Sequential:
+def convolutional(classes: int = 2, features: int = 16) -> nn.Sequential:
     """Return a small network of two convolutions, whose pooled maps are classified."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.BatchNorm2d(16),
         nn.ReLU(),
-        nn.Conv2d(16, 16, 3, 2, padding=1),
-        nn.BatchNorm2d(16),
+        nn.Conv2d(16, features, 3, 2, padding=1),
+        nn.BatchNorm2d(features),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(16, classes),
+        nn.Linear(features, classes),
     )
 
 
@@ -119,4 +120,4 @@ def worst_group_accuracy(network: nn.Module, count: int = 800, classes: int = 2)
 
 @torch.no_grad()
 def _accuracy(network: nn.Module, images: Tensor, labels: Tensor | None) -> float:
-    return (network(images).argmax(1) == labels).float().mean().item()
+    return (class_logits(network(images)).argmax(1) == labels).float().mean().item()

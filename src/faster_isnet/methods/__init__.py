@@ -15,6 +15,7 @@ from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.gain import GAIN
 from faster_isnet.methods.group_dro import GroupDRO
 from faster_isnet.methods.isnet.method import ISNetMethod
+from faster_isnet.methods.last_layer.method import LastLayer
 from faster_isnet.methods.masked import Masked
 from faster_isnet.methods.multitask_unet import MultiTaskUNet
 from faster_isnet.methods.rr_clarc.method import RRClArC
@@ -30,6 +31,7 @@ __all__ = [
     "ClassificationLoss",
     "GroupDRO",
     "ISNetMethod",
+    "LastLayer",
     "Losses",
     "Masked",
     "Method",
