@@ -141,12 +141,13 @@ def test_small_groups_are_adjusted_from_the_second_epoch_on() -> None:
         method.set_progress(0, 0)
         method.training_losses(net, data)
     assert adjusted.weights() == plain.weights()
-    for method in (plain, adjusted):
-        method.set_progress(1, 1)
-        method.training_losses(net, data)
-    ratio = adjusted.weights()[1, 1] / adjusted.weights()[0, 0]
-    before = plain.weights()[1, 1] / plain.weights()[0, 0]
-    assert ratio / before == pytest.approx(math.exp(0.1 * 2.0 * (1 / 1 - 1 / 2)))
+    for epoch in (1, 2):
+        for method in (plain, adjusted):
+            method.set_progress(epoch, epoch)
+            method.training_losses(net, data)
+        ratio = adjusted.weights()[1, 1] / adjusted.weights()[0, 0]
+        before = plain.weights()[1, 1] / plain.weights()[0, 0]
+        assert ratio / before == pytest.approx(math.exp(epoch * 0.1 * 2.0 * (1 / 1 - 1 / 2)))
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3])

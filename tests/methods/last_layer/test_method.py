@@ -88,8 +88,9 @@ def test_checkpoints_hold_the_refitted_layer_that_was_validated(tmp_path: Path) 
         losses.append(found["val/loss"])
     assert losses[-1] == pytest.approx(float(trainer.callback_metrics["val/loss"]))
     assert float(saving.best_model_score) == pytest.approx(min(losses))  # type: ignore[arg-type]
+    # Validating a trained classifier, on whatever images, changes nothing.
+    quiet_trainer(1).validate(loaded, loader(correlated_images(60, 0.5, 3)), verbose=False)
     assert torch.equal(weights(loaded.net), weights(lit.net))
-    # Validating a trained classifier changes nothing.
     method.restore(lit.net)
     assert not torch.equal(weights(loaded.net), weights(lit.net))
 
@@ -104,6 +105,8 @@ def test_a_resumed_training_is_the_same(tmp_path: Path) -> None:
         resumed, _ = fit(LastLayer(), data, **options, checkpoint=path)
         for expected, found in zip(whole.parameters(), resumed.parameters(), strict=True):
             assert torch.equal(expected, found)
+        trained = [lit.method.state()["trained"]["weight"] for lit in (whole, resumed)]
+        assert torch.equal(*trained)
 
 
 def test_the_layer_is_refitted_at_the_end_if_no_validation_was() -> None:
@@ -114,6 +117,17 @@ def test_the_layer_is_refitted_at_the_end_if_no_validation_was() -> None:
     assert not torch.equal(refitted, weights(lit.net))
     method.refit(lit.net, last_layer_features(lit.net, [VALIDATION]))
     torch.testing.assert_close(refitted, weights(lit.net))
+
+
+def test_several_refits_leave_the_trained_layer_alone() -> None:
+    method, network = LastLayer(), convolutional()
+    trained = weights(network)
+    for val in (VALIDATION, correlated_images(60, 0.5, 3)):
+        method.refit(network, last_layer_features(network, [val]))
+        assert not torch.equal(weights(network), trained)
+    method.restore(network)
+    assert torch.equal(weights(network), trained)
+    assert method.state() == {}
 
 
 def test_the_set_named_val_is_fitted() -> None:
@@ -172,7 +186,7 @@ class Scaled(nn.Sequential):
     ("network", "message"),
     [
         (Scaled(*convolutional()), "the logits are not the output of the last linear layer, '8'"),
-        (nn.Sequential(nn.Flatten(), nn.Linear(256, 2), nn.ReLU()), "something changes them"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(256, 2), nn.Softmax(1)), "something changes them"),
         (
             nn.Sequential(nn.Flatten(), nn.utils.parametrizations.weight_norm(nn.Linear(256, 2))),
             "'1', computes its weights from other parameters",
