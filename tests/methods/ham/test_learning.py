@@ -41,7 +41,7 @@ def trained(mask_weight: float) -> HAMNetwork:
 def measured(network: HAMNetwork) -> tuple[float, float]:
     """The share of the true class's map in the foreground, and the accuracy without marks."""
     torch.manual_seed(9)
-    images, labels, masks = striped(200, mark=True)
+    images, labels, masks, _ = striped(200, mark=True)
     assert labels is not None
     assert masks is not None
     with torch.no_grad():
