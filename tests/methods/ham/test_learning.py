@@ -48,7 +48,7 @@ def measured(network: HAMNetwork) -> tuple[float, float]:
         maps = network.attend(images).class_maps[torch.arange(200), labels]
         touched = nn.functional.adaptive_max_pool2d(masks, maps.shape[1:])[:, 0]
         shares = (maps * touched).sum((1, 2)) / maps.sum((1, 2)).clamp(min=1e-6)
-        images, labels, _ = striped(200, mark=False)
+        images, labels, *_ = striped(200, mark=False)
         accuracy = (network(images).argmax(1) == labels).float().mean()
     return float(shares.mean()), float(accuracy)
 
