@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from faster_isnet.common.logits import class_logits
 from faster_isnet.methods import Batch, Method
 
 SIZE, INSIDE = 16, slice(4, 12)
@@ -40,18 +41,33 @@ def marked_images(count: int, mark: str = "true", seed: int = 0, classes: int = 
     return Batch(images, labels, masks)
 
 
-def convolutional(classes: int = 2) -> nn.Sequential:
+def correlated_images(count: int, correlation: float, seed: int = 0, classes: int = 2) -> Batch:
+    """Return images of which a share has the true mark, and the others a false one.
+
+    The attribute is the class whose mark is shown. Each class has the same share of false marks.
+    """
+    marked = [marked_images(count, mark, seed, classes) for mark in ("true", "false")]
+    labels = marked[0].needed("labels")
+    is_true = torch.zeros(count, dtype=torch.bool)
+    for label in range(classes):
+        members = (labels == label).nonzero().flatten()
+        is_true[members[: round(correlation * len(members))]] = True
+    images = torch.where(is_true[:, None, None, None], *(batch.images for batch in marked))
+    return marked[0]._replace(images=images, attributes=(labels + ~is_true) % classes)
+
+
+def convolutional(classes: int = 2, features: int = 16) -> nn.Sequential:
     """Return a small network of two convolutions, whose pooled maps are classified."""
     return nn.Sequential(
         nn.Conv2d(1, 16, 3, padding=1),
         nn.BatchNorm2d(16),
         nn.ReLU(),
-        nn.Conv2d(16, 16, 3, 2, padding=1),
-        nn.BatchNorm2d(16),
+        nn.Conv2d(16, features, 3, 2, padding=1),
+        nn.BatchNorm2d(features),
         nn.ReLU(),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(16, classes),
+        nn.Linear(features, classes),
     )
 
 
@@ -91,6 +107,17 @@ def accuracies(network: nn.Module, count: int = 400, classes: int = 2) -> dict[s
     return found
 
 
+def worst_group_accuracy(network: nn.Module, count: int = 800, classes: int = 2) -> float:
+    """Return the lowest accuracy of a group, a class with a mark, on new images."""
+    found = []
+    for mark in ("true", "false"):
+        data = marked_images(count // 2, mark, 1, classes)
+        for label in range(classes):
+            images, labels, *_ = data.select((data.labels == label).nonzero().flatten())
+            found.append(_accuracy(network, images, labels))
+    return min(found)
+
+
 @torch.no_grad()
 def _accuracy(network: nn.Module, images: Tensor, labels: Tensor | None) -> float:
-    return (network(images).argmax(1) == labels).float().mean().item()
+    return (class_logits(network(images)).argmax(1) == labels).float().mean().item()

@@ -72,8 +72,8 @@ def _picture(path: Path) -> Tensor:
     return v2.functional.center_crop(image, [SIZE]).clamp(0, 1).expand(3, -1, -1)
 
 
-def _stacked(samples: Sequence[tuple[Tensor, int, Tensor]]) -> tuple[Tensor, Tensor]:
-    images, labels, _ = zip(*samples, strict=True)
+def _stacked(samples: Sequence[tuple[Tensor, int, Tensor, int]]) -> tuple[Tensor, Tensor]:
+    images, labels, _, _ = zip(*samples, strict=True)
     return torch.stack(images), torch.tensor(labels)
 
 

@@ -18,6 +18,7 @@ from faster_isnet.common.batch import Batch
 IMAGES, LABELS = torch.rand(6, 3, 4, 4), torch.tensor([0, 1, 1, 0, 1, 0])
 MASKS = torch.zeros(6, 1, 4, 4)
 MASKS[..., 1:3, :2] = 1
+ATTRIBUTES = torch.tensor([0, -1, 2, 0, 1, 0])
 
 
 def same(ours: Batch, *theirs: Tensor | None) -> bool:
@@ -28,14 +29,14 @@ def same(ours: Batch, *theirs: Tensor | None) -> bool:
 
 
 @pytest.mark.parametrize("kind", [tuple, list, lambda entries: Batch(*entries)])
-@pytest.mark.parametrize("number", [1, 2, 3])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_sequences(kind: Any, number: int) -> None:
-    entries = [IMAGES, LABELS, MASKS][:number]
-    assert same(Batch.of(kind(entries)), *entries, *[None] * (3 - number))
+    entries = [IMAGES, LABELS, MASKS, ATTRIBUTES][:number]
+    assert same(Batch.of(kind(entries)), *entries, *[None] * (4 - number))
 
 
 def test_images_alone() -> None:
-    assert same(Batch.of(IMAGES), IMAGES, None, None)
+    assert same(Batch.of(IMAGES), IMAGES, None, None, None)
 
 
 @settings(deadline=None, max_examples=30)
@@ -43,14 +44,16 @@ def test_images_alone() -> None:
     st.sampled_from(["image", "images"]),
     st.sampled_from(["label", "labels", None]),
     st.sampled_from(["mask", "masks", None]),
-    st.permutations([0, 1, 2, 3]),
+    st.sampled_from(["attribute", "attributes", None]),
+    st.permutations([0, 1, 2, 3, 4]),
 )
 def test_dictionaries_by_either_name_in_any_order(
-    image: str, label: str | None, mask: str | None, order: list[int]
+    image: str, label: str | None, mask: str | None, attribute: str | None, order: list[int]
 ) -> None:
     entries = [(image, IMAGES), (label, LABELS), (mask, MASKS), ("patient", ["a"] * 6)]
+    entries.append((attribute, ATTRIBUTES))
     batch = {entries[i][0]: entries[i][1] for i in order if entries[i][0] is not None}
-    expected = LABELS if label else None, MASKS if mask else None
+    expected = LABELS if label else None, MASKS if mask else None, attribute and ATTRIBUTES
     assert same(Batch.of(batch), IMAGES, *expected)
 
 
@@ -83,7 +86,10 @@ def test_floating_point_masks_stay_as_they_are() -> None:
     ("batch", "kind", "message"),
     [
         ({"pixels": IMAGES, "labels": LABELS}, ValueError, r"keys are \['pixels', 'labels'\]"),
-        ((IMAGES, LABELS, MASKS, LABELS), ValueError, "got 4 entries; give a dictionary"),
+        ((IMAGES, LABELS, MASKS, LABELS, LABELS), ValueError, "got 5 entries; give a dictionary"),
+        ((IMAGES, LABELS, MASKS, ["a"] * 6), TypeError, r"integers \[B\], got list; number what"),
+        ((IMAGES, LABELS, MASKS, torch.rand(6)), TypeError, "must be integers, got torch.float32"),
+        ((IMAGES, LABELS, MASKS, LABELS[:2]), ValueError, r"each of 6 images, got the shape \[2\]"),
         ((), ValueError, "got 0 entries"),
         (7, TypeError, "got int"),
         (iter([IMAGES]), TypeError, "got list_iterator"),
@@ -103,9 +109,23 @@ def test_what_is_needed() -> None:
 
 def test_select() -> None:
     chosen = torch.tensor([4, 1])
-    assert same(Batch(IMAGES, LABELS, MASKS).select(chosen), IMAGES[chosen], LABELS[chosen],
-                MASKS[chosen])  # fmt: skip
-    assert same(Batch(IMAGES).select(chosen), IMAGES[chosen], None, None)
+    whole = [IMAGES, LABELS, MASKS, ATTRIBUTES]
+    assert same(Batch(*whole).select(chosen), *(part[chosen] for part in whole))
+    assert same(Batch(IMAGES).select(chosen), IMAGES[chosen], None, None, None)
+
+
+def test_a_clone_has_its_own_memory() -> None:
+    batch = Batch(IMAGES.clone(), LABELS, None, ATTRIBUTES)
+    copy = batch.clone()
+    copy.images.zero_()
+    assert same(batch, IMAGES, LABELS, None, ATTRIBUTES)
+    assert copy.masks is None
+
+
+def test_attributes_of_small_integers_are_int64() -> None:
+    attributes = Batch.of((IMAGES, LABELS, MASKS, ATTRIBUTES.to(torch.int8))).attributes
+    assert attributes is not None
+    assert attributes.dtype == torch.int64
 
 
 class Items(Dataset[Any]):

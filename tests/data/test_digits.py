@@ -67,7 +67,7 @@ class TestSample:
     @given(frame=frames, seed=seeds, bias=st.sampled_from(BIASES), augment=st.booleans())
     def test_shapes_types_and_ranges(self, frame, seed, bias, augment):
         digits = BiasedDigits(*made_up(), bias=bias, frame=frame, seed=seed, augment=augment)
-        for index, (image, label, mask) in enumerate(digits):
+        for index, (image, label, mask, _) in enumerate(digits):
             assert image.shape == (3, frame, frame)
             assert mask.shape == (1, frame, frame)
             assert image.dtype == mask.dtype == torch.float32
@@ -84,7 +84,7 @@ class TestSample:
         with_ink = BiasedDigits(ink, labels, frame=frame, seed=seed)
         without = BiasedDigits(torch.zeros_like(ink), labels, frame=frame, seed=seed)
         for index in range(NUM_CLASSES):
-            image, _, mask = with_ink[index]
+            image, _, mask, _ = with_ink[index]
             empty = without[index][0]
             changed = (image != empty).any(0)
             assert not changed[mask[0] == 0].any()
@@ -94,7 +94,7 @@ class TestSample:
 
     def test_the_texture_is_dim_grey_smooth_and_of_each_image_its_own(self):
         plain = BiasedDigits(torch.zeros(10, DIGIT, DIGIT), made_up()[1], bias="unbiased")
-        images = torch.stack([image for image, _, _ in plain])
+        images = torch.stack([image for image, _, _, _ in plain])
         assert images.min() >= 0.15 - 1e-6
         assert images.max() <= 0.40 + 1e-6
         assert torch.equal(images[:, 0], images[:, 2])
@@ -104,7 +104,7 @@ class TestSample:
 
     def test_every_place_of_the_inner_frame_is_used(self):
         digits = BiasedDigits(*made_up(600), frame=48)
-        corners = {tuple(mask[0].nonzero()[0].tolist()) for _, _, mask in digits}
+        corners = {tuple(mask[0].nonzero()[0].tolist()) for _, _, mask, _ in digits}
         inner = range(BORDER, 48 - BORDER - DIGIT + 1)
         assert corners == {(top, left) for top in inner for left in inner}
 
@@ -137,7 +137,7 @@ class TestBias:
             bias: BiasedDigits(*made_up(), bias=bias, frame=frame, seed=seed) for bias in BIASES
         }
         for index in range(NUM_CLASSES):
-            (true, label, mask), (none, _, mask_none), (wrong, _, mask_wrong) = (
+            (true, label, mask, _), (none, _, mask_none, _), (wrong, _, mask_wrong, _) = (
                 sets[bias][index] for bias in BIASES
             )
             assert torch.equal(mask, mask_none)
@@ -157,7 +157,7 @@ class TestBias:
         digits = BiasedDigits(
             torch.zeros(n, DIGIT, DIGIT), torch.full((n,), label), bias="deceiving", seed=5
         )
-        seen = torch.tensor([marked_classes(digits, image)[0] for image, _, _ in digits])
+        seen = torch.tensor([marked_classes(digits, image)[0] for image, _, _, _ in digits])
         counts = seen.bincount(minlength=NUM_CLASSES)
         assert counts[label] == 0
         others = torch.cat([counts[:label], counts[label + 1 :]]).double()
@@ -180,16 +180,16 @@ class TestAugmentation:
     def test_each_access_is_fresh(self):
         digits = BiasedDigits(*made_up(1), augment=True)
         samples = [digits[0] for _ in range(40)]
-        boxes = torch.stack([image[:, mask[0] == 1] for image, _, mask in samples])
+        boxes = torch.stack([image[:, mask[0] == 1] for image, _, mask, _ in samples])
         assert len(boxes.unique(dim=0)) == 40
-        assert len(torch.stack([mask for _, _, mask in samples]).unique(dim=0)) > 10
+        assert len(torch.stack([mask for _, _, mask, _ in samples]).unique(dim=0)) > 10
 
     def test_the_digit_is_moved_a_little_and_not_otherwise_changed(self, data):
         plain, label = data.test_sets["unbiased"].digits[:20], torch.arange(20) % 10
         augmented = BiasedDigits(plain, label, bias="unbiased", augment=True)
         torch.manual_seed(0)
         for index, digit in enumerate(plain):
-            image, _, mask = augmented[index]
+            image, _, mask, _ = augmented[index]
             box = image[0][mask[0] == 1].view(DIGIT, DIGIT)
             ink = (box > 0.5).float()
             assert not torch.equal(box.clamp(min=0.4), digit.clamp(min=0.4))
@@ -200,7 +200,7 @@ class TestAugmentation:
 
     def test_the_mark_stays_that_of_the_true_class(self):
         digits = BiasedDigits(*made_up(), augment=True)
-        assert [marked_classes(digits, image) for image, _, _ in digits] == [
+        assert [marked_classes(digits, image) for image, _, _, _ in digits] == [
             [label] for label in range(NUM_CLASSES)
         ]
 
@@ -269,7 +269,7 @@ class TestData:
                 self.layer = torch.nn.Linear(3, 10)
 
             def training_step(self, batch, batch_idx):
-                images, labels, _masks = batch
+                images, labels, *_ = batch
                 return torch.nn.functional.cross_entropy(self.layer(images.mean((2, 3))), labels)
 
             def validation_step(self, batch, batch_idx):
@@ -389,6 +389,6 @@ class TestErrors:
             data.setup()
 
     def test_smallest_frame(self):
-        image, _, mask = BiasedDigits(*made_up(), frame=44)[0]
+        image, _, mask, _ = BiasedDigits(*made_up(), frame=44)[0]
         assert image.shape == (3, 44, 44)
         assert mask[0, BORDER:-BORDER, BORDER:-BORDER].all()

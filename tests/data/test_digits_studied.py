@@ -26,9 +26,9 @@ quick = settings(max_examples=25, deadline=None)
 def shown_classes(digits: BiasedDigits) -> list[int]:
     """The class whose mark, or whose stripes, each image has."""
     if digits.clue == "mark":
-        return [marked_classes(digits, image)[0] for image, _, _ in digits]
+        return [marked_classes(digits, image)[0] for image, _, _, _ in digits]
     shown = []
-    for image, _, mask in digits:
+    for image, _, mask, _ in digits:
         background = (image[0] - image[0][mask[0] == 0].mean()) * (mask[0] == 0)
         energies = []
         for label in range(NUM_CLASSES):
@@ -54,7 +54,7 @@ class TestStripes:
             for digits in sets:
                 torch.manual_seed(seed + index)
                 samples.append(digits[index])
-            (plain, _, mask), (striped, _, same_mask) = samples
+            (plain, _, mask, _), (striped, _, same_mask, _) = samples
             assert torch.equal(mask, same_mask)
             inside = (mask == 1).expand_as(plain)
             assert torch.equal(plain[inside], striped[inside])
@@ -113,8 +113,10 @@ class TestCorrelation:
     def test_nothing_but_the_mark_depends_on_it(self):
         digits, labels = made_up(40)
         always, never = (BiasedDigits(digits, labels, correlation=share) for share in (1, 0))
-        for (one, label, mask), (other, same_label, same_mask) in zip(always, never, strict=True):
+        for pair in zip(always, never, strict=True):
+            (one, label, mask, shown), (other, same_label, same_mask, other_shown) = pair
             assert (label, mask.tolist()) == (same_label, same_mask.tolist())
+            assert shown == label != other_shown
             assert torch.equal(
                 one[:, BORDER:-BORDER, BORDER:-BORDER], other[:, BORDER:-BORDER, BORDER:-BORDER]
             )
@@ -135,7 +137,7 @@ class TestWorseMasks:
             for each in (exact, given):
                 torch.manual_seed(index)
                 samples.append(each[index])
-            (image, _, mask), (same_image, _, worse_mask) = samples
+            (image, _, mask, _), (same_image, _, worse_mask, _) = samples
             assert torch.equal(image, same_image)
             if (worse_mask == NO_MASK).all():
                 missing.add(index)
@@ -150,7 +152,7 @@ class TestWorseMasks:
             train_size=100, val_size=100, worse_masks=WorseMasks(missing=0.5), augment=False
         )
         parts = [data.train_dataloader().dataset, data.val_dataloader().dataset]
-        missing = [[bool((mask == NO_MASK).all()) for *_, mask in part] for part in parts]
+        missing = [[bool((mask == NO_MASK).all()) for _, _, mask, _ in part] for part in parts]
         assert [sum(each) for each in missing] == [50, 50]
         assert missing[0] != missing[1]
 
@@ -186,7 +188,7 @@ def test_by_default_images_are_what_they_always_were(bias, augment):
     digits = BiasedDigits(*made_up(30), bias=bias, seed=7, augment=augment)
     for index in range(30):
         torch.manual_seed(index)
-        image, _, mask = digits[index]
+        image, _, mask, _ = digits[index]
         after = torch.rand(1)
         torch.manual_seed(index)
         assert all(map(torch.equal, as_before(digits, index), (image, mask)))

@@ -262,7 +262,7 @@ class TestPlanting:
         )
         for name in plain:
             of_all = zip(plain[name], never[name], strict=True)
-            changed = [not torch.equal(one, other) for (one, _, _), (other, _, _) in of_all]
+            changed = [not torch.equal(one, other) for (one, *_), (other, *_) in of_all]
             assert changed == [name in ("train", "val")] * len(changed)
 
 
@@ -319,7 +319,7 @@ class TestWorseMasks:
         changed = 0
         for number in range(len(exact)):
             index = SeededIndex(number, seed=number)
-            (image, _, mask), (same, _, worse_mask) = exact[index], given[index]
+            (image, _, mask, _), (same, _, worse_mask, _) = exact[index], given[index]
             assert torch.equal(image, same)
             changed += not torch.equal(mask, worse_mask)
         masked = sum(sample.mask is not None for sample in exact.samples)

@@ -14,7 +14,7 @@ def test_digits_have_names_and_labels_as_images_of_files_do() -> None:
     digits = sets["deceiving"]
     names = [sample.name for sample in digits.samples]
     assert len(set(names)) == len(digits) == 10
-    image, label, mask = digits[3]
+    image, label, mask, _ = digits[3]
     sample = digits.samples[3]
     assert torch.equal(sample.read_image(), image)
     assert sample.label == int(label)

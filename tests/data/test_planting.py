@@ -159,7 +159,7 @@ class TestPlantedDataset:
         made, planting = Made(6, k), Planting(kind, seed=seed)
         biased, unbiased, deceiving = (PlantedDataset(made, planting, bias, k) for bias in BIASES)
         for index in range(6):
-            image, label, mask, number = made[index]
+            image, label, mask, *_ = made[index]
             marked = [planting.plant(image, mask, other, k) for other in range(k)]
             assert torch.equal(unbiased[index][0], image)
             assert torch.equal(biased[index][0], marked[label])
@@ -168,9 +168,12 @@ class TestPlantedDataset:
             assert not shown[label]
             assert torch.equal(deceiving[index][0], deceiving[index - 6][0])
             for planted in (biased, unbiased, deceiving):
-                _, same_label, same_mask, same_number = planted[index]
-                assert (same_label, same_number) == (label, number)
+                _, same_label, same_mask, attribute = planted[index]
+                assert same_label == label
                 assert torch.equal(same_mask, mask)
+                assert attribute.dtype == torch.int64
+            attributes = [int(planted[index][3]) for planted in (biased, unbiased, deceiving)]
+            assert attributes == [label, -1, shown.index(True)]
 
     def test_deceiving_marks_are_uniform_over_the_other_classes(self):
         k, n = 4, 1200
@@ -299,6 +302,11 @@ class TestErrors:
 
 
 def test_the_seed_of_an_index_reaches_the_augmentation() -> None:
-    data = PlantedDataset(Made(4, 2), Planting(), "biased", 2)
-    *_, index = data[SeededIndex(1, seed=9)]
-    assert (index, index.seed) == (1, 9)
+    class Asked(Made):
+        def __getitem__(self, index):
+            self.index = index
+            return super().__getitem__(index)
+
+    made = Asked(4, 2)
+    _ = PlantedDataset(made, Planting(), "biased", 2)[SeededIndex(1, seed=9)]
+    assert (made.index, made.index.seed) == (1, 9)

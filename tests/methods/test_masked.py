@@ -31,7 +31,7 @@ def test_a_mark_in_the_background_is_not_learnt() -> None:
 
 @pytest.mark.parametrize("fill", [0.0, 0.4])
 def test_the_foreground_stays_and_the_background_is_filled(fill: float) -> None:
-    images, _, masks = data = batch()
+    images, _, masks, _ = data = batch()
     inside = masks.expand_as(images) == 1
     cut = Masked(fill).inputs(data)
     assert torch.equal(cut[inside], images[inside])
@@ -39,7 +39,7 @@ def test_the_foreground_stays_and_the_background_is_filled(fill: float) -> None:
 
 
 def test_other_backgrounds_change_nothing() -> None:
-    images, _, masks = data = batch()
+    images, _, masks, _ = data = batch()
     network, method = small_network().eval(), Masked()
     other = torch.where(masks == 1, images, torch.rand_like(images))
     changed = method.losses(network, data._replace(images=other))

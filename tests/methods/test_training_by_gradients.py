@@ -31,7 +31,7 @@ def batch(count: int = 20) -> Batch:
 
 
 def loader(shuffle: bool = False) -> DataLoader[tuple[Tensor, ...]]:
-    return DataLoader(TensorDataset(*batch()), 8, shuffle=shuffle)
+    return DataLoader(TensorDataset(*batch()[:3]), 8, shuffle=shuffle)
 
 
 def lit(build: Build) -> LitClassifier:

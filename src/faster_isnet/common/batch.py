@@ -1,4 +1,4 @@
-"""Batches of images, labels and masks, in the one form that all parts of the library read."""
+"""Batches of images, labels, masks and attributes, in the one form that all parts read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _KEYS = {
     "images": ("images", "image"),
     "labels": ("labels", "label"),
     "masks": ("masks", "mask"),
+    "attributes": ("attributes", "attribute"),
 }
 _WHITE = 255
 _TOO_FEW = (
@@ -22,7 +23,7 @@ _TOO_FEW = (
 
 
 class Batch(NamedTuple):
-    """Images with their labels and masks.
+    """Images with their labels, masks and spurious attributes.
 
     Attributes
     ----------
@@ -35,6 +36,10 @@ class Batch(NamedTuple):
         ``[B, 1, ...]`` or ``[B, ...]``: 1 in the foreground, 0 in the background,
         :data:`~faster_isnet.NO_MASK` everywhere for a sample without a mask. ``None`` if no sample
         has one.
+    attributes
+        ``[B]`` int64: what the background of each image shows (the scanner, the planted mark), an
+        index from 0; −1 where it is not known. ``None`` if no sample has one. With the label it
+        makes the groups of methods such as :class:`~faster_isnet.methods.GroupDRO`.
 
     Examples
     --------
@@ -46,6 +51,7 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor | None = None
     masks: Tensor | None = None
+    attributes: Tensor | None = None
 
     @classmethod
     def of(cls, batch: Tensor | Sequence[Any] | Mapping[str, Any]) -> Batch:
@@ -54,18 +60,19 @@ class Batch(NamedTuple):
         Parameters
         ----------
         batch
-            Images; or ``(images, labels)`` or ``(images, labels, masks)``; or a dictionary with
-            the keys ``images``, ``labels``, ``masks`` (or ``image``, ``label``, ``mask``), of
-            which others are ignored. Masks may be boolean, or ``uint8`` with 255 or 1 in the
-            foreground.
+            Images; or ``(images, labels)``, ``(images, labels, masks)`` or ``(images, labels,
+            masks, attributes)``; or a dictionary with the keys ``images``, ``labels``, ``masks``,
+            ``attributes`` (or ``image``, ``label``, ``mask``, ``attribute``), of which others are
+            ignored. Masks may be boolean, or ``uint8`` with 255 or 1 in the foreground; attributes
+            integers of any size.
 
         Raises
         ------
         TypeError
-            If it is none of these.
+            If it is none of these, or attributes are no tensor of integers.
         ValueError
-            If a dictionary has no images, a sequence has more than three entries, or ``uint8``
-            masks hold other values.
+            If a dictionary has no images, a sequence has more than four entries, ``uint8`` masks
+            hold other values, or there is not one attribute for each image.
         """
         if isinstance(batch, Tensor):
             return cls(batch)
@@ -74,24 +81,31 @@ class Batch(NamedTuple):
             if found["images"] is None:
                 raise ValueError(
                     f"the batch has no images: its keys are {list(batch)}; call them 'images' (or "
-                    "'image'), 'labels' and 'masks'"
+                    "'image'), 'labels', 'masks' and 'attributes'"
                 )
-            return cls(found["images"], found["labels"], _masks(found["masks"]))
+            return cls._checked(**found)
         if not isinstance(batch, Sequence):
             raise TypeError(
-                "a batch must be (images, labels, masks), a dictionary or a tensor of images, got "
-                f"{type(batch).__name__}"
+                "a batch must be (images, labels, masks, attributes), the first few of these, a "
+                f"dictionary or a tensor of images, got {type(batch).__name__}"
             )
-        if not 1 <= len(batch) <= 3:
+        if not 1 <= len(batch) <= len(_KEYS):
             raise ValueError(
-                f"a batch must be (images, labels, masks), got {len(batch)} entries; give a "
-                "dictionary with the keys 'images', 'labels' and 'masks' if there are others"
+                f"a batch must be (images, labels, masks, attributes), got {len(batch)} entries; "
+                f"give a dictionary with the keys {', '.join(map(repr, _KEYS))} if there are others"
             )
-        images, labels, masks = (*batch, None, None)[:3]
-        return cls(images, labels, _masks(masks))
+        return cls._checked(*batch)
+
+    @classmethod
+    def _checked(
+        cls, images: Any, labels: Any = None, masks: Any = None, attributes: Any = None
+    ) -> Batch:
+        if attributes is not None:
+            attributes = _attributes(attributes, len(images))
+        return cls(images, labels, _masks(masks), attributes)
 
     def needed(self, name: str) -> Tensor:
-        """Return the ``"labels"`` or ``"masks"``, where there is nothing to do without.
+        """Return the ``"labels"``, ``"masks"`` or ``"attributes"``, where they are needed.
 
         Raises
         ------
@@ -105,8 +119,11 @@ class Batch(NamedTuple):
 
     def select(self, samples: Tensor) -> Batch:
         """Return the samples of these indices, ``[N]``."""
-        labels, masks = (None if part is None else part[samples] for part in self[1:])
-        return Batch(self.images[samples], labels, masks)
+        return Batch(*(None if part is None else part[samples] for part in self))  # type: ignore[arg-type]
+
+    def clone(self) -> Batch:
+        """Return a copy, which has its own memory."""
+        return Batch(*(None if part is None else part.clone() for part in self))  # type: ignore[arg-type]
 
 
 def says_too_few_samples(error: ValueError) -> bool:
@@ -116,6 +133,22 @@ def says_too_few_samples(error: ValueError) -> bool:
 
 def _find(batch: Mapping[str, Any], keys: Sequence[str]) -> Any:
     return next((batch[key] for key in keys if key in batch), None)
+
+
+def _attributes(attributes: object, count: int) -> Tensor:
+    if not isinstance(attributes, Tensor):
+        raise TypeError(
+            f"attributes must be a tensor of integers [B], got {type(attributes).__name__}; number "
+            "what backgrounds show from 0, with -1 where it is not known"
+        )
+    if attributes.is_floating_point() or attributes.is_complex():
+        raise TypeError(f"attributes must be integers, got {attributes.dtype}; use .long()")
+    if attributes.shape != (count,):
+        raise ValueError(
+            f"attributes must be one integer for each of {count} images, got the shape "
+            f"{list(attributes.shape)}"
+        )
+    return attributes.long()
 
 
 def _masks(masks: Any) -> Any:

@@ -18,6 +18,8 @@ TASKS = ("multiclass", "multilabel")
 """One class per image, or any number of classes per image (multi-label)."""
 NO_MASK = -1.0
 """Masks filled with this value stand for samples without a mask."""
+NO_ATTRIBUTE = -1
+"""The attribute of samples of which it is not known what their background shows."""
 
 
 def check_choice(kind: str, name: object, known: Iterable[str]) -> str:

@@ -23,14 +23,16 @@ BLUR = 0.1
 class ReplacedBackground(Dataset[Item]):
     """Replace the background of a data set's images; the foreground is unchanged, exactly.
 
-    Items are those of ``dataset``, except for images. Random values depend only on ``seed`` and the
-    item's index.
+    Items are ``(image, label, mask)``, those of ``dataset`` except for images, and without an
+    attribute, which would be that of the background before. Random values depend only on ``seed``
+    and the item's index.
 
     Parameters
     ----------
     dataset
-        Its items are ``(image [C, H, W] in [0, 1], label, mask [1, H, W])``, all of one size. All
-        must have a mask: select them with :class:`torch.utils.data.Subset`.
+        Its items are ``(image [C, H, W] in [0, 1], label, mask [1, H, W])``, all of one size, or
+        have an attribute as well. All must have a mask: select them with
+        :class:`torch.utils.data.Subset`.
     kind
         The new background. ``"blur"``: the background, blurred by :data:`BLUR`.
         ``"noise"``: uniform in [0, 1], the same in all channels. ``"zeros"``: black. ``"other
@@ -93,7 +95,7 @@ class ReplacedBackground(Dataset[Item]):
             raise ValueError(
                 f"item {index} has no mask, so no background; leave such items out: Subset"
             )
-        return item
+        return item[:3]
 
     def _sample_other(self, index: int, rng: np.random.Generator) -> int:
         """Sample an item of another class, or if there is none, any other item."""

@@ -46,8 +46,9 @@ class ClassifierData(LightningDataModule, ABC):
     def datasets(self) -> Mapping[str, Any]:
         """The data sets by name, ``"train"`` and those of the loaders.
 
-        Each is a data set of ``(image, label, mask)`` as tensors, with ``samples``, a
-        :class:`~faster_isnet.data.Sample` for each item, whose names differ.
+        Each is a data set of ``(image, label, mask)`` or ``(image, label, mask, attribute)`` as
+        tensors, with ``samples``, a :class:`~faster_isnet.data.Sample` for each item, whose names
+        differ.
         """
 
     def evaluation_sets(self, stage: str) -> dict[str, Any]:

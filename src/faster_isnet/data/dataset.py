@@ -15,13 +15,14 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
-from faster_isnet.common.checks import NO_MASK, check_range
+from faster_isnet.common.checks import NO_ATTRIBUTE, NO_MASK, check_range
 from faster_isnet.data.masks import grow
 from faster_isnet.data.samples import Sample, relative_name
 from faster_isnet.data.seeded_sampling import seeded
 from faster_isnet.data.worse_masks import WorseMasks, removed_masks
 
-Item = tuple[Tensor, Tensor, Tensor]
+Item = tuple[Tensor, ...]
+"""Image, label and mask; the attribute as well where the data know it."""
 Transform = Callable[..., Any]
 
 
@@ -87,10 +88,14 @@ class Augmentation:
 class ImageDataset(Dataset[Item]):
     """Load samples as ``(image, label, mask)`` from their files, at each access.
 
+    With ``attributes``, items are ``(image, label, mask, attribute)``, whatever is known of a
+    sample.
+
     The image is ``[channels, H, W]``, float32 in [0, 1]. The label is an int64 scalar, or for
     multi-label data ``[K]`` float32 in {0, 1}. The mask is ``[1, H, W]`` in {0, 1}, or filled with
     ``NO_MASK`` for a sample that has none. A mask without foreground (empty in the file, after
-    resizing, or after augmentation) counts as none.
+    resizing, or after augmentation) counts as none. The attribute is an int64 scalar, −1 if it is
+    not known.
 
     Parameters
     ----------
@@ -111,11 +116,14 @@ class ImageDataset(Dataset[Item]):
     folder
         Folder that names of images are relative to where ``worse_masks`` draws by them, so that
         data may be moved; ``None`` for whole names.
+    attributes
+        Names of the samples' attributes, by index; empty for none.
 
     Raises
     ------
     ValueError
-        If a number is out of range, or samples have no label. At access: if an image or a mask
+        If a number is out of range, samples have no label, or an attribute that is not among
+        ``attributes``. At access: if an image or a mask
         cannot be read or their sizes differ; the message names the file.
     """
 
@@ -128,6 +136,7 @@ class ImageDataset(Dataset[Item]):
         augmentation: Augmentation | None = None,
         worse_masks: WorseMasks | None = None,
         folder: str | Path | None = None,
+        attributes: Sequence[str] = (),
     ) -> None:
         self.samples = list(samples)
         self.size = tuple(int(check_range("size", side, 1)) for side in size)
@@ -137,6 +146,7 @@ class ImageDataset(Dataset[Item]):
         self.mask_margin = check_range("mask_margin", mask_margin, 0)
         self.worse_masks = worse_masks
         self.folder = folder
+        self._attributes = _attribute_indices(self.samples, attributes) if attributes else None
         self._augment = augmentation.build() if augmentation else None
         if unlabelled := [sample.name for sample in self.samples if sample.label is None]:
             raise ValueError(
@@ -149,7 +159,7 @@ class ImageDataset(Dataset[Item]):
         return len(self.samples)
 
     def __getitem__(self, index: int) -> Item:
-        """Return ``(image, label, mask)``; raise ``IndexError`` beyond the end."""
+        """Return an item; raise ``IndexError`` beyond the end."""
         return self.item_and_exact_mask(index)[0]
 
     def item_and_exact_mask(self, index: int) -> tuple[Item, Tensor]:
@@ -169,7 +179,10 @@ class ImageDataset(Dataset[Item]):
             torch.full((1, *self.size), NO_MASK) if mask is None or not bool(mask.any()) else mask
             for mask in masks
         ]
-        return (image, _label_tensor(sample), filled[0]), filled[-1]
+        item: Item = (image, _label_tensor(sample), filled[0])
+        if self._attributes is not None:
+            item = (*item, torch.tensor(self._attributes[index]))
+        return item, filled[-1]
 
     def _worse_mask(self, exact: Tensor | None, sample: Sample) -> Tensor | None:
         if self.worse_masks is None or exact is None or sample.name in self._removed_masks:
@@ -202,6 +215,17 @@ def _augmented(
     changed = iter(stacked.as_subclass(Tensor).split(1))
     changed_masks = [None if mask is None else next(changed) for mask in masks]
     return image.as_subclass(Tensor).clamp(0, 1), changed_masks
+
+
+def _attribute_indices(samples: Sequence[Sample], names: Sequence[str]) -> list[int]:
+    """Look up the attribute of each sample; −1 where it is not known."""
+    positions = {name: index for index, name in enumerate(names)}
+    if unknown := {s.attribute for s in samples if s.attribute is not None} - positions.keys():
+        raise ValueError(
+            f"samples have the attributes {sorted(map(str, unknown))[:5]}, which are not among the "
+            f"names given, {list(names)}; name all"
+        )
+    return [NO_ATTRIBUTE if s.attribute is None else positions[s.attribute] for s in samples]
 
 
 def _label_tensor(sample: Sample) -> Tensor:

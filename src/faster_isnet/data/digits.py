@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from faster_isnet.common.checks import NO_MASK, check_choice, check_range
+from faster_isnet.common.checks import NO_ATTRIBUTE, NO_MASK, check_choice, check_range
 from faster_isnet.data.classifier_data import ClassifierData
 from faster_isnet.data.digit_sources import (
     DIGIT,
@@ -44,7 +44,7 @@ from faster_isnet.data.named_digits import NamedDigits
 from faster_isnet.data.samples import SPLITS
 from faster_isnet.data.worse_masks import WorseMasks
 
-DigitItem = tuple[Tensor, int, Tensor]
+DigitItem = tuple[Tensor, int, Tensor, int]
 Pixels = npt.NDArray[np.float32]
 
 BIASES = ("biased", "unbiased", "deceiving")
@@ -62,9 +62,10 @@ TEXTURE_CELLS = 6  # the texture is noise on a 6 x 6 grid, interpolated to the f
 class BiasedDigits(Dataset[DigitItem]):
     """Generate digits on a dim texture, with a mark or stripes that are the class's.
 
-    A sample is ``(image, label, mask)``: the image ``[3, frame, frame]``, float32 in [0, 1]; the
-    label, an ``int`` in 0..9; the mask ``[1, frame, frame]``, float32, 1 in the digit's 28 x 28
-    box and 0 elsewhere. The mask is a bounding box, not the digit's outline.
+    A sample is ``(image, label, mask, attribute)``: the image ``[3, frame, frame]``, float32 in
+    [0, 1]; the label, an ``int`` in 0..9; the mask ``[1, frame, frame]``, float32, 1 in the digit's
+    28 x 28 box and 0 elsewhere; and the class whose mark or stripes are shown, an ``int`` in 0..9,
+    or −1 without. The mask is a bounding box, not the digit's outline.
 
     Without augmentation, all random values of an image are a function of ``seed`` and its index.
     Two datasets of the same digits and seed with different ``bias`` therefore have the same digits
@@ -121,9 +122,9 @@ class BiasedDigits(Dataset[DigitItem]):
     Examples
     --------
     >>> digits, labels = torch.rand(5, 28, 28), torch.arange(5)
-    >>> image, label, mask = BiasedDigits(digits, labels, bias="deceiving")[3]
-    >>> image.shape, label, mask.shape
-    (torch.Size([3, 48, 48]), 3, torch.Size([1, 48, 48]))
+    >>> image, label, mask, attribute = BiasedDigits(digits, labels, bias="deceiving")[3]
+    >>> image.shape, label, mask.shape, attribute == label
+    (torch.Size([3, 48, 48]), 3, torch.Size([1, 48, 48]), False)
     >>> int(mask.sum()) == 28 * 28
     True
     """
@@ -171,7 +172,7 @@ class BiasedDigits(Dataset[DigitItem]):
         return len(self.digits)
 
     def __getitem__(self, index: int) -> DigitItem:
-        """Return ``(image, label, mask)``; raise ``IndexError`` beyond the end."""
+        """Return ``(image, label, mask, attribute)``; raise ``IndexError`` beyond the end."""
         index = range(len(self))[index]  # handles negative indices, and raises beyond the end
         digit, label = self.digits[index], int(self.labels[index])
         entropy: int | tuple[int, int] = (self.seed, index)
@@ -189,10 +190,12 @@ class BiasedDigits(Dataset[DigitItem]):
         other = (label + int(rng.integers(1, NUM_CLASSES))) % NUM_CLASSES
         mask = np.zeros((1, self.frame, self.frame), dtype=np.float32)
         mask[box] = 1
+        shown = NO_ATTRIBUTE
         if self.bias != "unbiased":
             shown = other if self.bias == "deceiving" else self._correlated_class(label, index)
             self._draw_clue(image, mask, shown, rng)
-        return torch.from_numpy(image), label, self._given_mask(torch.from_numpy(mask), index)
+        given_mask = self._given_mask(torch.from_numpy(mask), index)
+        return torch.from_numpy(image), label, given_mask, shown
 
     def _correlated_class(self, label: int, index: int) -> int:
         return correlated_class(
@@ -278,9 +281,11 @@ class BiasedDigitsData(ClassifierData):
     >>> data.setup()
     >>> {bias: len(digits) for bias, digits in data.test_sets.items()}
     {'biased': 600, 'unbiased': 600, 'deceiving': 600}
-    >>> images, labels, masks = next(iter(data.train_dataloader()))
+    >>> images, labels, masks, attributes = next(iter(data.train_dataloader()))
     >>> images.shape, labels.shape, masks.shape
     (torch.Size([32, 3, 48, 48]), torch.Size([32]), torch.Size([32, 1, 48, 48]))
+    >>> bool((attributes == labels).all())  # at the default correlation of 1
+    True
     """
 
     num_classes = NUM_CLASSES

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from faster_isnet.common.checks import NO_ATTRIBUTE
 from faster_isnet.common.files import check_file
 from faster_isnet.data.dicom import Pixels
 from faster_isnet.data.images import unit_tensor
@@ -86,6 +87,7 @@ def from_hdf5(
     images: str = "images",
     masks: str = "masks",
     labels: str = "labels",
+    attributes: str = "attributes",
     class_names: Sequence[str] | None = None,
 ) -> tuple[list[Sample], list[str]]:
     """Read samples from an HDF5 file; images and masks are read on demand.
@@ -102,6 +104,10 @@ def from_hdf5(
     labels
         Name of a data set of class indices ``[N]`` or ``[N, 1]``, or of zeros and ones ``[N, K]``
         for multi-label data.
+    attributes
+        Name of an optional data set ``[N]`` or ``[N, 1]`` of text or integers: what each image's
+        background shows, see :class:`~faster_isnet.data.samples.Sample`. Empty text and −1 stand
+        for unknown.
     class_names
         The names of the classes. By default their indices.
 
@@ -116,17 +122,18 @@ def from_hdf5(
         If there is no such file.
     ValueError
         If it is not an HDF5 file, lacks images or labels, one of them is no data set, their lengths
-        differ, or labels are not of these kinds.
+        differ, or labels or attributes are not of these kinds.
     ImportError
         If h5py is not installed.
     """
     path = Path(path)
     with _open(path) as file:
-        optional = [masks] if file.get(masks, getlink=True) is not None else []
+        optional = [n for n in (masks, attributes) if file.get(n, getlink=True) is not None]
         present = {
             name: _length(file, name, f"{path}:{name}") for name in (images, labels, *optional)
         }
         values = np.asarray(file[labels])
+        shown = _attributes(file[attributes]) if attributes in present else [None] * len(values)
     if len(set(present.values())) > 1 or not len(values):
         raise ValueError(
             f"the data sets of {str(path)!r} must have one entry for each sample, got {present}"
@@ -138,8 +145,9 @@ def from_hdf5(
             label=label,
             mask=Hdf5Entry(path, masks, i) if masks in present else None,
             split=split,
+            attribute=attribute,
         )
-        for i, label in enumerate(indices)
+        for i, (label, attribute) in enumerate(zip(indices, shown, strict=True))
     ]
     return samples, classes
 
@@ -189,6 +197,19 @@ def _labels(
     if values.ndim == 1:
         return names, [int(value) for value in values]
     return names, [tuple(int(value) for value in row) for row in values]
+
+
+def _attributes(dataset: Any) -> list[str | None]:
+    """Read attributes as text, ``None`` where they are not known."""
+    values = np.asarray(dataset)
+    values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    if values.ndim != 1 or values.dtype.kind not in "biuSO":
+        raise ValueError(
+            f"{dataset.file.filename}:{dataset.name} must be text or integers [N], got "
+            f"{values.dtype} {list(values.shape)}"
+        )
+    texts = [v.decode() if isinstance(v, bytes) else str(v) for v in values.tolist()]
+    return [text if text not in ("", str(NO_ATTRIBUTE)) else None for text in texts]
 
 
 def _open(path: Path) -> h5py.File:

@@ -39,7 +39,9 @@ _PLANTED_TESTS = {"test-biased": "biased", "test-deceiving": "deceiving"}
 class ImageData(ClassifierData):
     """Load, check, split and batch images with labels, and with masks for all or some of them.
 
-    Batches are ``(images, labels, masks)``, see :class:`~faster_isnet.data.dataset.ImageDataset`.
+    Batches are ``(images, labels, masks)``, see :class:`~faster_isnet.data.dataset.ImageDataset`;
+    where the attribute of a sample is known (a column ``attribute`` of a table), or marks are
+    planted, ``(images, labels, masks, attributes)``, in which −1 stands for an unknown one.
     All files are read and checked before the first batch, and a report is printed.
 
     Parameters
@@ -51,7 +53,7 @@ class ImageData(ClassifierData):
         Folder that relative paths in a table start from. By default the table's folder.
     fields
         Names of a table's columns or HDF5's data sets that differ from the defaults:
-        ``{"label": "diagnosis", "group": "patient"}``.
+        ``{"label": "diagnosis", "group": "patient", "attribute": "scanner"}``.
     masks
         A folder of masks with the structure of the images' (``root``, or the folder of ``source``).
     coco
@@ -82,7 +84,8 @@ class ImageData(ClassifierData):
         training and validation images get the marks of their classes, or ``correlation`` of them
         do, and there are three versions of the test images: ``"test"`` without marks,
         ``"test-biased"`` with the marks of their classes, ``"test-deceiving"`` with marks of other
-        classes. ``None`` for none.
+        classes. The attribute of an image with a mark is the mark's class then, and columns
+        of attributes are not used. ``None`` for none.
     worse_masks
         Changes that make masks of training and validation images worse on purpose (grown, shrunk,
         shifted, boxes, missing), to test what a method needs of them. Test sets and additional data
@@ -119,6 +122,8 @@ class ImageData(ClassifierData):
         Names of the classes, by index.
     num_classes : int
         Number of classes.
+    attribute_names : list of str
+        Names of the attributes, by index: of all data, sorted; with marks, the classes' names.
     task : str
         ``"multiclass"`` or ``"multilabel"``.
     findings : Findings
@@ -219,6 +224,14 @@ class ImageData(ClassifierData):
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    @cached_property
+    def attribute_names(self) -> list[str]:
+        """Names of the attributes, by index; none where no sample has one."""
+        if self.planting is not None:
+            return list(self.class_names)
+        attributes = {sample.attribute for sample in self.findings.samples}
+        return sorted(each for each in attributes if each is not None)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -429,6 +442,8 @@ class ImageData(ClassifierData):
             self.augmentation if name == "train" else None,
             self.worse_masks if name in TRAINING_SPLITS else None,
             self._folder,
+            # Numbers of columns and of marks would mean different things.
+            () if self.planting is not None else self.attribute_names,
         )
 
     def _samples_of(self, name: str) -> list[Sample]:

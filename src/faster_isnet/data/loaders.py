@@ -22,7 +22,7 @@ def image_loader(
     *,
     drop_last: bool = False,
 ) -> DataLoader[Item]:
-    """Return a loader of batches ``(images, labels, masks)``.
+    """Return a loader of batches ``(images, labels, masks)``, with attributes if items have them.
 
     Parameters
     ----------

@@ -21,12 +21,12 @@ class GeneratedImage:
     Parameters
     ----------
     dataset
-        Its items are ``(image, label, mask)``.
+        Its items are ``(image, label, mask, attribute)``.
     index
         Of the item; its number is the image's name.
     """
 
-    dataset: Dataset[tuple[Tensor, int, Tensor]]
+    dataset: Dataset[tuple[Tensor, int, Tensor, int]]
     index: int
 
     def read_image(self) -> Tensor:
@@ -43,7 +43,7 @@ class GeneratedImage:
 
 
 class NamedDigits(Dataset[Item]):
-    """Name generated digits by their numbers, and return their labels as tensors.
+    """Name generated digits by their numbers, and return labels and attributes as tensors.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class NamedDigits(Dataset[Item]):
 
     def __init__(
         self,
-        dataset: Dataset[tuple[Tensor, int, Tensor]],
+        dataset: Dataset[tuple[Tensor, int, Tensor, int]],
         labels: Tensor,
         without_mask: Collection[int] = (),
     ) -> None:
@@ -78,6 +78,6 @@ class NamedDigits(Dataset[Item]):
         return len(self._labels)
 
     def __getitem__(self, index: int) -> Item:
-        """Return ``(image, label, mask)``; raise ``IndexError`` beyond the end."""
-        image, label, mask = self._dataset[index]
-        return image, torch.tensor(label), mask
+        """Return ``(image, label, mask, attribute)``; raise ``IndexError`` beyond the end."""
+        image, label, mask, attribute = self._dataset[index]
+        return image, torch.tensor(label), mask, torch.tensor(attribute)

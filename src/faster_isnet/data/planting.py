@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from faster_isnet.common.checks import check_choice, check_range
+from faster_isnet.common.checks import NO_ATTRIBUTE, check_choice, check_range
 from faster_isnet.data.dataset import ImageDataset
 from faster_isnet.data.digits import BIASES
 from faster_isnet.data.marks import MARK_KINDS, SMALLEST, STRIPES, correlated_class, stripes
@@ -208,15 +208,18 @@ class Planting:
 class PlantedDataset(Dataset[MarkedItem]):
     """Plant marks in the background of a data set's images.
 
-    Items are those of ``dataset``, except for images. Augment images in ``dataset``, since marks
-    must be drawn last. Masks of an :class:`~faster_isnet.data.ImageDataset` that are made worse
-    decide nothing here: marks are planted by the exact masks.
+    Items are ``(image, label, mask, attribute)``: those of ``dataset``, except for images and the
+    attribute, which is the class whose mark is planted, an int64 scalar; −1 without a mark. Augment
+    images in ``dataset``, since marks must be drawn last. Masks of an
+    :class:`~faster_isnet.data.ImageDataset` that are made worse decide nothing here: marks are
+    planted by the exact masks.
 
     Parameters
     ----------
     dataset
-        Its items are ``(image [C, H, W] in [0, 1], label, mask [1, H, W], …)``, the label one
-        class; a mask filled with ``NO_MASK`` stands for no mask.
+        Its items are ``(image [C, H, W] in [0, 1], label, mask [1, H, W])``, the label one class; a
+        mask filled with ``NO_MASK`` stands for no mask. They may have an attribute as well, which
+        is replaced.
     planting
         The marks.
     bias
@@ -257,11 +260,12 @@ class PlantedDataset(Dataset[MarkedItem]):
         position = range(len(self))[index]  # so that index -1 gives the same mark as the last one
         # By the index itself, which may have a seed, if it needs no change.
         item, exact_mask = self._item_and_exact_mask(index if index >= 0 else position)
-        image, label, *rest = item
+        image, label, mask = item[:3]
+        marked = NO_ATTRIBUTE
         if self.bias != "unbiased":
             marked = self._marked_class(label, position)
             image = self.planting.plant(image, exact_mask, marked, self.num_classes, position)
-        return image, label, *rest
+        return image, label, mask, torch.tensor(marked)
 
     def _item_and_exact_mask(self, index: int) -> tuple[MarkedItem, Tensor]:
         if isinstance(self.dataset, ImageDataset):

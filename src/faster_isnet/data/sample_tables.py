@@ -30,6 +30,7 @@ def from_table(
     mask: str = "mask",
     split: str = "split",
     group: str = "group",
+    attribute: str = "attribute",
     boxes: Sequence[str] = (),
     class_names: Sequence[str] | None = None,
     task: str | None = None,
@@ -48,7 +49,7 @@ def from_table(
     label
         The column of the labels; multiple labels in a cell are separated by ``|``. A list names
         columns of 0 and 1, one for each class. ``None`` reads no labels.
-    mask, split, group
+    mask, split, group, attribute
         Optional columns, see :class:`~faster_isnet.data.samples.Sample`.
     boxes
         Four columns with the left, top, width and height in pixels of a box that is used as the
@@ -71,8 +72,8 @@ def from_table(
         If there is no such table.
     ValueError
         If it cannot be read, is empty, lacks a column, has a row with more or fewer cells than the
-        header, a cell is invalid, or labels or groups differ only in how they are written (``1``
-        and ``1.0``). Row numbers in messages start with 1, below the header.
+        header, a cell is invalid, or labels, groups or attributes differ only in how they are
+        written (``1`` and ``1.0``). Row numbers in messages start with 1, below the header.
     """
     path = Path(path)
     root = path.parent if root is None else Path(root)
@@ -100,9 +101,10 @@ def from_table(
         names = list(class_names or ())
     if class_names is None:
         check_distinct(names, f"classes of {str(path)!r}")
-    if group in table:
-        _check_names(table[group], rows, ())
-        check_distinct(table[group].unique(), f"groups of {str(path)!r}", fold=_whole_number)
+    for column, kind in ((group, "groups"), (attribute, "attributes")):
+        if column in table:
+            _check_names(table[column], rows, ())
+            check_distinct(table[column].unique(), f"{kind} of {str(path)!r}", fold=_whole_number)
     samples = [
         Sample(
             _on_disk(root / _required(cells[image], f"the image in {row}")),
@@ -110,6 +112,7 @@ def from_table(
             mask=_on_disk(root / cells[mask]) if cells.get(mask) else None,
             split=_split_of_cell(cells.get(split, ""), row),
             group=cells.get(group) or None,
+            attribute=cells.get(attribute) or None,
         )
         for row, index, cells in zip(rows, indices, table.to_dict("records"), strict=True)
     ]

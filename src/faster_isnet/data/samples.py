@@ -36,7 +36,9 @@ class MaskSource(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """Describe an image with its label, mask, split and group; files are read on demand.
+    """Describe an image with its label, mask, split, group and attribute.
+
+    Files are read on demand.
 
     Attributes
     ----------
@@ -51,6 +53,8 @@ class Sample:
     group
         Samples of one group, such as a patient, stay in one split; ``None`` for a group with
         this sample only.
+    attribute
+        What the background shows, such as the scanner; ``None`` if it is not known.
     """
 
     image: Path | ImageSource
@@ -58,6 +62,7 @@ class Sample:
     mask: Path | MaskSource | None = None
     split: str | None = None
     group: str | None = None
+    attribute: str | None = None
 
     @property
     def name(self) -> str:

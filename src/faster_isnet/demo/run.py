@@ -250,7 +250,7 @@ def choose_examples(models: Mapping[str, nn.Module], data: BiasedDigitsData) -> 
         dataset = data.test_sets[bias]
         for label in EXAMPLE_CLASSES:
             index = int((dataset.labels == label).nonzero()[0])
-            image, _, mask = dataset[index]
+            image, _, mask, _ = dataset[index]
             explanations = {
                 name: _explainer(model)(image[None], PREDICTION) for name, model in models.items()
             }

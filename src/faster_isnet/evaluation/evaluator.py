@@ -268,7 +268,7 @@ class Evaluator:
         return ", ".join(name for name, applies in pairs if applies) or "none"
 
     def _draw(self, item: Item, name: str, predicted: str, target: str) -> bytes:
-        image, _, mask = item
+        image, _, mask = item[:3]
         batch = self._fabric.to_device(Batch.of([part[None] for part in item]))
         explanation = self._explainer(self._inputs(batch), target)
         outline = None if bool((mask == NO_MASK).all()) else mask

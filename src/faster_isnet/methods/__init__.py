@@ -13,7 +13,9 @@ from faster_isnet.common.batch import Batch
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.gain import GAIN
+from faster_isnet.methods.group_dro import GroupDRO
 from faster_isnet.methods.isnet.method import ISNetMethod
+from faster_isnet.methods.last_layer.method import LastLayer
 from faster_isnet.methods.masked import Masked
 from faster_isnet.methods.multitask_unet import MultiTaskUNet
 from faster_isnet.methods.rr_clarc.method import RRClArC
@@ -27,7 +29,9 @@ __all__ = [
     "GAIN",
     "Batch",
     "ClassificationLoss",
+    "GroupDRO",
     "ISNetMethod",
+    "LastLayer",
     "Losses",
     "Masked",
     "Method",

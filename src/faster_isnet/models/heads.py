@@ -93,7 +93,7 @@ def replace_classifier(
     if _is_timm(model):
         model.reset_classifier(classes)  # type: ignore[operator]
     else:
-        name = _last_linear(model, images)
+        name = _replaceable_head(model, images)
         _set_module(model, name, _with_outputs(model.get_submodule(name), classes))
         if hasattr(model, "num_classes"):
             model.num_classes = classes  # type: ignore[assignment]
@@ -105,7 +105,7 @@ def add_dropout(model: nn.Module, dropout: float, images: Tensor | None = None) 
 
     Parameters, keys and errors are those of :func:`replace_classifier`.
     """
-    heads = _timm_heads(model) if _is_timm(model) else [_last_linear(model, images)]
+    heads = _timm_heads(model) if _is_timm(model) else [_replaceable_head(model, images)]
     for head, before in _dropout_before(model, heads, images).items():
         if before is not None:
             before.p = dropout
@@ -135,8 +135,38 @@ def _timm_heads(model: nn.Module) -> list[str]:
     return [names[id(head)] for head in heads]
 
 
-def _last_linear(model: nn.Module, images: Tensor | None) -> str:
-    """Find the name of the linear layer, or 1 x 1 convolution, that computes the logits."""
+def _replaceable_head(model: nn.Module, images: Tensor | None) -> str:
+    name = last_linear(model, images)
+    if not name:
+        raise ValueError(f"the model is itself the linear layer {model}; make a new one")
+    return name
+
+
+def last_linear(model: nn.Module, images: Tensor | None = None) -> str:
+    """Find the linear layer, or 1 x 1 convolution, that runs last and has as many outputs.
+
+    Parameters
+    ----------
+    model
+        Its output is logits ``[B, C]``.
+    images
+        Images ``[B, ...]`` to run it on; by default as :func:`replace_classifier` does.
+
+    Returns
+    -------
+    str
+        The layer's name; ``""`` if the model is itself that layer.
+
+    Raises
+    ------
+    ValueError
+        If the model fails on the images, or its output is not that of a linear layer.
+
+    Examples
+    --------
+    >>> last_linear(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.zeros(1, 3, 2, 2))
+    '1'
+    """
     ran: list[str] = []
 
     def record(name: str, module: nn.Module, x: Tensor) -> None:
@@ -150,9 +180,7 @@ def _last_linear(model: nn.Module, images: Tensor | None) -> str:
         layer: Any = model.get_submodule(ran[-1])
         outputs = layer.weight.shape[0]
         if isinstance(output, Tensor) and output.dim() == 2 and output.shape[1] == outputs:
-            if ran[-1]:
-                return ran[-1]
-            raise ValueError(f"the model is itself the linear layer {layer}; make a new one")
+            return ran[-1]
         found = f"the last linear layer that ran is {ran[-1]!r}, with {outputs} outputs"
     raise ValueError(
         f"the classifier head of {type(model).__name__} was not found: its output is {given}, and "

@@ -53,8 +53,9 @@ _LEARNING_RATE = 1e-2  # where neither the user nor the optimiser has another
 class LitClassifier(Recorded, lightning.LightningModule):
     """A classifier and the method that it is trained by, as a Lightning module.
 
-    Batches are ``(images, labels, masks)``, ``(images, labels)`` where no sample has a mask, or
-    dictionaries, see :class:`~faster_isnet.methods.Batch`.
+    Batches are ``(images, labels, masks)``, ``(images, labels)`` where no sample has a mask,
+    ``(images, labels, masks, attributes)`` where groups are known, or dictionaries, see
+    :class:`~faster_isnet.methods.Batch`.
 
     Logs ``train/loss``, ``train/classification``, ``train/accuracy`` and the parts that the method
     names (the ISNet's is ``train/heatmap``), and the same under ``val/`` and ``test/``; with
@@ -217,12 +218,12 @@ class LitClassifier(Recorded, lightning.LightningModule):
 
         There, reading them would wait for all that the device computes.
         """
-        images, labels, masks = named = Batch.of(batch)
+        named = Batch.of(batch)
         # On a CPU the training step checks. What is only predicted has no labels.
-        if self.device.type != "cpu" and labels is not None:
-            self.method.check_pixels(self.net, images)
-            if masks is not None and self.method.reads_masks():
-                check_mask_values(masks)
+        if self.device.type != "cpu" and named.labels is not None:
+            self.method.check_pixels(self.net, named.images)
+            if named.masks is not None and self.method.reads_masks():
+                check_mask_values(named.masks)
         return named
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor | None:
@@ -408,8 +409,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
             if self.method.needs_gradients_in_validation:
                 stack.enter_context(torch.inference_mode(False))
                 stack.enter_context(torch.enable_grad())
-                labels, masks = (part if part is None else part.clone() for part in batch[1:])
-                batch = Batch(batch.images.clone(), labels, masks)
+                batch = batch.clone()
             losses = self.method.losses(self.net, batch)
         self._log_losses(stage_of_loader(stage, loaders, index), losses, batch)
 

@@ -9,22 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from faster_isnet.common.processes import gather, process_count
+
 
 def random_states() -> list[dict[str, Any]]:
     """Return the generators' states of each process, by its rank; all have to call this.
 
     They are of types that ``torch.load(weights_only=True)`` reads.
     """
-    states = _own_states()
-    gathered = [states] * _processes()
-    if len(gathered) > 1:
-        torch.distributed.all_gather_object(gathered, states)
-    return gathered
+    return gather(_own_states())
 
 
 def restore_random_states(states: list[dict[str, Any]], rank: int) -> None:
     """Restore what :func:`random_states` returned, if as many processes run."""
-    if len(states) != _processes():  # those of others are no use
+    if len(states) != process_count():  # those of others are no use
         return
     own: Mapping[str, Any] = states[rank]
     torch.set_rng_state(own["torch"].cpu())
@@ -34,11 +32,6 @@ def restore_random_states(states: list[dict[str, Any]], rank: int) -> None:
     np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), *rest))  # noqa: NPY002
     version, internal, gauss = own["python"]
     random.setstate((version, tuple(internal), gauss))
-
-
-def _processes() -> int:
-    together = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if together else 1
 
 
 def _own_states() -> dict[str, Any]:

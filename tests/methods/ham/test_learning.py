@@ -41,14 +41,14 @@ def trained(mask_weight: float) -> HAMNetwork:
 def measured(network: HAMNetwork) -> tuple[float, float]:
     """The share of the true class's map in the foreground, and the accuracy without marks."""
     torch.manual_seed(9)
-    images, labels, masks = striped(200, mark=True)
+    images, labels, masks, _ = striped(200, mark=True)
     assert labels is not None
     assert masks is not None
     with torch.no_grad():
         maps = network.attend(images).class_maps[torch.arange(200), labels]
         touched = nn.functional.adaptive_max_pool2d(masks, maps.shape[1:])[:, 0]
         shares = (maps * touched).sum((1, 2)) / maps.sum((1, 2)).clamp(min=1e-6)
-        images, labels, _ = striped(200, mark=False)
+        images, labels, *_ = striped(200, mark=False)
         accuracy = (network(images).argmax(1) == labels).float().mean()
     return float(shares.mean()), float(accuracy)
 

@@ -45,7 +45,7 @@ def test_it_is_found_by_its_name() -> None:
 def test_the_loss_is_the_weighted_sum_of_its_parts() -> None:
     weights = {"mask_weight": 0.3, "abnormality_weight": 0.2, "bound_weight": 2, "union_weight": 5}
     method, network = built(**weights)
-    images, labels, masks = batch()
+    images, labels, masks, _ = batch()
     losses = method.losses(network, Batch(images, labels, masks))
     expected = losses.classification
     for name, loss in losses.parts.items():
@@ -70,7 +70,7 @@ def test_the_union_is_of_the_classes_that_are_present() -> None:
     with torch.no_grad():  # maps of all sizes, of which the last class's is everywhere the largest
         network.abnormality.weight.fill_(500.0)
         network.classes.weight.copy_(torch.tensor([[100.0], [200.0], [900.0]]).expand(3, 64))
-    images, _, masks = batch(2)
+    images, _, masks, _ = batch(2)
     present, absent = (
         method.losses(network, Batch(images, torch.tensor([label, label]), masks)).parts
         for label in (2, 0)
@@ -84,7 +84,7 @@ def test_the_union_is_of_the_classes_that_are_present() -> None:
 
 def test_without_a_mask_all_terms_but_the_mask_loss_are_left() -> None:
     method, network = built()
-    images, labels, masks = batch()
+    images, labels, masks, _ = batch()
     whole = method.losses(network, Batch(images, labels, masks))
     for none in (None, torch.full_like(masks, NO_MASK)):
         losses = method.losses(network, Batch(images, labels, none))
@@ -96,7 +96,7 @@ def test_without_a_mask_all_terms_but_the_mask_loss_are_left() -> None:
 
 def test_images_without_a_mask_do_not_count_for_the_mask_loss() -> None:
     method, network = built()
-    images, labels, masks = batch()
+    images, labels, masks, _ = batch()
     some = masks.clone()
     some[3:] = NO_MASK
     found = method.losses(network, Batch(images, labels, some)).parts["mask"]
@@ -118,7 +118,7 @@ def test_masks_are_not_read_without_their_weight() -> None:
 
 def test_multi_label() -> None:
     method, network = built(classification=ClassificationLoss("multilabel"))
-    images, _, masks = batch(4)
+    images, _, masks, _ = batch(4)
     labels = torch.tensor([[1, 1, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0]])
     losses = method.losses(network, Batch(images, labels, masks))
     found = network.attend(images)
@@ -139,7 +139,7 @@ def test_multi_label() -> None:
 
 def test_soft_labels_of_one_class_are_hard_ones() -> None:
     method, network = built()
-    images, labels, masks = batch()
+    images, labels, masks, _ = batch()
     hard = method.losses(network, Batch(images, labels, masks))
     soft = method.losses(network, Batch(images, F.one_hot(labels, 3).float(), masks))
     torch.testing.assert_close(soft.total, hard.total)
@@ -157,7 +157,7 @@ class YesNo(nn.Module):
 def test_a_single_logit_for_yes_or_no() -> None:
     method = HAM(image_shape=SHAPE)
     network = method.build(YesNo()).eval()
-    images, _, masks = batch(4)
+    images, _, masks, _ = batch(4)
     labels = torch.tensor([0, 1, 0, 1])
     losses = method.losses(network, Batch(images, labels, masks))
     assert losses.logits.shape == (4, 1)
@@ -168,7 +168,7 @@ def test_a_single_logit_for_yes_or_no() -> None:
 
 def test_autocast_changes_little_and_losses_are_in_float32() -> None:
     method, network = built()
-    images, labels, masks = batch()
+    images, labels, masks, _ = batch()
     exact = method.losses(network, Batch(images, labels, masks))
     with torch.autocast("cpu", torch.bfloat16):
         losses = method.losses(network, Batch(images, labels, masks))
@@ -211,7 +211,9 @@ def trained(out: Path, epochs: int, resumed: bool = False) -> LitClassifier:
         enable_model_summary=False,
     )
     torch.manual_seed(1)
-    loaders = (DataLoader(TensorDataset(*batch(12)), 6, shuffle=mixed) for mixed in (True, False))
+    loaders = (
+        DataLoader(TensorDataset(*batch(12)[:3]), 6, shuffle=mixed) for mixed in (True, False)
+    )
     trainer.fit(lit, *loaders, ckpt_path=out / "last.ckpt" if resumed else None)
     return lit
 
