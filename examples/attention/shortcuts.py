@@ -182,9 +182,7 @@ def main() -> None:
     seconds = round(time.perf_counter() - start)
     shown = small[tested].repeat(views, 1, 1, 1), labels[tested].repeat(views)
     tests = {
-        test: accuracy(
-            method.deployed(network), photographs(*shown, options.bias, test, seed=2)
-        )
+        test: accuracy(method.deployed(network), photographs(*shown, options.bias, test, seed=2))
         for test in (BIASED, UNBIASED, DECEIVING)
     }
     print(json.dumps({**vars(options), **tests, "seconds": seconds}), flush=True)
