@@ -5,16 +5,23 @@ from pathlib import Path
 import pytest
 
 from faster_isnet.study import Range
+from faster_isnet.study.plan import entries
 from faster_isnet.study.reading import settings_of
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "study" / "digits.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "study"
 
 
-def test_the_example_is_read() -> None:
-    settings = settings_of(EXAMPLE.read_text())
-    assert list(settings.methods) == ["standard", "isnet", "isnet-dual"]
-    assert settings.search.common["model.learning_rate"] == Range(0.0003, 0.003, log=True)
-    assert settings.data["digits"]["class_path"] == "BiasedDigitsData"
+@pytest.mark.parametrize("name", [path.name for path in EXAMPLES.glob("*.yaml")])
+def test_the_examples_are_read_and_give_all_that_they_search(name: str, tmp_path: Path) -> None:
+    """So that the first trial of each search has the values that the file gives."""
+    settings = settings_of((EXAMPLES / name).read_text())
+    assert settings.methods["standard"].method == "standard"
+    assert all(entry.own_options() is not None for entry in entries(settings, tmp_path))
+
+
+def test_a_range_is_read() -> None:
+    text = "methods: {a: {method: b, search: {x: {low: 1e-3, high: 10, log: true}}}}"
+    assert settings_of(text).methods["a"].search["x"] == Range(0.001, 10, log=True)
 
 
 def test_what_is_not_given_of_the_evaluation_is_the_studys_default() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import NO_MASK, check_labels, check_masks, check_range
+from faster_isnet.common.interpolation import LINEAR
 from faster_isnet.common.logits import class_logits
 from faster_isnet.common.precision import at_least_float32
 from faster_isnet.methods.base import Losses, Method
@@ -24,7 +25,6 @@ from faster_isnet.relevance import check_layers, hidden_outputs
 
 log = logging.getLogger(__name__)
 
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _SMALLEST = 1e-12
 """A map without larger values has none: it would be scaled by noise."""
 
@@ -203,7 +203,7 @@ class GAIN(Method):
         self, network: nn.Module, images: Tensor, attention: _Attention
     ) -> Tensor:
         """Return the probability ``[N]`` of each label after what shows it was erased."""
-        mode = _LINEAR[images.dim() - 2]
+        mode = LINEAR[images.dim() - 2]
         maps = F.interpolate(attention.maps, images.shape[2:], mode=mode, align_corners=False)
         kept = 1 - torch.sigmoid(self.steepness * (maps - self.threshold))
         erased = images[attention.samples] * kept.to(images)

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faster_isnet.common.checks import check_choice, check_masks, check_range
+from faster_isnet.common.interpolation import LINEAR
+from faster_isnet.methods.swap.generated import generated_backgrounds
 from faster_isnet.methods.swap.inpainting import inpaint
 from faster_isnet.methods.swap.pool import BackgroundPool
 
@@ -15,7 +17,6 @@ FILLS = ("blur", "inpaint", "image")
 PLAIN = 0.25
 """How many of the swapped backgrounds are smoothed: chosen in ``docs/results/attention.md``."""
 _CELLS = 8
-_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
 _POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
 
 
@@ -26,6 +27,7 @@ def swap_backgrounds(
     plain: float = PLAIN,
     fill: str = "blur",
     pool: BackgroundPool | None = None,
+    generated: float = 0.0,
 ) -> Tensor:
     """Give images the backgrounds of others, in random order.
 
@@ -57,6 +59,10 @@ def swap_backgrounds(
     pool
         Backgrounds of earlier batches, of which one is drawn for each image; those of this batch
         are added to them. ``None``, or an empty pool, for the backgrounds of the batch.
+    generated
+        In [0, 1], of the swapped backgrounds that are no image's, but those of
+        :func:`~faster_isnet.methods.swap.generated.generated_backgrounds`; ``plain`` is of the
+        others. So a network meets backgrounds of kinds that the training images do not have.
 
     Returns
     -------
@@ -83,7 +89,7 @@ def swap_backgrounds(
             [3., 1.]])
     """
     check_choice("fill", fill, FILLS)
-    for name, value in (("share", share), ("plain", plain)):
+    for name, value in (("share", share), ("plain", plain), ("generated", generated)):
         check_range(name, value, 0, 1)
     if masks is None or share == 0:
         return images
@@ -109,7 +115,11 @@ def swap_backgrounds(
     backgrounds = torch.where(foreground, filling, images)
     backgrounds = torch.where(smooth, smoothed, backgrounds)
     given = chosen & _by_image(lends, images) & ~foreground
-    swapped = torch.where(given, lent(backgrounds), images)
+    new = lent(backgrounds)
+    if generated:
+        others = _by_image((torch.rand(len(images)) < generated).to(images.device), images)
+        new = torch.where(others, generated_backgrounds(images), new)
+    swapped = torch.where(given, new, images)
     if pool is not None:
         pool.add(backgrounds, lends)
     return swapped
@@ -133,7 +143,7 @@ def _smoothed(images: Tensor, masks: Tensor) -> Tensor:
     size, dims = images.shape[2:], images.dim() - 2
     known = _POOLS[dims](outside, _CELLS)
     values = _POOLS[dims](images * outside, _CELLS)
-    known, values = (_resized(each, size, _LINEAR[dims]) for each in (known, values))
+    known, values = (_resized(each, size, LINEAR[dims]) for each in (known, values))
     spatial = tuple(range(2, images.dim()))
     total = outside.sum(spatial, keepdim=True).clamp(min=1)
     mean = (images * outside).sum(spatial, keepdim=True) / total

@@ -57,6 +57,10 @@ class Swap(Method):
         of cross-entropy, so that 1 is a fair weight, and since logits that predict the same need
         not be equal. Both views are run then, in one batch twice as large, so a step costs twice
         as much. 0 by default.
+    generated
+        In [0, 1]: how many of the swapped backgrounds are no image's, but one colour or noise, so
+        that the classifier meets backgrounds that the training images do not have; see
+        :func:`~faster_isnet.methods.swap.generated.generated_backgrounds`.
 
     Raises
     ------
@@ -88,6 +92,7 @@ class Swap(Method):
         fill: str = "blur",
         pool: int = 0,
         consistency: float = 0.0,
+        generated: float = 0.0,
     ) -> None:
         super().__init__(classification)
         self.share = check_range("share", share, 0, 1)
@@ -97,6 +102,7 @@ class Swap(Method):
             opencv()
         self.pool = BackgroundPool(pool) if check_range("pool", pool, 0) else None
         self.consistency = check_range("consistency", consistency, 0)
+        self.generated = check_range("generated", generated, 0, 1)
         if consistency and not share:
             raise ValueError(
                 f"consistency={consistency!r} compares an image with the same one on another "
@@ -110,7 +116,13 @@ class Swap(Method):
     def training_losses(self, network: nn.Module, batch: Batch) -> Losses:
         """Return the classification loss of swapped images, and the consistency if so chosen."""
         swapped = swap_backgrounds(
-            batch.images, batch.masks, self.share, self.plain, self.fill, self.pool
+            batch.images,
+            batch.masks,
+            self.share,
+            self.plain,
+            self.fill,
+            self.pool,
+            self.generated,
         )
         if not self.consistency:
             return self._classified(network(swapped), batch)
