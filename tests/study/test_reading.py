@@ -20,8 +20,8 @@ def test_the_examples_are_read_and_give_all_that_they_search(name: str, tmp_path
 
 
 def test_a_range_is_read() -> None:
-    text = "methods: {a: {method: b, search: {x: {low: 1e-3, high: 10, log: true}}}}"
-    assert settings_of(text).methods["a"].search["x"] == Range(0.001, 10, log=True)
+    text = "methods: {a: {method: b, search: {model.x: {low: 1e-3, high: 10, log: true}}}}"
+    assert settings_of(text).methods["a"].search["model.x"] == Range(0.001, 10, log=True)
 
 
 def test_what_is_not_given_of_the_evaluation_is_the_studys_default() -> None:
