@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
+
+from faster_isnet.data.sample_tables import from_table
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -33,6 +36,43 @@ def test_a_network_is_trained_on_digits_with_a_shortcut(options: list[str]) -> N
     assert {0 <= found[test] <= 100 for test in ("biased", "unbiased", "deceiving")} == {True}
     if options == ["--bias", "stripes"]:  # they are learnt at once
         assert found["biased"] > 3 * found["deceiving"]
+
+
+def test_images_of_a_study_are_prepared(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+
+    def save(path: Path, values: NDArray[np.uint8]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
+
+    half = np.repeat(np.array([[0, 255]], dtype=np.uint8), 40, 1).repeat(90, 0)
+    columns = {"butterflies": [], "wbc": ["dataset"], "covid-cxr": []}
+    for folder, more in columns.items():
+        rows = [",".join(["image", "label", "mask", *more])]
+        for number in range(20):
+            label = ("basophil", "covid", "a", "b")[number % 4]
+            image, mask = f"images/{number}.png", f"masks/{number}.png"
+            save(tmp_path / folder / image, rng.integers(0, 255, (90, 80, 3), dtype=np.uint8))
+            save(tmp_path / folder / mask, half)
+            rows.append(",".join([image, label, mask, *(str(1 + number // 10) for _ in more)]))
+        (tmp_path / folder / "images.csv").write_text("\n".join(rows))
+    lungs = "\n".join(["image,mask", *(f"x/{number}.png,{number}.png" for number in range(20))])
+    (tmp_path / "covid-cxr" / "masks" / "masks.csv").write_text(lungs)
+
+    out = tmp_path / "out"
+    run("study/prepare.py", tmp_path, out, "--lungs", tmp_path / "covid-cxr" / "masks")
+    read = {name: from_table(out / f"{name}.csv")[0] for name in ("butterflies", "radiographs")}
+    assert [len(samples) for samples in read.values()] == [20, 15]  # without covid
+    sample = read["radiographs"][0]
+    assert sample.read_image().shape == (3, 64, 64)
+    mask = sample.read_mask((64, 64))
+    assert mask is not None
+    assert mask[..., 32:].all()
+    assert not mask[..., :32].any()
+    ours, others = (from_table(out / f"cells{more}.csv")[0] for more in ("", "-other"))
+    assert {each.split for each in ours} == {"train", "val", "test"}
+    assert len(ours) + len(others) == 15  # without basophils
+    assert {each.split for each in others} == {None}
 
 
 @pytest.mark.slow
