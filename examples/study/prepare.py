@@ -31,13 +31,13 @@ def radiographs(data: Path, masks: Path) -> pd.DataFrame:
 
 def butterflies(data: Path) -> pd.DataFrame:
     """Return ten species."""
-    return _with_paths(pd.read_csv(data / "butterflies" / "images.csv", dtype=str), data)
+    return _table(data / "butterflies")
 
 
 def cells(data: Path) -> pd.DataFrame:
     """Return white blood cells: those of one laboratory to train on, of the other to test on."""
-    table = pd.read_csv(data / "wbc" / "images.csv", dtype=str)
-    table = _with_paths(table[table["label"] != "basophil"], data)  # four images
+    table = _table(data / "wbc")
+    table = table[table["label"] != "basophil"]  # four images
     own = table[table["dataset"] == "1"]
     internal = own.sample(frac=0.2, random_state=0).index
     validation = own.drop(internal).sample(frac=0.2, random_state=0).index
@@ -48,8 +48,9 @@ def cells(data: Path) -> pd.DataFrame:
     return table
 
 
-def _with_paths(table: pd.DataFrame, data: Path) -> pd.DataFrame:
-    folder = data / ("wbc" if "dataset" in table else "butterflies")
+def _table(folder: Path) -> pd.DataFrame:
+    """Return a folder's table, with whole paths."""
+    table = pd.read_csv(folder / "images.csv", dtype=str)
     paths = {name: [str(folder / path) for path in table[name]] for name in ("image", "mask")}
     return table.assign(**paths)
 

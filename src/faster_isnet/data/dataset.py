@@ -123,8 +123,8 @@ class ImageDataset(Dataset[Item]):
     ------
     ValueError
         If a number is out of range, samples have no label, or an attribute that is not among
-        ``attributes``. At access: if an image or a mask
-        cannot be read or their sizes differ; the message names the file.
+        ``attributes``. At access: if an image or a mask cannot be read or their sizes differ; the
+        message names the file.
     """
 
     def __init__(

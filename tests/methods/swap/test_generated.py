@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from faster_isnet.methods import swap_backgrounds
+from faster_isnet.methods import Batch, Swap, swap_backgrounds
 from faster_isnet.methods.swap.generated import generated_backgrounds
 
 
@@ -63,6 +63,20 @@ def test_what_has_no_mask_and_what_is_not_chosen_stays() -> None:
     same = (swapped == images).flatten(1).all(1)
     assert same[::2].all()
     assert same[1::2].float().mean() == pytest.approx(0.5, abs=0.25)
+
+
+def test_the_method_trains_on_generated_backgrounds() -> None:
+    images, masks = masked_images(100)
+    seen: list[torch.Tensor] = []
+
+    def network(given: torch.Tensor) -> torch.Tensor:
+        seen.append(given)
+        return given.flatten(1)[:, :2]
+
+    method = Swap(generated=1.0)
+    method.training_losses(network, Batch(images, torch.zeros(100, dtype=torch.long), masks))  # type: ignore[arg-type]
+    known = {tuple(pixel) for pixel in images[:, :, 0, 0].tolist()}
+    assert not any(tuple(pixel) in known for pixel in seen[0][:, :, 0, 0].tolist())
 
 
 def test_a_share_above_one_is_refused() -> None:
