@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import cycle
 from textwrap import fill
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from faster_isnet.plotting.charts import show_percent
+from faster_isnet.plotting.charts import draw_legend, show_percent
 from faster_isnet.plotting.heatmaps import model_colours, new_figure
 
+_MARKERS = "os^Dv<>PX*"
 Ends = tuple[float, float, float]
 """The lower end of an interval, the value, and the upper end."""
 
@@ -35,7 +37,9 @@ class Point:
 def points_figure(
     points: Mapping[str, Point], x_label: str, y_label: str, *, x_percent: bool
 ) -> Figure:
-    """Draw a point with its intervals for each model, and its name beside it.
+    """Draw a point with its intervals for each model, and a legend of their names.
+
+    Names are not written beside points, which may lie on each other.
 
     Parameters
     ----------
@@ -51,21 +55,19 @@ def points_figure(
     >>> figure = points_figure(
     ...     {"swap": Point((1, 1.1, 1.2), (0.7, 0.8, 0.9))}, "cost", "accuracy", x_percent=False
     ... )
-    >>> [text.get_text() for text in figure.axes[0].texts]
+    >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     ['swap']
     """
-    figure = new_figure(6.4, 4.6)
+    figure = new_figure(7.6, 4.6)
     axes = figure.subplots()
     colours = model_colours(points)
-    for name, point in points.items():
+    for marker, (name, point) in zip(cycle(_MARKERS), points.items()):
         (x_low, x, x_high), (y_low, y, y_high) = point.x, point.y
         axes.errorbar(
             x, y, xerr=[[x - x_low], [x_high - x]], yerr=[[y - y_low], [y_high - y]],
-            fmt="o", color=colours[name], elinewidth=1, capsize=2,
+            fmt=marker, color=colours[name], elinewidth=1, capsize=2, label=name,
         )  # fmt: skip
-        axes.annotate(
-            name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=9, parse_math=False
-        )
+    draw_legend(axes, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_xlabel(x_label, parse_math=False)
     axes.set_ylabel(y_label, parse_math=False)
     axes.margins(x=0.12)
