@@ -38,5 +38,5 @@ def write_images(images: Path) -> None:
 def fit(images: Path, out: Path, *more: str) -> None:
     words = ["--data.source", images, "--data.masks", images.with_name("masks")]
     words += ["--data.size", 24, "--data.batch_size", 16, "--out", out, "--model.backbone"]
-    words += ["convnet", "--trainer.max_epochs", 2]
+    words += ["convnet", "--trainer.max_epochs", 2, "--missing_masks", "keep"]
     assert main(["fit", *map(str, words), *more]) == 0

@@ -72,17 +72,6 @@ def test_an_isnet_without_a_single_mask_is_refused(
     assert main([*words, "--method.loss.heatmap_weight", "0"]) == 0
 
 
-def test_missing_masks_are_warned_of(
-    images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    fit(images, tmp_path / "isnet", "--trainer.max_epochs", "1")
-    assert "training images (" in caplog.text
-    assert "only" in caplog.text
-    caplog.clear()
-    fit(images, tmp_path / "standard", "--trainer.max_epochs", "1", "--method", "standard")
-    assert "have a mask" not in caplog.text
-
-
 def test_a_run_goes_on_where_it_stopped(images: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     fit(images, whole, "--trainer.max_epochs", "3")

@@ -23,7 +23,7 @@ from faster_isnet.segmentation import (
     load_segmenter,
     predict_masks,
 )
-from faster_isnet.segmentation.fitting import _scores, _TrainingPairs
+from faster_isnet.segmentation.fitting import _scores, _TrainingPairs, read_pair
 from faster_isnet.segmentation.segmenter import DESCRIPTION, WEIGHTS
 
 HEIGHT, WIDTH = 72, 96
@@ -160,7 +160,8 @@ def test_nothing_found_where_nothing_is_counts_as_right(fitted, tmp_path):
     torch.nn.init.constant_(segmenter.network.segmentation_head[0].bias, -1)  # it finds nothing
     image = write_grey(tmp_path / "1.png", np.eye(64))
     empty = write_grey(tmp_path / "2.png", np.zeros((64, 64)))
-    right, wrong = (_scores(segmenter, Sample(image, mask=mask)) for mask in (empty, image))
+    samples = [Sample(image, mask=mask) for mask in (empty, image)]
+    right, wrong = (_scores(segmenter, sample, *read_pair(sample)) for sample in samples)
     assert (right["dice"], right["iou"]) == (1, 1)
     assert (wrong["dice"], wrong["iou"]) == (0, 0)
 
@@ -172,7 +173,7 @@ class TestTrainingPairs:
         path = write_grey(tmp_path / "1.png", pixels)
         strong = Augmentation(rotation=30, translation=0.2, scaling=0.3, brightness=0, contrast=0)
         settings = SegmenterSettings(size=64, augmentation=strong)
-        dataset = _TrainingPairs([Sample(path, mask=path)], settings)
+        dataset = _TrainingPairs([read_pair(Sample(path, mask=path))], settings)
         masks = []
         for _ in range(20):
             image, mask = dataset[0]

@@ -11,11 +11,13 @@ from pathlib import Path
 from faster_isnet.common.files import remove_leftovers
 from faster_isnet.common.locks import locked
 from faster_isnet.evaluation.saved_evaluation import METRICS
+from faster_isnet.segmentation.completion import remove_drawn_masks
 
 log = logging.getLogger(__name__)
 
 CHECKPOINTS, BEST, LAST = "checkpoints", "best", "last"
 CONFIG, DIVISION, CURVES, CALIBRATION = "config.yaml", "division.json", "curves", "calibration.json"
+MASKS = "masks"  # those that were drawn for images without one
 
 
 def checkpoint_folder(run: str | Path) -> Path:
@@ -108,6 +110,7 @@ def remove_run(run: Path) -> None:
         path.unlink()
     for name in (CONFIG, DIVISION, CALIBRATION):
         (run / name).unlink(missing_ok=True)
+    remove_drawn_masks(run / MASKS)
     tests = {path.parent for path in run.glob(f"test*/{METRICS}")}
     for folder in (*(run / CURVES).glob("version_*"), *tests):
         shutil.rmtree(folder)

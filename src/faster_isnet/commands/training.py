@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from signal import SIGTERM
-from typing import Any
+from typing import Any, Literal
 
 import lightning
 from jsonargparse import Namespace
@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from faster_isnet.commands import missing_masks
 from faster_isnet.commands.foreign_classes import OPTION, check_own_classes
 from faster_isnet.commands.model_bundle import check_runs
 from faster_isnet.commands.run_configuration import (
@@ -163,6 +164,15 @@ class RunCLI(LightningCLI):
             help="of other commands than fit: import the classes that a configuration names, also "
             "those of other libraries, which runs their code; on the command line only",
         )
+        parser.add_argument(
+            missing_masks.OPTION,
+            type=Literal[missing_masks.CHOICES] | None,
+            default=None,
+            help="what to do with training images without a mask, where the method uses masks: "
+            "draw their masks with a segmenter that is trained on the masks there are; leave_out "
+            "the images; or keep them, which teaches the network to use their background "
+            "(default: draw, if there are enough to learn from)",
+        )
         parser.add_subclass_arguments(Method, "method")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -261,6 +271,7 @@ class RunCLI(LightningCLI):
                     self._prepare_folder(out)
                 prepared = writes
                 self._check_data()
+                self._complete_masks(out)
                 with users_errors():
                     self.trainer.fit(**arguments)
             except (KeyboardInterrupt, SystemExit) as ending:
@@ -279,6 +290,17 @@ class RunCLI(LightningCLI):
         if method.needs_masks() and not method.needs_every_mask:  # whose data have been filtered
             check_masks(self.datamodule)
 
+    def _complete_masks(self, out: Path) -> None:
+        """Draw masks that images lack, or leave the images out."""
+        options, method = self._options, self.model.method
+        if not method.needs_masks() or options.trainer.fast_dev_run:
+            return  # a trial of one batch writes nothing
+        seed = options.seed_everything
+        seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else 0
+        missing_masks.complete_masks(
+            self.datamodule, options.missing_masks, out, seed, method.needs_every_mask
+        )
+
     def _prepare_folder(self, out: Path) -> None:
         """Refuse or remove an earlier run, and record the division of the data."""
         options = self._options
@@ -293,6 +315,12 @@ class RunCLI(LightningCLI):
             check_unused(out)
         self._check_data()
         if options.overwrite:
+            given = data_options(options).get("masks")
+            if given is not None and Path(given).resolve().is_relative_to(out.resolve()):
+                raise ValueError(
+                    f"--overwrite would remove masks in {str(given)!r}, which --data.masks names; "
+                    "move them out of the run's folder"
+                )
             remove_run(out)
         if options.ckpt_path is None or self.datamodule.division is not None:
             division = self.datamodule.record_division()
@@ -320,30 +348,14 @@ class RunCLI(LightningCLI):
 
 
 def check_masks(data: ClassifierData) -> None:
-    """Check that training images have masks; warn if some have none.
-
-    Raises
-    ------
-    ValueError
-        If none has.
-    """
+    """Raise ``ValueError`` if no training image has a mask."""
     total = len(data.datasets["train"].samples)
-    masked = total - len(data.unmasked_images("train"))
-    if not masked:
+    if total == len(data.unmasked_images("train")):
         raise ValueError(
             f"none of the {total} training images has a mask, without which this method trains a "
-            "standard classifier; name masks (--data.masks), draw some and let faster-isnet "
-            "segment make the others, or train without on purpose: --method standard, or "
-            "--method.loss.heatmap_weight 0"
-        )
-    if masked < total:
-        log.warning(
-            "\nWARNING: only %d of %d training images (%d %%) have a mask.\n"
-            "The others train the classification alone, and teach the network to use the "
-            "background: with masks for\na fifth of the images, an ISNet used a planted mark as "
-            "much as a standard classifier did. Make masks for all\n(faster-isnet segment), and "
-            "test without the bias before you rely on it.\n",
-            *(masked, total, 100 * masked // total),
+            "standard classifier; name masks (--data.masks), draw those of a tenth of the images "
+            "at least, by which the others are drawn, or train without on purpose: --method "
+            "standard, or --method.loss.heatmap_weight 0"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from faster_isnet.common.checks import NO_ATTRIBUTE, NO_MASK, check_range
-from faster_isnet.data.masks import grow
+from faster_isnet.data.masks import grow, read_mask
 from faster_isnet.data.samples import Sample, relative_name
 from faster_isnet.data.seeded_sampling import seeded
 from faster_isnet.data.worse_masks import WorseMasks, removed_masks
@@ -118,6 +118,9 @@ class ImageDataset(Dataset[Item]):
         data may be moved; ``None`` for whole names.
     attributes
         Names of the samples' attributes, by index; empty for none.
+    added_masks
+        Files of masks for samples that have none, or whose mask ``worse_masks`` leaves out, by the
+        samples' names; ``worse_masks`` does not change them.
 
     Raises
     ------
@@ -137,6 +140,7 @@ class ImageDataset(Dataset[Item]):
         worse_masks: WorseMasks | None = None,
         folder: str | Path | None = None,
         attributes: Sequence[str] = (),
+        added_masks: Mapping[str, Path] | None = None,
     ) -> None:
         self.samples = list(samples)
         self.size = tuple(int(check_range("size", side, 1)) for side in size)
@@ -147,6 +151,7 @@ class ImageDataset(Dataset[Item]):
         self.worse_masks = worse_masks
         self.folder = folder
         self._attributes = _attribute_indices(self.samples, attributes) if attributes else None
+        self.added_masks = added_masks or {}
         self._augment = augmentation.build() if augmentation else None
         if unlabelled := [sample.name for sample in self.samples if sample.label is None]:
             raise ValueError(
@@ -163,14 +168,18 @@ class ImageDataset(Dataset[Item]):
         return self.item_and_exact_mask(index)[0]
 
     def item_and_exact_mask(self, index: int) -> tuple[Item, Tensor]:
-        """Return an item, and the mask that it has without ``worse_masks``, augmented alike."""
+        """Return an item, and the mask that its sample has, augmented alike.
+
+        The item's own mask may be another: a worse one, or one that was added.
+        """
         sample = self.samples[index]
         image = sample.read_image()
         exact = sample.read_mask((image.shape[1], image.shape[2]))
         image = fit_image(image, self.size, self.channels)
         if exact is not None:
-            exact = F.interpolate(exact[None], self.size, mode="nearest-exact")[0]
-        masks = [exact] if self.worse_masks is None else [self._worse_mask(exact, sample), exact]
+            exact = fit_mask(exact, self.size)
+        used = self._used_mask(exact, sample)
+        masks = [exact] if used is exact else [used, exact]
         masks = [None if mask is None else grow(mask, self.mask_margin) for mask in masks]
         if self._augment is not None:
             with seeded(index):
@@ -184,8 +193,12 @@ class ImageDataset(Dataset[Item]):
             item = (*item, torch.tensor(self._attributes[index]))
         return item, filled[-1]
 
-    def _worse_mask(self, exact: Tensor | None, sample: Sample) -> Tensor | None:
-        if self.worse_masks is None or exact is None or sample.name in self._removed_masks:
+    def _used_mask(self, exact: Tensor | None, sample: Sample) -> Tensor | None:
+        if (added := self.added_masks.get(sample.name)) is not None:
+            return fit_mask(read_mask(added), self.size)
+        if self.worse_masks is None or exact is None:
+            return exact
+        if sample.name in self._removed_masks:
             return None
         return self.worse_masks.worsen(exact, relative_name(sample, self.folder))
 
@@ -203,6 +216,11 @@ def fit_image(image: Tensor, size: Sequence[int], channels: int) -> Tensor:
         image = v2.functional.rgb_to_grayscale(image)
     # Interpolation may exceed [0, 1] by a rounding error.
     return image.clamp(0, 1).expand(channels, -1, -1)
+
+
+def fit_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize a mask ``[1, H, W]`` in {0, 1} to its nearest pixels."""
+    return F.interpolate(mask[None], list(size), mode="nearest-exact")[0]
 
 
 def _augmented(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -44,6 +44,8 @@ class Findings:
         How masks of training and validation are made worse on purpose; ``None`` if they are not.
     removed_masks
         Names of samples whose masks are left out by that.
+    added_masks
+        Files of masks that were added for samples without one, by the samples' names.
     """
 
     samples: list[Sample]
@@ -58,6 +60,7 @@ class Findings:
     shared_groups: dict[tuple[str, str], int] = field(default_factory=dict)
     worse_masks: WorseMasks | None = None
     removed_masks: list[str] = field(default_factory=list)
+    added_masks: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def counts(self) -> dict[str, dict[str, int]]:
@@ -75,6 +78,7 @@ class Findings:
     def with_foreground(self, samples: Iterable[Sample]) -> list[Sample]:
         """Return those of the samples that have, and keep, a mask with foreground."""
         without = {*self.without_mask, *self.empty_masks, *self.removed_masks}
+        without -= self.added_masks.keys()
         return [sample for sample in samples if sample.name not in without]
 
     def of_split(self, split: str) -> list[Sample]:
@@ -97,6 +101,29 @@ class Findings:
             for name in removed_masks(worse_masks, self.of_split(split), folder)
         ]
         return replace(self, worse_masks=worse_masks, removed_masks=removed)
+
+    def with_added_masks(self, masks: Mapping[str, Path]) -> Findings:
+        """Return findings in which training and validation images have masks that they lacked.
+
+        Parameters
+        ----------
+        masks
+            Files, by the names of samples.
+
+        Raises
+        ------
+        ValueError
+            If there is a name that none of these samples has, or one that has a mask.
+        """
+        trained_on = [sample for split in TRAINING_SPLITS for sample in self.of_split(split)]
+        masked = {sample.name for sample in self.with_foreground(trained_on)}
+        lacking = {sample.name for sample in trained_on} - masked
+        if unknown := sorted(masks.keys() - lacking):
+            raise ValueError(
+                f"{len(unknown)} of {len(masks)} masks to add are not of training or validation "
+                f"images that lack one, for example {unknown[0]!r}; leave them out"
+            )
+        return replace(self, added_masks={**self.added_masks, **masks})
 
     @property
     def _by_split(self) -> dict[str | None, list[Sample]]:

@@ -259,13 +259,13 @@ class ImageData(ClassifierData):
             samples, self.class_names, self.skip_unreadable, self.allow_duplicates
         )
         if self.worse_masks is not None:
-            findings = findings.with_worse_masks(self.worse_masks, self._folder)
+            findings = findings.with_worse_masks(self.worse_masks, self.folder)
         _print(findings)
         return findings
 
     def _divide_as_recorded(self, division: Division, samples: list[Sample]) -> list[Sample]:
         division.check_settings(self._division_settings)
-        samples, changes = division.apply(samples, self.class_names, self._folder, self.new_images)
+        samples, changes = division.apply(samples, self.class_names, self.folder, self.new_images)
         if text := str(changes):
             log.warning("The images are not those that the run was divided with.\n%s", text)
         return samples
@@ -282,7 +282,7 @@ class ImageData(ClassifierData):
         With a division given, images that only it has are recorded, too.
         """
         now = Division.of(
-            self.findings.samples, self.class_names, self._folder, self._division_settings
+            self.findings.samples, self.class_names, self.folder, self._division_settings
         )
         return now if self.division is None else self.division.merged(now)
 
@@ -318,19 +318,38 @@ class ImageData(ClassifierData):
     @cached_property
     def datasets(self) -> dict[str, ImageSet]:
         """The data sets by name."""
-        sets: dict[str, ImageSet] = {name: self._dataset(name) for name in self.findings.counts}
-        if self.planting is None:
+        sets: dict[str, ImageSet] = {
+            name: self._dataset(name, self.augmentation if name == "train" else None)
+            for name in self.findings.counts
+        }
+        if self.planting is None or "test" not in sets:
             return sets
-        if self.task == "multilabel":
-            raise ValueError("marks need one class per image, but these data are multi-label")
         pure = replace(self.planting, correlation=1.0)
-        for base, name, planting, bias in (
-            *((name, name, self.planting, "biased") for name in TRAINING_SPLITS),
-            *(("test", name, pure, bias) for name, bias in _PLANTED_TESTS.items()),
-        ):
-            if base in sets:
-                sets[name] = PlantedDataset(sets[base], planting, bias, self.num_classes)
+        for name, bias in _PLANTED_TESTS.items():
+            sets[name] = PlantedDataset(sets["test"], pure, bias, self.num_classes)
         return sets
+
+    def unaugmented(self, name: str) -> ImageSet:
+        """Return the data set ``name`` without augmentation."""
+        return self._dataset(name, None)
+
+    def add_masks(self, masks: Mapping[str, Path]) -> None:
+        """Give masks to training and validation images that have none.
+
+        They are used as they are: ``worse_masks`` does not change them.
+
+        Parameters
+        ----------
+        masks
+            Files of the size of the images, by the images' names (``sample.name``).
+
+        Raises
+        ------
+        ValueError
+            If there is a name that none of these images has, or one that has a mask.
+        """
+        self.findings = self.findings.with_added_masks(masks)
+        self.__dict__.pop("datasets", None)  # they are made anew, with these masks
 
     def leave_out_unmasked(self) -> None:
         """Leave images without a mask, or without foreground in it, out of training and validation.
@@ -401,7 +420,7 @@ class ImageData(ClassifierData):
         return choose_foreground(samples, self.foreground), class_names
 
     @property
-    def _folder(self) -> Path:
+    def folder(self) -> Path:
         """The folder that recorded names are relative to."""
         sources = self.source.values() if isinstance(self.source, dict) else [self.source]
         folders = [each if each.is_dir() else each.parent for each in map(Path.absolute, sources)]
@@ -433,18 +452,27 @@ class ImageData(ClassifierData):
         samples = choose_foreground(relabel(samples, own, self.class_names), self.foreground)
         return [replace(sample, split=name) for sample in samples]
 
-    def _dataset(self, name: str) -> ImageDataset:
-        return ImageDataset(
+    def _dataset(self, name: str, augmentation: Augmentation | None) -> ImageSet:
+        trains = name in TRAINING_SPLITS
+        images = ImageDataset(
             self._samples_of(name),
             self.size,
             self.channels,
             self.mask_margin,
-            self.augmentation if name == "train" else None,
-            self.worse_masks if name in TRAINING_SPLITS else None,
-            self._folder,
+            augmentation,
+            self.worse_masks if trains else None,
+            self.folder,
             # Numbers of columns and of marks would mean different things.
             () if self.planting is not None else self.attribute_names,
+            self.findings.added_masks if trains else {},
         )
+        if self.planting is None:
+            return images
+        if self.task == "multilabel":
+            raise ValueError("marks need one class per image, but these data are multi-label")
+        if not trains:
+            return images
+        return PlantedDataset(images, self.planting, "biased", self.num_classes)
 
     def _samples_of(self, name: str) -> list[Sample]:
         samples = self.findings.of_split(name)

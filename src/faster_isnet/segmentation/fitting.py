@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import pandas as pd
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 
@@ -22,7 +22,7 @@ from faster_isnet.common.environment import machine
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import progress_bar
 from faster_isnet.common.spreadsheets import safe_csv
-from faster_isnet.data.dataset import fit_image
+from faster_isnet.data.dataset import fit_image, fit_mask
 from faster_isnet.data.masks import EITHER_OF_TWO, Foreground, MaskFile
 from faster_isnet.data.samples import Sample
 from faster_isnet.data.splits import split
@@ -86,18 +86,40 @@ def fit_segmenter(
     ImportError
         If segmentation-models-pytorch is not installed.
     """
+    return fit_segmenter_to_samples(
+        _samples_of_pairs(pairs, groups, foreground), read_pair, out, settings
+    )
+
+
+def fit_segmenter_to_samples(
+    samples: Sequence[Sample],
+    read: Callable[[Sample], Pair],
+    out: str | Path,
+    settings: SegmenterSettings = _DEFAULTS,
+) -> dict[str, Any]:
+    """Train a segmenter as :func:`fit_segmenter` does, on samples that are read in any way.
+
+    Parameters
+    ----------
+    samples
+        Those that have masks.
+    read
+        Reads a sample's image ``[C, H, W]`` in [0, 1] and mask ``[1, H, W]`` in {0, 1}.
+    out, settings
+        See :func:`fit_segmenter`.
+    """
     started = time.perf_counter()
-    trained_on, held_out = _split_held_out(_samples_of_pairs(pairs, groups, foreground), settings)
+    trained_on, held_out = _split_held_out(samples, settings)
     for sample in held_out:
-        _read_pair(sample)  # so that unreadable files raise before training
+        read(sample)  # so that unreadable files raise before training
     with isolate_rng():
         torch.manual_seed(settings.seed)
         network = build_unet(settings.encoder, settings.encoder_weights)
-        dataset = _TrainingPairs(trained_on, settings)
+        dataset = _TrainingPairs(map(read, trained_on), settings)
         log.info("Training on %d images, %d are held out", len(trained_on), len(held_out))
         _train(network, dataset, settings)
     segmenter = Segmenter(network.eval(), settings, dataset.seen)
-    scores = pd.DataFrame([_scores(segmenter, sample) for sample in held_out])
+    scores = pd.DataFrame([_scores(segmenter, sample, *read(sample)) for sample in held_out])
     out = Path(out)
     write_atomically(out / HELD_OUT_TABLE, safe_csv(scores))
     results = {
@@ -117,16 +139,15 @@ class _TrainingPairs(Dataset[Pair]):
     ``seen`` has the ranges of the masks' shapes, before they are resized.
     """
 
-    def __init__(self, samples: Sequence[Sample], settings: SegmenterSettings) -> None:
+    def __init__(self, pairs: Iterable[Pair], settings: SegmenterSettings) -> None:
         size = (settings.size, settings.size)
         self._augment = settings.augmentation.build()
         self._pairs: list[Pair] = []
         shapes = []
-        for sample in samples:
-            image, mask = _read_pair(sample)
+        for image, mask in pairs:
             shapes.append(Shape.of(clean(mask, settings.components)))
-            small_mask = F.interpolate(mask[None], size, mode="nearest-exact")[0]
-            self._pairs.append((fit_image(image, size, CHANNELS).contiguous(), small_mask))
+            small_image = fit_image(image, size, CHANNELS).contiguous()
+            self._pairs.append((small_image, fit_mask(mask, size)))
         self.seen = ShapeRanges.of(shapes)
 
     def __len__(self) -> int:
@@ -206,12 +227,13 @@ def _samples_of_pairs(
 
 
 def _split_held_out(
-    samples: list[Sample], settings: SegmenterSettings
+    samples: Sequence[Sample], settings: SegmenterSettings
 ) -> tuple[list[Sample], list[Sample]]:
     """Split the samples into those for training and those held out."""
     fractions = {"train": 1 - settings.held_out, "test": settings.held_out}
     parts: dict[str | None, list[Sample]] = {"train": [], "test": []}
-    for sample in split(samples, fractions, settings.seed):
+    anew = [replace(sample, split=None) for sample in samples]
+    for sample in split(anew, fractions, settings.seed):
         parts[sample.split].append(sample)
     if not all(parts.values()):
         raise ValueError(
@@ -221,15 +243,17 @@ def _split_held_out(
     return parts["train"], parts["test"]
 
 
-def _read_pair(sample: Sample) -> Pair:
+def read_pair(sample: Sample) -> Pair:
+    """Read the image ``[C, H, W]`` and the mask ``[1, H, W]`` of a sample that has one."""
     image = sample.read_image()
     mask = sample.read_mask((image.shape[1], image.shape[2]))
     assert mask is not None  # every pair has one
     return image, mask
 
 
-def _scores(segmenter: Segmenter, sample: Sample) -> dict[str, str | float]:
-    image, mask = _read_pair(sample)
+def _scores(
+    segmenter: Segmenter, sample: Sample, image: Tensor, mask: Tensor
+) -> dict[str, str | float]:
     metrics = smp().metrics
     counts = metrics.get_stats(segmenter.mask(image)[None].long(), mask[None].long(), mode="binary")
     return {

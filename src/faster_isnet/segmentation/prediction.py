@@ -101,24 +101,29 @@ def predict_masks(
                 rows.append({"image": str(path), **_UNREADABLE, "reason": str(error)})
                 continue
             mask = segmenter.mask(image, components)
-            write_atomically(out / name, _encode_png(mask))
-            shape = Shape.of(mask)
-            reason = segmenter.seen.why_implausible(shape, tolerance)
-            rows.append(
-                {
-                    "image": str(path),
-                    "mask": name.as_posix(),
-                    "area": shape.area,
-                    "components": shape.components,
-                    "plausible": not reason,
-                    "reason": reason,
-                }
-            )
+            write_atomically(out / name, png(mask))
+            rows.append(mask_row(str(path), name, mask, segmenter, tolerance))
     finally:  # list the masks that were written, also after an error
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         if rows:
             write_atomically(out / MASK_TABLE, safe_csv(table))
     return table
+
+
+def mask_row(
+    image: str, name: Path, mask: Tensor, segmenter: Segmenter, tolerance: float
+) -> dict[str, object]:
+    """Return the row of a mask in the table, see :func:`predict_masks`."""
+    shape = Shape.of(mask)
+    reason = segmenter.seen.why_implausible(shape, tolerance)
+    return {
+        "image": image,
+        "mask": name.as_posix(),
+        "area": shape.area,
+        "components": shape.components,
+        "plausible": not reason,
+        "reason": reason,
+    }
 
 
 def _mask_names(images: Sequence[Path], root: Path | None) -> dict[Path, Path]:
@@ -164,7 +169,8 @@ def _check_output_paths(names: dict[Path, Path], out: Path, overwrite: bool) -> 
         )
 
 
-def _encode_png(mask: Tensor) -> bytes:
+def png(mask: Tensor) -> bytes:
+    """Return a mask ``[1, H, W]`` in {0, 1} as a PNG file of 0 and 255."""
     buffer = BytesIO()
     Image.fromarray((mask[0].numpy() * 255).astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()

@@ -42,7 +42,9 @@ class Segmenter:
     seen: ShapeRanges
 
     @torch.no_grad()
-    def mask(self, image: Tensor, components: int | None = None) -> Tensor:
+    def mask(
+        self, image: Tensor, components: int | None = None, size: tuple[int, int] | None = None
+    ) -> Tensor:
         """Predict the mask of an image.
 
         Parameters
@@ -51,18 +53,23 @@ class Segmenter:
             ``[C, H, W]`` in [0, 1], C 1 or 3.
         components
             Number of connected components to keep; by default as in the settings.
+        size
+            Height and width of the mask; by default the image's.
 
         Returns
         -------
         Tensor
-            ``[1, H, W]`` float32 in {0, 1}, on the CPU, without holes.
+            ``[1, *size]`` float32 in {0, 1}, on the CPU, without holes.
         """
         device = next(self.network.parameters()).device
         side = self.settings.size
         square = fit_image(image, (side, side), CHANNELS)[None].to(device)
         # Resizing logits instead of masks keeps the outline smooth.
         logits = F.interpolate(
-            mask_logits(self.network, square), image.shape[1:], mode="bilinear", antialias=True
+            mask_logits(self.network, square),
+            image.shape[1:] if size is None else size,
+            mode="bilinear",
+            antialias=True,
         )
         mask = (logits[0] > 0).float().cpu()
         return clean(mask, self.settings.components if components is None else components)

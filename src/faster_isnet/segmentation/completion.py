@@ -1,0 +1,164 @@
+"""Draw the masks that some images of a data set lack, with a segmenter of the masks of others."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from faster_isnet.common.files import write_atomically
+from faster_isnet.common.spreadsheets import original_cell, safe_csv
+from faster_isnet.data.samples import Sample, relative_name
+from faster_isnet.segmentation.fitting import fit_segmenter_to_samples
+from faster_isnet.segmentation.prediction import COLUMNS, MASK_TABLE, mask_row, png
+from faster_isnet.segmentation.segmenter import load_segmenter
+from faster_isnet.segmentation.settings import SegmenterSettings
+
+log = logging.getLogger(__name__)
+
+SEGMENTER = "segmenter"
+_TOLERANCE = 0.1  # as predict_masks has it by default
+_TYPES = {"image": str, "mask": str, "reason": str}
+
+
+class Images(Protocol):
+    """A data set of ``(image, label, mask, …)``, with a sample for each item."""
+
+    @property
+    def samples(self) -> Sequence[Sample]:
+        """The samples, whose names differ."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        """Return image ``[C, H, W]`` in [0, 1], label, mask ``[1, H, W]``, and what else it has."""
+
+
+@dataclass(frozen=True)
+class DrawnMasks:
+    """Hold masks that a segmenter has drawn.
+
+    Attributes
+    ----------
+    files
+        Those with foreground, by the name of the image relative to the data's folder.
+    empty
+        Names of images in which no foreground was found.
+    implausible
+        Why a mask is unlike all that the segmenter was trained on, by the name of the image.
+    """
+
+    files: Mapping[str, Path]
+    empty: Sequence[str]
+    implausible: Mapping[str, str]
+
+
+def draw_missing_masks(
+    datasets: Iterable[Images],
+    unmasked: Collection[str],
+    folder: Path | None,
+    out: Path,
+    settings: SegmenterSettings,
+) -> dict[str, Any]:
+    """Train a segmenter on the images that have masks, and draw those of the others.
+
+    Writes the segmenter into ``out/segmenter``, the masks as PNG files of the size of the images,
+    and last the table ``out/masks.csv``, as :func:`~faster_isnet.segmentation.predict_masks` does;
+    :func:`read_drawn_masks` reads them.
+
+    Parameters
+    ----------
+    datasets
+        All images, without augmentation.
+    unmasked
+        Names of the samples that have no mask.
+    folder
+        What names of images are relative to in the table; ``None`` for whole names.
+    out
+        The folder to write to.
+    settings
+        Of the segmenter.
+
+    Returns
+    -------
+    dict
+        What :func:`~faster_isnet.segmentation.fit_segmenter` returns, such as ``dice``.
+
+    Raises
+    ------
+    ValueError, FloatingPointError, ImportError
+        As :func:`~faster_isnet.segmentation.fit_segmenter` does.
+    """
+    places = {s.name: (each, i) for each in datasets for i, s in enumerate(each.samples)}
+    samples = [dataset.samples[index] for dataset, index in places.values()]
+
+    def read(sample: Sample) -> tuple[Tensor, Tensor]:
+        dataset, index = places[sample.name]
+        image, _, mask = dataset[index][:3]
+        return image, (mask == 1).to(image)
+
+    masked = [sample for sample in samples if sample.name not in unmasked]
+    found = fit_segmenter_to_samples(masked, read, out / SEGMENTER, settings)
+    segmenter = load_segmenter(out / SEGMENTER)
+    segmenter.network.to("cuda" if torch.cuda.is_available() else "cpu")
+    to_draw = [sample for sample in samples if sample.name in unmasked]
+    log.info("Drawing %d masks", len(to_draw))
+    names = [relative_name(sample, folder) for sample in to_draw]
+    rows = []
+    for sample, name, path in zip(to_draw, names, _mask_paths(names), strict=True):
+        height, width = sample.read_image().shape[1:]
+        mask = segmenter.mask(read(sample)[0], size=(height, width))
+        write_atomically(out / path, png(mask))
+        rows.append(mask_row(name, path, mask, segmenter, _TOLERANCE))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    write_atomically(out / MASK_TABLE, safe_csv(table))  # last: it says that all are there
+    return found
+
+
+def read_drawn_masks(out: Path) -> DrawnMasks:
+    """Read what :func:`draw_missing_masks` wrote into a folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it has no table, since not all masks have been drawn.
+    """
+    rows = [
+        (original_cell(row.image), original_cell(row.mask), row)
+        for row in _read_table(out).itertuples()
+    ]
+    return DrawnMasks(
+        {image: out / mask for image, mask, row in rows if row.components},
+        [image for image, _, row in rows if not row.components],
+        {image: row.reason for image, _, row in rows if row.components and not row.plausible},
+    )
+
+
+def remove_drawn_masks(out: Path) -> None:
+    """Remove what :func:`draw_missing_masks` wrote into a folder, and nothing else."""
+    if (out / MASK_TABLE).is_file():
+        for mask in _read_table(out)["mask"]:
+            (out / original_cell(mask)).unlink(missing_ok=True)
+        (out / MASK_TABLE).unlink()
+        shutil.rmtree(out / SEGMENTER, ignore_errors=True)
+
+
+def _read_table(out: Path) -> pd.DataFrame:
+    text = (out / MASK_TABLE).read_text(encoding="utf-8")
+    return pd.read_csv(StringIO(text), dtype=_TYPES, keep_default_na=False)
+
+
+def _mask_paths(names: Sequence[str]) -> list[Path]:
+    """Return a different path for the mask of each image: the image's, if it can be."""
+    paths: dict[PurePosixPath, None] = {}
+    for number, name in enumerate(names):
+        path = PurePosixPath(name).with_suffix(".png")
+        outside = path.is_absolute() or ".." in path.parts
+        paths[PurePosixPath(f"{number:06d}.png") if outside or path in paths else path] = None
+    return [Path(path) for path in paths]
