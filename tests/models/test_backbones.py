@@ -143,6 +143,8 @@ def test_the_densenets_are_the_papers() -> None:
         (("resnet18", 3, False, 1.5), ValueError, r"dropout must be .* got 1.5"),
         (("convnet", 3, True), ValueError, "no pretrained weights for convnet; use pretrained=F"),
         (("densenet264", 3, True), ValueError, "no pretrained weights for densenet264"),
+        (("convnet", 3, False, 0.0, True, 4), ValueError, "channels must be 1 or 3, got 4; use 1"),
+        (("convnet", 3, False, 0.0, True, "1"), TypeError, "channels must be an integer"),
     ],
 )
 def test_errors(arguments: tuple[Any, ...], error: type[Exception], message: str) -> None:

@@ -39,6 +39,7 @@ OPTIONS: dict[str, tuple[str, Texts]] = {
     "backbone-unknown": ("fit {data} --model.backbone resnet19", ("resnet19", "resnet18")),
     "optimizer-unknown": ("fit {data} --model.optimizer adamw2", ("optimizer", "adamw2")),
     "schedule-unknown": ("fit {data} --model.schedule cosinus", ("schedule", "cosinus")),
+    "channels-2": ("fit {data} --data.channels 2", ("channels", "1 or 3", "got 2")),
     "option-unknown": ("fit {data} --data.batchsize 4", ("batchsize", "batch_size")),
     "method-unknown": ("fit {data} --method isnett", ("isnett", "isnet")),
     "method-no-class": ("fit {data} --method os.path.join", ("os.path.join",)),

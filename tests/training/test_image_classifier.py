@@ -14,12 +14,8 @@ from faster_isnet import ISNetLoss
 from faster_isnet.methods import ISNetMethod, Method
 from faster_isnet.methods.isnet.calibration import Calibration, LayerRelevance
 from faster_isnet.models import CONVNET_BLOCKS
-from faster_isnet.training.image_classifier import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    ImageClassifier,
-    Normalise,
-)
+from faster_isnet.models.input_channels import IMAGENET_MEAN, IMAGENET_STD
+from faster_isnet.training.image_classifier import ImageClassifier, Normalise
 
 NAMES = ["cat", "dog"]
 SHAPE = (3, 32, 32)
@@ -90,7 +86,9 @@ def test_pretrained_weights_are_fetched_for_the_first_one_only(
     asked = []
     build = "faster_isnet.training.image_classifier.build_backbone"
 
-    def fake(name: str, classes: int, pretrained: bool, dropout: float) -> torch.nn.Module:
+    def fake(
+        name: str, classes: int, pretrained: bool, dropout: float, channels: int
+    ) -> torch.nn.Module:
         asked.append(pretrained)
         return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, classes))
 

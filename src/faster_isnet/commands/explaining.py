@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, image_files, parameters
-from faster_isnet.commands.model_bundle import ModelBundle, add_network_options
+from faster_isnet.commands.model_bundle import add_network_options, load_network
 from faster_isnet.common.names import hint
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.explaining.heatmap_files import ALL_CLASSES, TARGETS, write_explanations
@@ -57,7 +57,7 @@ def parser() -> CommandParser:
 
 
 def _explain(options: Namespace) -> list[dict[str, str | int | float]]:
-    bundle = ModelBundle.load(options.model, options.classes, options.size, options.weights)
+    bundle = load_network(options.model, options)
     bundle.check_takes_images_alone("explain")
     chosen = parameters(Explainer, options) | {"model": bundle.network}
     if options.input_rule == NONE:

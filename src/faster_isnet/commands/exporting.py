@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faster_isnet.commands.arguments import CommandParser, command_parser
-from faster_isnet.commands.model_bundle import ModelBundle, add_network_options
+from faster_isnet.commands.model_bundle import add_network_options, load_network
 from faster_isnet.training.export import export
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command, of which ``arguments`` are the name and what follows it."""
     options = parser().parse_args(list(arguments[1:]))
-    bundle = ModelBundle.load(options.checkpoint, options.classes, options.size, options.weights)
+    bundle = load_network(options.checkpoint, options)
     bundle.check_takes_images_alone("an exported network")
     written = export(
         bundle.network,

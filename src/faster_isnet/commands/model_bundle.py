@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jsonargparse import Namespace
 from torch import Tensor, nn
 
 from faster_isnet.commands.arguments import CommandParser
@@ -28,6 +29,13 @@ def add_network_options(parser: CommandParser) -> None:
     add("--weights", type=Path, help="of a network by name: a file (default: its own pretrained)")
     add("--classes", type=int, default=1000, help="of a network by name")
     add("--size", type=int, default=224, help="of images for a network by name")
+    add("--channels", type=int, default=3, help="of images for a network by name: 3 or 1")
+
+
+def load_network(model: str, options: Namespace) -> ModelBundle:
+    """Load a checkpoint's network, or one by name as :func:`add_network_options` says."""
+    shape = options.channels, options.size, options.size
+    return ModelBundle.load(model, options.classes, shape, options.weights)
 
 
 def check_runs(network: nn.Module, image_shape: tuple[int, int, int], name: str) -> None:
@@ -87,7 +95,9 @@ class ModelBundle:
         return cls._of(ImageClassifier.load_deployed(path))
 
     @classmethod
-    def load(cls, model: str, classes: int, size: int, weights: Path | None) -> ModelBundle:
+    def load(
+        cls, model: str, classes: int, image_shape: tuple[int, int, int], weights: Path | None
+    ) -> ModelBundle:
         """Read a checkpoint, or the best one of a run's folder, or build a network by its name.
 
         Raises
@@ -112,15 +122,17 @@ class ModelBundle:
                 f"there is no file {model!r}; give a checkpoint of faster-isnet fit, a run's "
                 "folder, or a network's name: resnet50, timm:…"
             )
-        return cls.by_name(model, classes, size, weights)
+        return cls.by_name(model, classes, image_shape, weights)
 
     @classmethod
-    def by_name(cls, name: str, classes: int, size: int, weights: Path | None) -> ModelBundle:
+    def by_name(
+        cls, name: str, classes: int, image_shape: tuple[int, int, int], weights: Path | None
+    ) -> ModelBundle:
         """Build a network, with weights from a file or its own."""
-        check_range("size", size, 1)
+        check_range("size", min(image_shape[1:]), 1)
         lit = ImageClassifier(
             [str(number) for number in range(classes)],
-            (3, size, size),
+            image_shape,
             name,
             pretrained=weights is None,
             method=Standard(),

@@ -383,6 +383,24 @@ def check_range(
     return value
 
 
+def check_channels(channels: object) -> int:
+    """Check the number of channels of images, 1 (grey) or 3 (colour), and return it.
+
+    Raises
+    ------
+    TypeError
+        If it is no integer.
+    ValueError
+        If it is another number.
+    """
+    cure = "use 1 for grey images, or 3, which repeats the channel of grey ones"
+    if not isinstance(channels, int) or isinstance(channels, bool):
+        raise TypeError(f"channels must be an integer, 1 or 3, got {channels!r}; {cure}")
+    if channels not in (1, 3):
+        raise ValueError(f"channels must be 1 or 3, got {channels}; {cure}")
+    return channels
+
+
 def check_labels(labels: object, logits: Tensor, task: str) -> None:
     """Check labels against logits ``[B, C]``.
 

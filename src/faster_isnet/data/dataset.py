@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
-from faster_isnet.common.checks import NO_ATTRIBUTE, NO_MASK, check_range
+from faster_isnet.common.checks import NO_ATTRIBUTE, NO_MASK, check_channels, check_range
 from faster_isnet.data.masks import grow, read_mask
 from faster_isnet.data.samples import Sample, relative_name
 from faster_isnet.data.seeded_sampling import seeded
@@ -144,9 +144,7 @@ class ImageDataset(Dataset[Item]):
     ) -> None:
         self.samples = list(samples)
         self.size = tuple(int(check_range("size", side, 1)) for side in size)
-        if channels not in (1, 3):
-            raise ValueError(f"channels must be 1 or 3, got {channels}")
-        self.channels = channels
+        self.channels = check_channels(channels)
         self.mask_margin = check_range("mask_margin", mask_margin, 0)
         self.worse_masks = worse_masks
         self.folder = folder

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
-from faster_isnet.common.checks import check_choice, check_range
+from faster_isnet.common.checks import check_channels, check_choice, check_range
 from faster_isnet.data.classifier_data import ClassifierData
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset, Item
@@ -69,7 +69,8 @@ class ImageData(ClassifierData):
     size
         Side of the images, or H and W.
     channels
-        3 or 1.
+        3: the channel of grey images is repeated. 1: colours are converted to luminance, and
+        ``faster-isnet fit`` builds a network that reads one channel.
     mask_foreground
         Values of masks that are foreground, for label maps: ``[1, 3]``. By default 0 is background
         and the one other value foreground; see :func:`~faster_isnet.data.masks.read_mask`.
@@ -186,7 +187,7 @@ class ImageData(ClassifierData):
         self.val_sources = val_sources or {}
         self.test_sources = test_sources or {}
         self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
-        self.channels = channels
+        self.channels = check_channels(channels)
         self.foreground = Foreground.of(mask_foreground, mask_threshold)
         self.mask_margin = mask_margin
         self.augmentation = augmentation

@@ -9,11 +9,16 @@ from typing import Any
 import torchvision
 from torch import nn
 
-from faster_isnet.common.checks import check_choice
+from faster_isnet.common.checks import check_channels, check_choice
 from faster_isnet.common.recipes import record
 from faster_isnet.models.ag_sononet import AGSononet
 from faster_isnet.models.densenet import DEPTHS, new_densenet
 from faster_isnet.models.heads import check_head, fit_head
+from faster_isnet.models.input_channels import (
+    fold_transform_input,
+    read_grey_imagenet,
+    sum_input_channels,
+)
 from faster_isnet.models.small_vit import SmallViT
 from faster_isnet.models.timm_models import PREFIX, check_timm_name, new_timm_model
 
@@ -57,8 +62,9 @@ def build_backbone(
     pretrained: bool = False,
     dropout: float = 0.0,
     last_pool: bool = True,
+    channels: int = 3,
 ) -> nn.Module:
-    """Build a network from images ``[B, 3, H, W]`` to logits ``[B, classes]``.
+    """Build a network from images ``[B, channels, H, W]`` to logits ``[B, classes]``.
 
     Parameters
     ----------
@@ -76,7 +82,9 @@ def build_backbone(
           additional ReLU in each transition
           (:func:`~faster_isnet.models.densenet.densenet`);
         - the name of another of torchvision's classification models, unchanged, but without
-          the auxiliary heads of GoogLeNet and Inception;
+          the auxiliary heads of GoogLeNet and Inception, whose pretrained first layer takes
+          images normalised as those of the others
+          (:func:`~faster_isnet.models.input_channels.fold_transform_input`);
         - ``"timm:"`` and the name of a network of timm, if timm is installed
           (``pip install 'faster-isnet[timm]'``), with or without the name of its weights:
           ``"timm:resnet18"``, ``"timm:resnet18.a1_in1k"``.
@@ -94,13 +102,20 @@ def build_backbone(
     last_pool
         Whether a VGG keeps its last max pool. Without it the last feature maps, and so the
         resolution of heatmaps, are twice as large; no parameter changes.
+    channels
+        Of the images, 3 or 1. For 1 the weights of the first convolution are summed over their
+        input channels, so that a grey image has the logits that the image repeated in three
+        channels would have. Pretrained ones of torchvision then need one mean and standard
+        deviation, those of the three channels averaged, and ImageNet's are folded into them, see
+        :func:`~faster_isnet.models.input_channels.read_grey_imagenet`. timm sums pretrained weights
+        itself, and draws others for one channel.
 
     Raises
     ------
     ImportError
         If the network is from timm, and timm is not installed.
     TypeError
-        If ``classes`` is not an integer, or ``dropout`` not a number.
+        If ``classes`` or ``channels`` is not an integer, or ``dropout`` not a number.
     ValueError
         If the name is unknown, a number is out of range, there are no pretrained weights, or
         ``last_pool`` is off for a network other than VGG.
@@ -114,23 +129,28 @@ def build_backbone(
       (0): Dropout(p=0.5, inplace=False)
       (1): Linear(in_features=64, out_features=3, bias=True)
     )
+    >>> build_backbone("resnet18", classes=3, channels=1).conv1.in_channels
+    1
     """
     check_backbone(name)
     check_head(classes, dropout)
+    check_channels(channels)
     if not last_pool and not name.startswith("vgg"):
         raise ValueError(
             f"last_pool=False is for torchvision's VGG (vgg11 to vgg19_bn), got backbone {name!r}"
         )
-    build = _BUILDERS[name] if name in _BUILDERS else partial(new_timm_model, name)
+    is_timm = name not in _BUILDERS
+    build = partial(new_timm_model, name, channels=channels) if is_timm else _BUILDERS[name]
     model = build(classes, pretrained)
     if not last_pool:
         features: Any = model.features
         del features[-1]
     model = fit_head(model, classes, pretrained, dropout)
+    if channels == 1 and not is_timm:
+        (read_grey_imagenet if pretrained else sum_input_channels)(model)
     # Built again it gets its weights from a file, and downloads none.
-    return record(
-        model, build_backbone, name=name, classes=classes, dropout=dropout, last_pool=last_pool
-    )
+    described = {"name": name, "classes": classes, "dropout": dropout}
+    return record(model, build_backbone, **described, last_pool=last_pool, channels=channels)
 
 
 def convnet(classes: int, channels: Sequence[int] = (16, 32, 64, 64, 64)) -> nn.Sequential:
@@ -180,6 +200,8 @@ def _new_torchvision(name: str, classes: int, pretrained: bool) -> nn.Module:
     for head in auxiliary:  # torchvision always adds them to pretrained networks
         setattr(model, head, None)
         model.aux_logits = False
+    if auxiliary:
+        fold_transform_input(model)
     return model  # type: ignore[no-any-return]
 
 

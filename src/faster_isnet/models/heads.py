@@ -62,8 +62,9 @@ def replace_classifier(
         Dropout probability before the head, in [0, 1). 0 adds no dropout, and keeps existing
         dropout.
     images
-        Images ``[B, ...]`` to run the network on; by default one black image ``[1, 3, S, S]`` of
-        the size S configured in timm or in a vision transformer, else 224.
+        Images ``[B, ...]`` to run the network on; by default one black image ``[1, C, S, S]`` of
+        the size S configured in timm or in a vision transformer, else 224. C is 3, or 1 if the
+        first convolution reads a single channel.
 
     Returns
     -------
@@ -251,7 +252,9 @@ def _run(
 
 def _black_image(model: nn.Module) -> Tensor:
     side = getattr(model, "image_size", 224)  # torchvision's vision transformers
-    size = getattr(model, "pretrained_cfg", {}).get("input_size", (3, side, side))  # timm's
+    first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    channels = 1 if first is not None and first.in_channels == 1 else 3
+    size = getattr(model, "pretrained_cfg", {}).get("input_size", (channels, side, side))  # timm's
     parameter = next(model.parameters(), torch.empty(0))
     return torch.zeros(1, *size, device=parameter.device, dtype=parameter.dtype)
 

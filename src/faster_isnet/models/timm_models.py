@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 from torch import nn
 
@@ -32,15 +33,21 @@ def check_timm_name(name: str) -> str:
     return known
 
 
-def new_timm_model(name: str, classes: int, pretrained: bool) -> nn.Module:
-    """Build a network of timm; with pretrained weights it has the classes of the weights."""
+def new_timm_model(name: str, classes: int, pretrained: bool, channels: int = 3) -> nn.Module:
+    """Build a network of timm; with pretrained weights it has the classes of the weights.
+
+    Of a single channel timm itself sums pretrained weights.
+    """
     timm = _timm(name)
     known = check_timm_name(name)
-    if not pretrained:
-        return timm.create_model(known, num_classes=classes)  # type: ignore[no-any-return]
-    if not timm.is_model_pretrained(known):
+    if pretrained and not timm.is_model_pretrained(known):
         raise ValueError(f"timm has no pretrained weights for {known!r}; use pretrained=False")
-    return timm.create_model(known, pretrained=True)  # type: ignore[no-any-return]
+    options: dict[str, Any] = {"pretrained": True} if pretrained else {"num_classes": classes}
+    if channels == 3:
+        return timm.create_model(known, **options)  # type: ignore[no-any-return]
+    model: Any = timm.create_model(known, in_chans=channels, **options)
+    model.pretrained_cfg["input_size"] = (channels, *model.pretrained_cfg["input_size"][1:])
+    return model  # type: ignore[no-any-return]
 
 
 def _timm(name: str) -> ModuleType:

@@ -17,6 +17,12 @@ from faster_isnet.methods import ISNetMethod, Method, Standard
 from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.models import build_backbone
+from faster_isnet.models.input_channels import (
+    GREY_MEAN,
+    GREY_STD,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+)
 from faster_isnet.models.weight_files import naming_damage, read_checkpoint
 from faster_isnet.training.lit_classifier import LitClassifier
 from faster_isnet.training.options_of_0_1 import split_model_options
@@ -24,8 +30,6 @@ from faster_isnet.training.schedules import OptimizerFactory, OptimizerName
 
 LEARNING_RATE = 1e-3  # suits AdamW, the default here
 _OF_TRAINING = ("method", "optimizer", "schedule")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class ImageClassifier(LitClassifier):
@@ -40,14 +44,16 @@ class ImageClassifier(LitClassifier):
     class_names
         A name for each logit, two or more.
     image_shape
-        ``(C, H, W)`` of the images that it is trained on, for whoever uses the checkpoint.
+        ``(C, H, W)`` of the images that it is trained on: the network reads C channels, 3 or 1 (of
+        which pretrained weights are summed, see :func:`~faster_isnet.models.build_backbone`).
     backbone
         Name of the network, see :func:`~faster_isnet.models.build_backbone`.
     pretrained
         Start from ImageNet weights, which are downloaded on first use.
     normalise
         Normalise images within the model, as ImageNet's, so that it takes images in [0, 1] all the
-        same. By default if it is pretrained.
+        same; grey ones by the averages of the channels' means and standard deviations. By default
+        if it is pretrained.
     dropout
         Before the head, in [0, 1).
     method
@@ -92,17 +98,19 @@ class ImageClassifier(LitClassifier):
         learning_rate: float | None = None,
         **training: Any,
     ) -> None:
-        model = build_backbone(backbone, len(class_names), pretrained=pretrained, dropout=dropout)
+        channels, height, width = image_shape  # which a file has as a list
+        model = build_backbone(
+            backbone, len(class_names), pretrained=pretrained, dropout=dropout, channels=channels
+        )
         self._normalises = pretrained if normalise is None else normalise
         if self._normalises:
-            parts = OrderedDict(normalise=Normalise(IMAGENET_MEAN, IMAGENET_STD), network=model)
+            parts = OrderedDict(normalise=Normalise.as_imagenet(channels), network=model)
             model = nn.Sequential(parts)
         method = ISNetMethod(ISNetLoss(cut_low=AUTO)) if method is None else method
         if task is not None:
             method.task = check_choice("task", task, TASKS)
         if learning_rate is None and isinstance(optimizer, str):
             learning_rate = LEARNING_RATE
-        channels, height, width = image_shape  # which a file has as a list
         shape = method.image_shape = (channels, height, width)
         super().__init__(
             model, method, optimizer=optimizer, learning_rate=learning_rate, **training
@@ -204,6 +212,12 @@ class Normalise(nn.Module):
         super().__init__()
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
+
+    @classmethod
+    def as_imagenet(cls, channels: int) -> Self:
+        """Normalise as ImageNet's images, those of one channel by averages over the three."""
+        grey = [GREY_MEAN], [GREY_STD]
+        return cls(*(grey if channels == 1 else (IMAGENET_MEAN, IMAGENET_STD)))
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the images, normalised."""
