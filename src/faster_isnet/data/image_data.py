@@ -355,9 +355,10 @@ class ImageData(ClassifierData):
     def leave_out_unmasked(self) -> None:
         """Leave images without a mask, or without foreground in it, out of training and validation.
 
-        To be called before the data sets are used; how many are left out is logged then.
+        How many are left out is logged when the data sets are used next.
         """
         self._masked_only = ("train", "val", *self.val_sources)
+        self.__dict__.pop("datasets", None)  # they are made anew, without these images
 
     def train_dataloader(self) -> DataLoader[Item]:
         """Return the training data, shuffled or, if ``balanced``, sampled with replacement.
@@ -487,7 +488,7 @@ class ImageData(ClassifierData):
             )
         if len(masked) < len(samples):
             log.warning(
-                "%d of the %d images of %r have no mask, which this method needs, and are left out",
+                "%d of the %d images of %r have no mask, and are left out",
                 *(len(samples) - len(masked), len(samples), name),
             )
         return masked
