@@ -52,6 +52,7 @@ from faster_isnet.data import ClassifierData, ImageData
 from faster_isnet.methods import Method
 from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.models.weight_files import read_checkpoint
+from faster_isnet.training.background_scores import MONITOR
 from faster_isnet.training.checkpoint_files import (
     AtomicCheckpointIO,
     check_complete,
@@ -173,7 +174,7 @@ class RunCLI(LightningCLI):
                         "loss": {"class_path": "ISNetLoss", "init_args": {"cut_low": AUTO}}
                     },
                 },
-                "checkpoint.monitor": "val/loss",
+                "checkpoint.monitor": MONITOR,
                 "checkpoint.filename": BEST,
                 "checkpoint.enable_version_counter": False,
             }
