@@ -43,6 +43,7 @@ from faster_isnet.commands.run_folder import (
     recorded_division,
     remove_run,
     run_folder,
+    save_training_warnings,
 )
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
@@ -60,6 +61,7 @@ from faster_isnet.training.checkpoint_files import (
     check_weights_fit,
     trained_class_names,
 )
+from faster_isnet.training.convergence import ConvergenceChecks
 from faster_isnet.training.image_classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
@@ -264,6 +266,8 @@ class RunCLI(LightningCLI):
                 self._check_data()
                 with users_errors():
                     self.trainer.fit(**arguments)
+                if writes:
+                    self._save_warnings(out)
             except (KeyboardInterrupt, SystemExit) as ending:
                 number = stopped_by(ending)
                 if number is None:
@@ -273,6 +277,12 @@ class RunCLI(LightningCLI):
                 if error.filename is None and error.errno is not None:
                     error.filename = str(out)
                 raise
+
+    def _save_warnings(self, out: Path) -> None:
+        """Save what the training did not reach, for the report of a test."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        checks = (each for each in callbacks if isinstance(each, ConvergenceChecks))
+        save_training_warnings(out, [warning for each in checks for warning in each.warnings])
 
     def _check_data(self) -> None:
         self.datamodule.setup()

@@ -26,6 +26,7 @@ from faster_isnet.methods.base import Losses, Method
 from faster_isnet.models.weight_files import read_checkpoint
 from faster_isnet.training.background_scores import BackgroundScores
 from faster_isnet.training.checkpoint_arguments import construct, describe, kept_arguments
+from faster_isnet.training.convergence import ConvergenceChecks
 from faster_isnet.training.finite_steps import FiniteSteps
 from faster_isnet.training.logged_values import accuracy_of, stage_of_loader
 from faster_isnet.training.random_states import random_states, restore_random_states
@@ -299,8 +300,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
 
     def configure_callbacks(self) -> list[lightning.Callback]:
         """Return the callbacks that the method needs, and those of all trainings."""
-        checks = TrainingChecks(self.method, self.net)
-        return [*self.method.callbacks(), checks, BackgroundScores(self.method)]
+        checks = [TrainingChecks(self.method, self.net), ConvergenceChecks(self.method)]
+        return [*self.method.callbacks(), *checks, BackgroundScores(self.method)]
 
     def configure_gradient_clipping(
         self,
