@@ -144,7 +144,8 @@ def fit(case: Case, **options: Any) -> tuple[int, dict[str, Any]]:
         **options,
     )
     share = range(trainer.global_rank, SAMPLES, trainer.world_size)
-    trainer.fit(lit, DataLoader(Subset(case.data(), share), len(share)))
+    loader = DataLoader(Subset(case.data(), share), len(share))
+    trainer.fit(lit, loader, loader)
     return trainer.global_rank, keep.found
 
 

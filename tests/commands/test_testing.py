@@ -12,6 +12,7 @@ import pytest
 from faster_isnet.cli import main
 from faster_isnet.evaluation import Predictions
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
+from faster_isnet.training import convergence
 from toy_runs import CLASSES, fit
 
 OF_0_1 = Path(__file__).parents[1] / "runs_of_0_1" / "run-isnet" / "test"
@@ -37,6 +38,18 @@ def test_a_run_is_tested_on_its_own_test_images(
     assert len(predictions.names) == found.sets["test"].scores.images == 9
     assert 0 < found.sets["test"].attention.images < 9
     assert "<h2" in (tested / "report.html").read_text()
+
+
+def test_what_the_training_did_not_reach_is_in_the_report(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convergence, "_AT_CHANCE", 0.0)  # the loss would have to be negative
+    fit(images, tmp_path, "--method", "standard")
+    (warning,) = json.loads((tmp_path / "training.json").read_text())["warnings"]
+    assert "is not better than chance, 1.1: " in warning
+    assert main(["test", str(tmp_path), *FEW]) == 0
+    assert SavedEvaluation.load(tmp_path / "test").training_warnings == [warning]
+    assert "The training did not converge" in (tmp_path / "test" / "report.html").read_text()
 
 
 def test_a_run_on_planted_stripes_and_worse_masks_is_tested_with_exact_masks(

@@ -30,7 +30,10 @@ def test_a_run_lies_in_its_folder(run: Path) -> None:
     assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     with (run / "curves" / "version_0" / "metrics.csv").open() as file:
         columns = set(csv.DictReader(file).fieldnames or ())
-    assert {"train/heatmap", "val/loss", "val/accuracy"} <= columns
+    assert {"train/heatmap", "val/loss", "val/accuracy", "val/background_error"} <= columns
+    callbacks = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["callbacks"]
+    monitored = {state.get("monitor") for state in callbacks.values()}
+    assert "val/background_error" in monitored
 
 
 def test_fit_names_the_layers_that_it_found_before_it_trains(

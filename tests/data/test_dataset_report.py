@@ -200,3 +200,47 @@ def test_of_many_faults_ten_are_named(good, tmp_path):
         check_samples([*good, *gone], CLASSES)
     assert str(caught.value).count("there is no file") == 10
     assert "… and 15 more" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("inside", "side", "count", "words"),
+    [
+        (255, 10, 12, None),
+        (255, 10, 9, None),
+        (0, 10, 12, "12 of 12 masks have foreground on most of the image's border, as inverted"),
+        (0, 10, 9, None),  # of so few, most are no rule
+        (255, 38, 12, None),
+        (255, 1, 12, "12 of 12 masks cover less than 0.1% of the image"),
+    ],
+)
+def test_masks_that_can_hardly_be_right_are_named(
+    tmp_path: Path, inside: int, side: int, count: int, words: str | None
+) -> None:
+    pixels = np.full((40, 40), 255 - inside, np.uint8)
+    pixels[1 : 1 + side, 1 : 1 + side] = inside
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    samples = [
+        Sample(save(tmp_path / f"{i}.png", i, (40, 40)), i % 2, tmp_path / "mask.png", "train")
+        for i in range(count)
+    ]
+    findings = check_samples(samples, CLASSES)
+    if words is None:
+        assert not findings.doubtful_masks
+        assert "WARNING" not in str(findings)
+    else:
+        assert findings.doubtful_masks[0].startswith(words)
+        assert f"WARNING: {words}" in str(findings)
+
+
+def test_a_few_doubtful_masks_are_none_of_most(tmp_path: Path) -> None:
+    inverted = save_mask(tmp_path / "all.png")
+    pixels = np.zeros((20, 30), np.uint8)
+    pixels[5:9, 5:9] = 255
+    Image.fromarray(pixels).save(tmp_path / "right.png")
+    masks = [inverted] * 6 + [tmp_path / "right.png"] * 6
+    samples = [
+        Sample(save(tmp_path / f"{i}.png", i), i % 2, mask, "train") for i, mask in enumerate(masks)
+    ]
+    assert not check_samples(samples, CLASSES).doubtful_masks
+    samples[6] = replace(samples[6], mask=inverted)
+    assert "7 of 12 masks" in str(check_samples(samples, CLASSES))

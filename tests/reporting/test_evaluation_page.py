@@ -102,3 +102,11 @@ def test_what_cannot_stand_side_by_side(evaluations: list[SavedEvaluation], tmp_
     assert path.read_text() == "older"
     write_evaluation_page(path, evaluations[:1])
     assert path.read_text().startswith("<!DOCTYPE html>")
+
+
+def test_what_the_training_did_not_reach_is_named(evaluations: list[SavedEvaluation]) -> None:
+    good, bad = evaluations
+    assert "did not converge" not in render_evaluation_page([good])
+    page = render_evaluation_page([good, bad])
+    assert "The training did not converge" in page
+    assert "nothing was learnt &lt;script&gt;" in page

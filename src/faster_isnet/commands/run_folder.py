@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from faster_isnet.common.files import remove_leftovers
+from faster_isnet.common.files import remove_leftovers, write_atomically
 from faster_isnet.common.locks import locked
 from faster_isnet.evaluation.saved_evaluation import METRICS
 from faster_isnet.segmentation.completion import remove_drawn_masks
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 CHECKPOINTS, BEST, LAST = "checkpoints", "best", "last"
 CONFIG, DIVISION, CURVES, CALIBRATION = "config.yaml", "division.json", "curves", "calibration.json"
 MASKS = "masks"  # those that were drawn for images without one
+TRAINING = "training.json"
 
 
 def checkpoint_folder(run: str | Path) -> Path:
@@ -83,6 +85,31 @@ def recorded_division(run: Path) -> Path | None:
     return None
 
 
+def save_training_warnings(run: Path, warnings: Sequence[str]) -> None:
+    """Save what was not right at the end of a run's training."""
+    text = json.dumps({"warnings": list(warnings)}, indent=2) + "\n"
+    write_atomically(run / TRAINING, text.encode())
+
+
+def training_warnings(run: Path) -> list[str]:
+    """Load what was not right at the end of a run's training; nothing if that is not known.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged.
+    """
+    path = run / TRAINING
+    if not path.is_file():
+        return []
+    try:
+        return [str(each) for each in json.loads(path.read_text("utf-8"))["warnings"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is damaged ({error!r}); remove it, or train the run again"
+        ) from error
+
+
 def how_to_go_on(run: Path) -> str:
     """Say how a training that was stopped goes on."""
     command = f"faster-isnet fit --config {run / CONFIG}"
@@ -108,7 +135,7 @@ def remove_run(run: Path) -> None:
     """Remove what an earlier run and its evaluations left in a folder, and nothing else."""
     for path in checkpoint_folder(run).glob("*.ckpt"):
         path.unlink()
-    for name in (CONFIG, DIVISION, CALIBRATION):
+    for name in (CONFIG, DIVISION, CALIBRATION, TRAINING):
         (run / name).unlink(missing_ok=True)
     remove_drawn_masks(run / MASKS)
     tests = {path.parent for path in run.glob(f"test*/{METRICS}")}

@@ -18,6 +18,7 @@ from faster_isnet.commands.run_folder import (
     best_checkpoint,
     recorded_division,
     run_folder,
+    training_warnings,
 )
 from faster_isnet.common.checks import check_choice
 from faster_isnet.common.recipes import ARGUMENTS, CLASS
@@ -79,6 +80,7 @@ def run(arguments: Sequence[str]) -> None:
         name=options.name or folder.resolve().name,
         checkpoint=checkpoint,
         seconds=time.perf_counter() - started,
+        training_warnings=training_warnings(folder),
     )
     saved = SavedEvaluation.load(out)
     write_evaluation_page(out / REPORT, [saved])

@@ -44,6 +44,7 @@ from faster_isnet.commands.run_folder import (
     recorded_division,
     remove_run,
     run_folder,
+    save_training_warnings,
 )
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
@@ -53,6 +54,7 @@ from faster_isnet.data import ClassifierData, ImageData
 from faster_isnet.methods import Method
 from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.models.weight_files import read_checkpoint
+from faster_isnet.training.background_scores import MONITOR
 from faster_isnet.training.checkpoint_files import (
     AtomicCheckpointIO,
     check_complete,
@@ -60,6 +62,7 @@ from faster_isnet.training.checkpoint_files import (
     check_weights_fit,
     trained_class_names,
 )
+from faster_isnet.training.convergence import ConvergenceChecks
 from faster_isnet.training.image_classifier import ImageClassifier
 
 log = logging.getLogger(__name__)
@@ -183,7 +186,7 @@ class RunCLI(LightningCLI):
                         "loss": {"class_path": "ISNetLoss", "init_args": {"cut_low": AUTO}}
                     },
                 },
-                "checkpoint.monitor": "val/loss",
+                "checkpoint.monitor": MONITOR,
                 "checkpoint.filename": BEST,
                 "checkpoint.enable_version_counter": False,
             }
@@ -274,6 +277,8 @@ class RunCLI(LightningCLI):
                 self._complete_masks(out)
                 with users_errors():
                     self.trainer.fit(**arguments)
+                if writes:
+                    self._save_warnings(out)
             except (KeyboardInterrupt, SystemExit) as ending:
                 number = stopped_by(ending)
                 if number is None:
@@ -283,6 +288,12 @@ class RunCLI(LightningCLI):
                 if error.filename is None and error.errno is not None:
                     error.filename = str(out)
                 raise
+
+    def _save_warnings(self, out: Path) -> None:
+        """Save what the training did not reach, for the report of a test."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        checks = (each for each in callbacks if isinstance(each, ConvergenceChecks))
+        save_training_warnings(out, [warning for each in checks for warning in each.warnings])
 
     def _check_data(self) -> None:
         self.datamodule.setup()

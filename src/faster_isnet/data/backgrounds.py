@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.v2.functional import gaussian_blur
 
 from faster_isnet.common.checks import check_choice, check_range
 from faster_isnet.data.dataset import Item
@@ -111,16 +111,62 @@ class ReplacedBackground(Dataset[Item]):
         return self._by_class[sampled if sampled < first else sampled + last - first]
 
 
+def blurred_backgrounds(images: Tensor, masks: Tensor) -> Tensor:
+    """Blur backgrounds without the foreground; far inside the foreground, use the mean.
+
+    Parameters
+    ----------
+    images
+        ``[B, C, ...]``, with any number of spatial dimensions.
+    masks
+        ``[B, 1, ...]``: 1 in the foreground.
+
+    Returns
+    -------
+    Tensor
+        ``[B, C, ...]``, within the range of each image: the background, blurred by :data:`BLUR`
+        and continued into the foreground.
+
+    Examples
+    --------
+    >>> images = torch.tensor([0.2, 0.2, 0.9, 0.2]).reshape(1, 1, 4)
+    >>> blurred_backgrounds(images, (images > 0.5).float())
+    tensor([[[0.2000, 0.2000, 0.2000, 0.2000]]])
+    """
+    weight = (masks != 1).to(images)
+    spatial = tuple(range(2, images.dim()))
+    deviation = BLUR * min(images.shape[2:])
+    with torch.autocast(images.device.type, enabled=False):  # few digits would be seen
+        near, blurred = _blur(weight, deviation), _blur(images * weight, deviation)
+    mean = (images * weight).sum(spatial, keepdim=True)
+    mean = mean / weight.sum(spatial, keepdim=True).clamp(min=1)
+    reached = near > torch.finfo(images.dtype).eps
+    filled = torch.where(reached, blurred / near.where(reached, 1), mean)
+    every = (1, *spatial)
+    return filled.clamp(images.amin(every, keepdim=True), images.amax(every, keepdim=True))
+
+
+def _blur(values: Tensor, deviation: float) -> Tensor:
+    """Convolve ``[B, C, ...]`` with a Gaussian, one dimension after another.
+
+    As matrices, since a kernel is as long as half of the image: on ten images of 224 × 224 that is
+    a hundred times faster than a convolution with all of its kernel.
+    """
+    radius = math.ceil(3 * deviation)
+    offsets = torch.arange(-radius, radius + 1).to(values)
+    kernel = (-(offsets**2) / (2 * deviation**2)).softmax(0)
+    for dim in range(2, values.dim()):
+        if (length := values.shape[dim]) == 1:
+            continue
+        pixels = torch.eye(length).to(values)
+        reflected = F.pad(pixels, (radius, radius), mode="reflect")
+        weights = F.conv1d(reflected[:, None], kernel[None, None])[:, 0]
+        values = (values.movedim(dim, -1) @ weights).movedim(-1, dim)
+    return values
+
+
 def _blurred(image: Tensor, mask: Tensor, rng: np.random.Generator | None = None) -> Tensor:
-    """Blur the background without the foreground; far inside the foreground, use its mean."""
-    weight = (mask != 1).to(image)
-    deviation = BLUR * min(image.shape[1:])
-    size = 2 * math.ceil(3 * deviation) + 1
-    near = gaussian_blur(weight, [size, size], [deviation, deviation])
-    blurred = gaussian_blur(image * weight, [size, size], [deviation, deviation])
-    mean = (image * weight).sum((1, 2), keepdim=True) / weight.sum().clamp(min=1)
-    reached = near > torch.finfo(image.dtype).eps
-    return torch.where(reached, blurred / near.where(reached, 1), mean).clamp(0, 1)
+    return blurred_backgrounds(image[None], mask[None])[0]
 
 
 def _noise(image: Tensor, mask: Tensor, rng: np.random.Generator) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from faster_isnet.data.duplicates import map_samples, near_pairs, perceptual_hash, pixel_hash
@@ -15,6 +16,8 @@ from faster_isnet.data.samples import SPLITS, TRAINING_SPLITS, Sample, classes_o
 from faster_isnet.data.worse_masks import WorseMasks, removed_masks
 
 _MOST_LISTED = 10
+_FEWEST_MASKS = 10  # of fewer, most are no rule
+_ON_BORDER, _NEARLY_ALL, _NEARLY_NOTHING = 0.75, 0.95, 0.001
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class Findings:
         Pairs of names from different splits with the same pixels, or nearly the same picture.
     contradictions
         Pairs of names with the same pixels and different labels, in any split.
+    doubtful_masks
+        What most masks have in common that right ones seldom have, with the cure.
     shared_groups
         Numbers of groups that two splits share, by the splits' names. Groups of additional data may
         be those of the others, or only be called the same.
@@ -57,6 +62,7 @@ class Findings:
     duplicates: list[tuple[str, str]] = field(default_factory=list)
     near_duplicates: list[tuple[str, str]] = field(default_factory=list)
     contradictions: list[tuple[str, str]] = field(default_factory=list)
+    doubtful_masks: list[str] = field(default_factory=list)
     shared_groups: dict[tuple[str, str], int] = field(default_factory=dict)
     worse_masks: WorseMasks | None = None
     removed_masks: list[str] = field(default_factory=list)
@@ -143,6 +149,7 @@ class Findings:
             lines.append("".join([name.ljust(width), *(str(cell).rjust(10) for cell in cells)]))
         masked = len(self.samples) - len(self.without_mask) - len(self.empty_masks)
         lines.append(f"{masked} of {len(self.samples)} images have a mask")
+        lines += [f"WARNING: {doubt}" for doubt in self.doubtful_masks]
         if self.worse_masks is not None:
             lines.append(
                 f"masks of {' and '.join(TRAINING_SPLITS)} are made worse on purpose: "
@@ -235,6 +242,7 @@ def check_samples(
         duplicates=near[True],
         near_duplicates=near[False],
         contradictions=contradictions,
+        doubtful_masks=_doubts([summary.mask for _, summary in readable]),
         shared_groups=_shared_groups(usable),
     )
 
@@ -273,15 +281,60 @@ def _shared_groups(samples: Iterable[Sample]) -> dict[tuple[str, str], int]:
 class _Summary:
     pixel_hash: str
     perceptual_hash: Tensor
-    has_empty_mask: bool
+    mask: _MaskShares | None
+
+    @property
+    def has_empty_mask(self) -> bool:
+        return self.mask is not None and self.mask.foreground == 0
+
+
+@dataclass(frozen=True)
+class _MaskShares:
+    """What share of the image, and of its outermost pixels, is foreground."""
+
+    foreground: float
+    border: float
+
+    @classmethod
+    def of(cls, mask: Tensor) -> _MaskShares:
+        plane = mask[0] == 1
+        border = torch.cat([plane[0], plane[-1], plane[:, 0], plane[:, -1]])
+        return cls(float(plane.float().mean()), float(border.float().mean()))
+
+
+def _doubts(shares: Iterable[_MaskShares | None]) -> list[str]:
+    """Return what most masks have in common that right ones seldom have."""
+    masks = [each for each in shares if each is not None and each.foreground > 0]
+    if len(masks) < _FEWEST_MASKS:
+        return []
+    for is_doubtful, what in (
+        (
+            lambda each: each.border > _ON_BORDER,
+            "have foreground on most of the image's border, as inverted masks have; if theirs is "
+            "0, say so: --data.mask_foreground [0]",
+        ),
+        (
+            lambda each: each.foreground > _NEARLY_ALL,
+            f"cover more than {_NEARLY_ALL:.0%} of the image, so there is no background to speak "
+            "of; name what is foreground: --data.mask_foreground, --data.mask_threshold",
+        ),
+        (
+            lambda each: each.foreground < _NEARLY_NOTHING,
+            f"cover less than {_NEARLY_NOTHING:.1%} of the image; name what is foreground: "
+            "--data.mask_foreground, --data.mask_threshold",
+        ),
+    ):
+        count = sum(map(is_doubtful, masks))
+        if count > len(masks) / 2:
+            return [f"{count} of {len(masks)} masks {what}"]
+    return []
 
 
 def _summarise(sample: Sample) -> _Summary:
     image = sample.read_image()
     mask = sample.read_mask((image.shape[1], image.shape[2]))
-    return _Summary(
-        pixel_hash(image), perceptual_hash(image), mask is not None and not bool(mask.any())
-    )
+    shares = None if mask is None else _MaskShares.of(mask)
+    return _Summary(pixel_hash(image), perceptual_hash(image), shares)
 
 
 def _joined_names(names: Iterable[tuple[str, str]]) -> list[str]:

@@ -54,6 +54,8 @@ class SavedEvaluation:
         Versions and the machine.
     seconds
         Run times, by what took them.
+    training_warnings
+        What was not right at the end of the training.
     """
 
     name: str
@@ -66,6 +68,7 @@ class SavedEvaluation:
     settings: EvaluationSettings
     environment: Mapping[str, str | int]
     seconds: Mapping[str, float]
+    training_warnings: Sequence[str] = ()
 
     @classmethod
     def load(cls, folder: str | Path) -> SavedEvaluation:
@@ -93,6 +96,7 @@ class SavedEvaluation:
                 settings=settings,
                 environment=environment,
                 seconds=content["seconds"],
+                training_warnings=[str(each) for each in content.get("training_warnings", ())],
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ValueError(
@@ -130,6 +134,7 @@ def save_evaluation(
     name: str,
     checkpoint: Path,
     seconds: float,
+    training_warnings: Sequence[str] = (),
 ) -> None:
     """Save evaluations on data sets, by the data sets' names, in a folder.
 
@@ -150,6 +155,8 @@ def save_evaluation(
         Which checkpoint was evaluated.
     seconds
         How long it took.
+    training_warnings
+        What was not right at the end of the training.
     """
     folder = Path(folder)
     sets = {}
@@ -175,6 +182,7 @@ def save_evaluation(
         "measures": measures_to_json(evaluator.measures),
         "settings": {**asdict(evaluator.settings), **machine()},
         "seconds": {"test": round(seconds, 1)},
+        "training_warnings": list(training_warnings),
     }
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
     write_atomically(folder / METRICS, text.encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from lightning.pytorch.callbacks import Callback
@@ -66,6 +67,8 @@ class Method(Recorded, nn.Module, ABC):
     image_shape
         ``(C, H, W)`` of the images to train on, set before :meth:`build` where it is known;
         otherwise ``None``.
+    falling_parts
+        Which parts of the loss fall in a training that works, with what to do if one does not.
     needs_every_mask
         Whether :meth:`inputs` needs the mask of each image. Commands then leave images without one
         out of a training, refuse them in a test, and refuse to use the network where there are no
@@ -88,6 +91,7 @@ class Method(Recorded, nn.Module, ABC):
     name: ClassVar[str | None] = None
     needs_gradients_in_validation: bool = False
     image_shape: tuple[int, int, int] | None = None
+    falling_parts: Mapping[str, str] = MappingProxyType({})
     needs_every_mask: bool = False
 
     def __init__(self, classification: ClassificationLoss | None = None) -> None:

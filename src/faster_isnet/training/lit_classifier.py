@@ -24,7 +24,9 @@ from faster_isnet.common.checks import (
 from faster_isnet.common.recipes import Recorded
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.models.weight_files import read_checkpoint
+from faster_isnet.training.background_scores import BackgroundScores
 from faster_isnet.training.checkpoint_arguments import construct, describe, kept_arguments
+from faster_isnet.training.convergence import ConvergenceChecks
 from faster_isnet.training.finite_steps import FiniteSteps
 from faster_isnet.training.logged_values import accuracy_of, stage_of_loader
 from faster_isnet.training.random_states import random_states, restore_random_states
@@ -61,7 +63,11 @@ class LitClassifier(Recorded, lightning.LightningModule):
     names (the ISNet's is ``train/heatmap``), and the same under ``val/`` and ``test/``; with
     several loaders under ``val/NAME/``, NAME being the loader's key if they are given as a dict
     (``"val"`` itself goes without), its number if as a list. All are means over the samples of all
-    processes. Checkpoints hold the state of each process's random number generators, so that a
+    processes. Validation also logs ``val/background_error`` and ``val/worst_accuracy``, of images
+    with replaced backgrounds: monitor the first to keep the best epoch, see
+    :class:`~faster_isnet.training.background_scores.BackgroundScores`.
+
+    Checkpoints hold the state of each process's random number generators, so that a
     resumed run of as many processes goes on as if it had not stopped.
 
     A last batch of a single sample, which batch norm cannot be trained on, is left out with a
@@ -251,9 +257,13 @@ class LitClassifier(Recorded, lightning.LightningModule):
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         self._finite_steps.check([] if scaled else [g for g in gradients if g is not None])
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Log the losses and the accuracy of a batch."""
-        self._evaluate("val", self.trainer.val_dataloaders, Batch.of(batch), dataloader_idx)
+    def validation_step(
+        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> dict[str, Tensor | None]:
+        """Log the losses and the accuracy of a batch; return logits, and of which samples."""
+        loaders = self.trainer.val_dataloaders
+        losses = self._evaluate("val", loaders, Batch.of(batch), dataloader_idx)
+        return {"logits": losses.logits.detach(), "samples": losses.samples}
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log the losses and the accuracy of a batch."""
@@ -289,8 +299,9 @@ class LitClassifier(Recorded, lightning.LightningModule):
         return build_optimizer(self.optimizer, parameters, options)
 
     def configure_callbacks(self) -> list[lightning.Callback]:
-        """Return the callbacks that the method needs, and the checks of a training."""
-        return [*self.method.callbacks(), TrainingChecks(self.method, self.net)]
+        """Return the callbacks that the method needs, and those of all trainings."""
+        checks = [TrainingChecks(self.method, self.net), ConvergenceChecks(self.method)]
+        return [*self.method.callbacks(), *checks, BackgroundScores(self.method)]
 
     def configure_gradient_clipping(
         self,
@@ -404,7 +415,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
             factor=self.milestone_factor,
         )
 
-    def _evaluate(self, stage: str, loaders: Any, batch: Batch, index: int) -> None:
+    def _evaluate(self, stage: str, loaders: Any, batch: Batch, index: int) -> Losses:
         with ExitStack() as stack:
             if self.method.needs_gradients_in_validation:
                 stack.enter_context(torch.inference_mode(False))
@@ -412,6 +423,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
                 batch = batch.clone()
             losses = self.method.losses(self.net, batch)
         self._log_losses(stage_of_loader(stage, loaders, index), losses, batch)
+        return losses
 
     def _log_losses(self, stage: str, losses: Losses, batch: Batch) -> None:
         labels = batch.needed("labels")

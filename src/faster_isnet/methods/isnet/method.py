@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,12 @@ class ISNetMethod(Method):
     """
 
     name = "isnet"
+    falling_parts = MappingProxyType(
+        {
+            "heatmap": "Supervise hidden layers (--method.deep_supervision true), train for more "
+            "epochs, or weigh the heatmap loss more (--method.loss.heatmap_weight)"
+        }
+    )
 
     def __init__(
         self,
