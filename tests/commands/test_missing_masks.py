@@ -47,7 +47,7 @@ def data_of(images: Path, **options: Any) -> ImageData:
 
 
 def complete(data: ImageData, choice: str | None, out: Path) -> None:
-    missing_masks.complete_masks(data, choice, out, seed=0, needs_all=False)
+    missing_masks.complete_masks(data, choice, out, seed=0)
 
 
 def trained_on(data: ImageData) -> dict[str, torch.Tensor]:
@@ -76,7 +76,7 @@ class TestDrawing:
                 assert 2 * (mask * true).sum() / (mask + true).sum() > 0.8, name
             else:
                 assert torch.equal(mask, before[name])
-        assert "training images" in caplog.text
+        assert "training and validation images" in caplog.text
         assert "draws the others" in caplog.text
         assert "Dice" in caplog.text
         table = pd.read_csv(tmp_path / "masks" / "masks.csv")
@@ -133,7 +133,9 @@ class TestDrawing:
 
     def test_too_few_masks_are_refused_unless_demanded(self, images: Path, tmp_path: Path) -> None:
         worse = WorseMasks(missing=0.8)
-        with pytest.raises(ValueError, match=r"only 7 of 42 training images \(17 %\) have a mask"):
+        with pytest.raises(
+            ValueError, match=r"only 7 of 51 training and validation images \(14 %\)"
+        ):
             complete(data_of(images, worse_masks=worse), None, tmp_path)
         assert not (tmp_path / "masks" / "masks.csv").exists()
         data = data_of(images, worse_masks=worse)

@@ -28,9 +28,7 @@ _SIDES = (64, 128)  # of the segmenter's images; outlines of objects need no mor
 _LISTED = 5
 
 
-def complete_masks(
-    data: ClassifierData, choice: str | None, out: Path, seed: int, needs_all: bool
-) -> None:
+def complete_masks(data: ClassifierData, choice: str | None, out: Path, seed: int) -> None:
     """See to the training and validation images that have no mask, and say what is done.
 
     Parameters
@@ -47,8 +45,6 @@ def complete_masks(
         The run's folder. Masks that were drawn for the same images are used again.
     seed
         Of the segmenter.
-    needs_all
-        Whether the method leaves out images without a mask by itself.
 
     Raises
     ------
@@ -57,16 +53,17 @@ def complete_masks(
     ImportError
         If segmentation-models-pytorch is not installed and masks are to be drawn.
     """
-    total = len(data.datasets["train"].samples)
-    masked = total - len(data.unmasked_images("train"))
-    if not any(data.unmasked_images(name) for name in _splits(data)):
+    masked, total = _counts(data)
+    if masked == total:
         return
-    share = f"{masked} of {total} training images ({100 * masked / total:.0f} %) have a mask"
+    share = (
+        f"{masked} of {total} training and validation images ({100 * masked / total:.0f} %) have "
+        "a mask"
+    )
     if choice == KEEP or (choice is None and not isinstance(data, ImageData)):
-        if not needs_all:
-            log.warning(_KEPT, share)
+        log.warning(_KEPT, share)
     elif choice == LEAVE_OUT:
-        log.warning("\n%s. The others are left out of the training (%s).\n", share, OPTION)
+        log.warning("\nOnly %s. The others are left out (%s).\n", share, OPTION)
         data.leave_out_unmasked()
     elif not isinstance(data, ImageData):
         raise ValueError(
@@ -145,8 +142,7 @@ def segmenter_settings(size: tuple[int, int], seed: int) -> SegmenterSettings:
 
 
 def _check_enough(data: ImageData, share: str) -> None:
-    total = len(data.datasets["train"].samples)
-    masked = total - len(data.unmasked_images("train"))
+    masked, total = _counts(data)
     if masked < max(_LEAST_IMAGES, _LEAST_SHARE * total):
         raise ValueError(
             f"only {share}, too few to draw those of the others by: it takes {_LEAST_IMAGES} "
@@ -170,6 +166,12 @@ def _log_drawn(drawn: DrawnMasks, folder: Path) -> None:
         if names:
             more = ", …" if len(names) > _LISTED else ""
             log.warning("%d %s: %s%s", len(names), what, ", ".join(names[:_LISTED]), more)
+
+
+def _counts(data: ClassifierData) -> tuple[int, int]:
+    """Return the numbers of training and validation images that have a mask, and of all."""
+    total = sum(len(data.datasets[name].samples) for name in _splits(data))
+    return total - sum(len(data.unmasked_images(name)) for name in _splits(data)), total
 
 
 def _splits(data: ClassifierData) -> list[str]:

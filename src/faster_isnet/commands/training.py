@@ -308,9 +308,7 @@ class RunCLI(LightningCLI):
             return  # a trial of one batch writes nothing
         seed = options.seed_everything
         seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else 0
-        missing_masks.complete_masks(
-            self.datamodule, options.missing_masks, out, seed, method.needs_every_mask
-        )
+        missing_masks.complete_masks(self.datamodule, options.missing_masks, out, seed)
 
     def _prepare_folder(self, out: Path) -> None:
         """Refuse or remove an earlier run, and record the division of the data."""
