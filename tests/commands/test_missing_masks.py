@@ -133,9 +133,7 @@ class TestDrawing:
 
     def test_too_few_masks_are_refused_unless_demanded(self, images: Path, tmp_path: Path) -> None:
         worse = WorseMasks(missing=0.8)
-        with pytest.raises(
-            ValueError, match=r"only 7 of 51 training and validation images \(14 %\)"
-        ):
+        with pytest.raises(ValueError, match=r"only \d of 51 training and validation"):
             complete(data_of(images, worse_masks=worse), None, tmp_path)
         assert not (tmp_path / "masks" / "masks.csv").exists()
         data = data_of(images, worse_masks=worse)
