@@ -94,6 +94,7 @@ def test_the_shape_of_files_is_that_of_version_0_1(saved: tuple[Path, object]) -
 
     old, new = (json.loads((folder / "metrics.json").read_text()) for folder in (OF_0_1, saved[0]))
     assert list(new.pop("measures")[0]) == list(Measure.__dataclass_fields__)
+    assert new.pop("training_warnings") == []
     new["settings"]["samples"] = new["settings"].pop("resamples")
     for content, classes in ((old, old["class_names"]), (new, CLASSES)):
         for part in ("scores", "attention"):
