@@ -76,6 +76,23 @@ def test_what_is_found(
         assert caplog.messages.count(warning) == 1
 
 
+@pytest.mark.parametrize(("low", "words"), [(1e-9, []), (1e6, ["val/out_of_range is 1"])])
+def test_relevance_that_never_gets_into_its_range_is_named(low: float, words: list[str]) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 2))
+    masks = torch.zeros(20, 1, 8, 8)
+    masks[..., 2:6, 2:6] = 1
+    images = TensorDataset(torch.rand(20, 3, 8, 8), torch.arange(20) % 2, masks)
+    loss = ISNetLoss(0.01, cut_low=low, cut_high=1e7)
+    lit = LitClassifier(net, ISNetMethod(loss), learning_rate=0.1)
+    trainer = quiet_trainer(8)
+    trainer.fit(lit, DataLoader(images, 5), DataLoader(images, 10))
+    (checks,) = (each for each in trainer.callbacks if isinstance(each, ConvergenceChecks))
+    shares = [warning for warning in checks.warnings if "out_of_range" in warning]
+    assert len(shares) == len(words)
+    assert all(part in warning for warning, part in zip(shares, words, strict=True))
+
+
 def test_frequent_classes_make_chance_lower() -> None:
     """A loss below log 2 is no better than chance if nine of ten labels are the same."""
     labels = (torch.arange(20) % 10 == 0).long()

@@ -69,6 +69,9 @@ class Method(Recorded, nn.Module, ABC):
         otherwise ``None``.
     falling_parts
         Which parts of the loss fall in a training that works, with what to do if one does not.
+    rare_parts
+        Which parts are shares of the validation images that are below a half after a training that
+        works, with what to do if one is not.
     needs_every_mask
         Whether :meth:`inputs` needs the mask of each image. Commands then leave images without one
         out of a training, refuse them in a test, and refuse to use the network where there are no
@@ -92,6 +95,7 @@ class Method(Recorded, nn.Module, ABC):
     needs_gradients_in_validation: bool = False
     image_shape: tuple[int, int, int] | None = None
     falling_parts: Mapping[str, str] = MappingProxyType({})
+    rare_parts: Mapping[str, str] = MappingProxyType({})
     needs_every_mask: bool = False
 
     def __init__(self, classification: ClassificationLoss | None = None) -> None:

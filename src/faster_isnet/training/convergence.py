@@ -21,6 +21,7 @@ _AT_CHANCE = 0.98  # of chance; the mean of an epoch varies by less
 _FLAT = 0.95  # of its first epoch
 _SMALL = 0.05  # a part below it has nowhere to fall to
 _FEWEST_EPOCHS = 3
+_OFTEN = 0.5
 _SAMPLES = 1000
 
 
@@ -31,7 +32,8 @@ class ConvergenceChecks(lightning.Callback):
     alone give, see :func:`chance_loss`. A part of the loss that ought to fall
     (:attr:`~faster_isnet.methods.Method.falling_parts`) is flat if after three epochs or more it is
     above 95 % of its value in the first epoch that had it, which is a mean over that epoch and so
-    has begun to fall; and above 0.05, below which there is little to fall.
+    has begun to fall; and above 0.05, below which there is little to fall. Shares of validation
+    images (:attr:`~faster_isnet.methods.Method.rare_parts`) are too large above a half.
 
     Parameters
     ----------
@@ -50,6 +52,7 @@ class ConvergenceChecks(lightning.Callback):
         self._first: dict[str, tuple[int, float]] = {}  # epoch and value
         self._labels: list[Tensor] = []
         self._last: dict[str, float] = {}
+        self._shares: dict[str, float] = {}
         self.warnings: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -86,6 +89,8 @@ class ConvergenceChecks(lightning.Callback):
         metrics = trainer.callback_metrics
         names = ("classification", *self._method.falling_parts)
         self._last = {n: float(metrics[f"train/{n}"]) for n in names if f"train/{n}" in metrics}
+        shares = (f"val/{name}" for name in self._method.rare_parts)
+        self._shares = {name: float(metrics[name]) for name in shares if name in metrics}
         for name, value in self._last.items():
             if value > 0:
                 self._first.setdefault(name, (trainer.current_epoch, value))
@@ -97,7 +102,8 @@ class ConvergenceChecks(lightning.Callback):
         self.warnings = []
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        self.warnings = [*self._at_chance(), *self._flat(trainer.current_epoch - 1)]
+        flat = self._flat(trainer.current_epoch - 1)
+        self.warnings = [*self._at_chance(), *flat, *self._too_often()]
         if trainer.is_global_zero:
             for warning in self.warnings:
                 log.warning("%s", warning)
@@ -123,6 +129,15 @@ class ConvergenceChecks(lightning.Callback):
                 yield (
                     f"the {name} loss of the last epoch, {value:.3g}, has hardly fallen since "
                     f"epoch {first}, {before:.3g}: the method has not done its work. {cure}"
+                )
+
+    def _too_often(self) -> Iterable[str]:
+        for name, cure in self._method.rare_parts.items():
+            share = self._shares.get(f"val/{name}", 0.0)
+            if share > _OFTEN:
+                yield (
+                    f"val/{name} is {share:.2g} after the last epoch, above {_OFTEN:g}: that many "
+                    f"of the validation images are not as the loss wants them. {cure}"
                 )
 
 

@@ -237,6 +237,37 @@ class ISNetLoss(Recorded, nn.Module):
             losses = losses + self.foreground_weight * self._foreground(inside, layer)
         return losses.mean(1)
 
+    def share_out_of_range(self, explanation: Explanation, masks: Tensor | None) -> Tensor:
+        """Compute the share of heatmaps whose foreground relevance is outside of [C1, C2].
+
+        Parameters
+        ----------
+        explanation, masks
+            As :meth:`forward` takes them; hidden layers do not count.
+
+        Returns
+        -------
+        Tensor
+            A scalar in [0, 1]: the mean over all samples, of which those without a mask count as
+            inside.
+
+        Examples
+        --------
+        >>> heatmap, masks = torch.ones(2, 1, 3, 4, 4), torch.ones(2, 1, 4, 4)
+        >>> heatmap[1] = 0.001  # 48 · 0.001 is below C1 = 1
+        >>> explanation = Explanation(torch.zeros(2, 2), heatmap, {}, torch.zeros(2, 1))
+        >>> ISNetLoss(cut_high=50).share_out_of_range(explanation, masks)
+        tensor(0.5000)
+        """
+        masks, has_mask = check_masks(masks, explanation.heatmap)
+        h = at_least_float32(explanation.heatmap).detach().flatten(3)
+        if masks is None:
+            return h.new_zeros(())
+        inside = (h.abs() * masks.flatten(2).unsqueeze(1).to(h)).sum((2, 3))
+        low, high = self._range(IMAGE, inside)
+        outside = ((inside < low) | (inside > high)).to(h).mean(1)
+        return torch.where(has_mask, outside, 0).mean()
+
     def _heatmap_loss(self, explanation: Explanation, masks: Tensor, has_mask: Tensor) -> Tensor:
         # Heatmaps of samples without a mask are ignored, even if they contain NaN.
         relevances = {IMAGE: explanation.heatmap, **explanation.layers}
@@ -259,14 +290,19 @@ class ISNetLoss(Recorded, nn.Module):
 
     def _foreground(self, inside: Tensor, layer: str) -> Tensor:
         """Compute the penalty of foreground relevance ``[B, K]`` outside of [C1, C2]."""
+        low, high = self._range(layer, inside)
+        below = ((inside / low).clamp(max=1) - 1).square()
+        return below + _ABOVE[self.foreground](inside, low, high)
+
+    def _range(self, layer: str, inside: Tensor) -> tuple[Tensor, Tensor]:
+        """Return C1 and C2 of a layer, each ``[K]`` or ``[1]``, for relevance ``[B, K]``."""
         if self.cuts is None:
             raise RuntimeError(
                 'C1 and C2 are not known yet: with cut_low="auto" LitISNet calibrates them when it '
                 "starts to train; elsewhere set the attribute `cuts` to what calibrate() found"
             )
         low, high = map(inside.new_tensor, self.cuts.for_heatmaps(layer, inside.shape[1]))
-        below = ((inside / low).clamp(max=1) - 1).square()
-        return below + _ABOVE[self.foreground](inside, low, high)
+        return low, high
 
 
 def gwrp(values: Tensor, decay: float) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -85,6 +85,12 @@ class ISNetMethod(Method):
             "epochs, or weigh the heatmap loss more (--method.loss.heatmap_weight)"
         }
     )
+    rare_parts = MappingProxyType(
+        {
+            "out_of_range": "Calibrate C1 and C2 on this network and these images "
+            "(--method.loss.cut_low auto, without --method.calibration), or train for more epochs"
+        }
+    )
 
     def __init__(
         self,
@@ -131,13 +137,20 @@ class ISNetMethod(Method):
         return network.backbone
 
     def losses(self, network: nn.Module, batch: Batch) -> Losses:
-        """Return the losses, all samples explained."""
+        """Return the losses, all samples explained.
+
+        In validation with ``out_of_range`` among the parts: the share of the samples whose
+        foreground has relevance outside of [C1, C2]; those without a mask are none of them.
+        """
         assert isinstance(network, ISNet)
         if not self._supervises:
             return self._classification_losses(network, batch)
         explanation = network.explain(batch.images)
-        parts = self.loss(explanation, batch.labels, batch.masks)
-        return _losses(parts, explanation.logits)
+        losses = _losses(self.loss(explanation, batch.labels, batch.masks), explanation.logits)
+        if network.training:
+            return losses
+        outside = self.loss.share_out_of_range(explanation, batch.masks)
+        return replace(losses, parts={**losses.parts, "out_of_range": outside})
 
     def training_losses(self, network: nn.Module, batch: Batch) -> Losses:
         """Return the losses of a training step.
