@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import lightning
@@ -62,7 +63,7 @@ def test_reading_the_mark_is_found_on_images_that_have_it(
     of_foreground = scores(by_the_foreground, loader(data))
     assert of_foreground["val/worst_accuracy"] > 0.85
     assert of_foreground["val/background_error"] < 0.2
-    assert of_mark["val/background_error"] > 0.5
+    assert of_mark["val/background_error"] > 0.4
 
 
 @pytest.mark.parametrize(("monitor", "kept"), [(MONITOR, 0), ("val/loss", 1)])
@@ -108,7 +109,7 @@ def test_the_worst_is_that_of_means_over_all_images() -> None:
         errors.append(float(expected_errors(logits, labels).mean()))
         lowest.append(accuracy)
     assert found["val/worst_accuracy"] == pytest.approx(min(lowest))
-    expected = (max(errors) + sum(errors) / 5) / 2
+    expected = 1 - geometric_mean([1 - error for error in errors])
     assert found["val/background_error"] == pytest.approx(expected)
 
 
@@ -130,7 +131,7 @@ def test_a_kind_that_is_never_learnt_does_not_decide() -> None:
     sees = scores(Sees(), data)
     assert sees["val/accuracy"] == sees["val/accuracy_zeros"] == 1
     assert sees["val/accuracy_noise"] == sees["val/worst_accuracy"] == 0.5
-    assert sees["val/background_error"] == pytest.approx((0.5 + 0.1) / 2)
+    assert sees["val/background_error"] == pytest.approx(1 - 0.5 ** (1 / 5))
     knows_nothing = scores(Zeros(), data)
     assert knows_nothing["val/background_error"] == pytest.approx(0.5)
 

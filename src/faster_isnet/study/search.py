@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import geometric_mean
 from typing import Any
 
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 from faster_isnet.study.plan import Entry, Run
-from faster_isnet.study.settings import WORST, Range, SearchSettings, Space
+from faster_isnet.study.settings import ON_BACKGROUNDS, Range, SearchSettings, Space
 
 VALIDATION = "test-validation"
 """The folder of a trial's evaluation."""
@@ -87,7 +88,7 @@ def objective(evaluation: SavedEvaluation, name: str) -> float:
         If the images with a replaced background are needed and none has a mask.
     """
     sets = list(evaluation.sets.values())
-    if name != WORST:
+    if name != ON_BACKGROUNDS:
         value = sets[0].scores.overall[name].value
         assert value is not None  # it is a share of one image or more
         return value
@@ -97,10 +98,13 @@ def objective(evaluation: SavedEvaluation, name: str) -> float:
             scores += [found["accuracy"] for found in each.sensitivity.backgrounds.values()]
     if len(scores) == len(sets):
         raise ValueError(
-            f"search.objective {WORST!r} replaces the background of validation images, but fewer "
-            "than two have a mask; add masks, or give another: accuracy"
+            f"search.objective {ON_BACKGROUNDS!r} replaces the background of validation images, "
+            "but fewer than two have a mask; add masks, or give another: accuracy"
         )
-    return min(score.value for score in scores if score.value is not None)
+    values = [score.value for score in scores if score.value is not None]
+    # Not the lowest: where all trials are at chance on noise, noise would choose. Nor the mean, in
+    # which a classifier that a background misleads can make up for it by reading the others.
+    return geometric_mean(values) if min(values) else 0.0
 
 
 def suggest(space: Space, trials: Sequence[Trial], settings: SearchSettings) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from faster_isnet.evaluation.measures import MEASURES, OverallMeasure, of_type
 
 Options = dict[str, Any]
 """Options of a part of ``faster-isnet fit``, as its YAML file has them."""
-WORST = "worst"
-OBJECTIVES = (WORST, *(measure.name for measure in of_type(MEASURES, OverallMeasure)))
+ON_BACKGROUNDS = "background_accuracy"
+OBJECTIVES = (ON_BACKGROUNDS, *(measure.name for measure in of_type(MEASURES, OverallMeasure)))
 CHECKPOINTS = ("best", "last")
 PARTS = ("model", "trainer", "checkpoint")
 """Parts of a configuration that methods have in common, and may differ in."""
@@ -72,11 +72,11 @@ class SearchSettings:
         Trainings for the search of each method on each data set, the same for all that have
         something to search; 0 for no search.
     objective
-        What is to be highest: ``"worst"``, the lowest of the accuracies on all validation sets, as
-        they are and with each replaced background, which a classifier that uses the background
-        cannot have high; or the name of a measure of all predictions, such as ``"accuracy"``, on
-        the first validation set. If the validation images have the bias of the training images,
-        their accuracy alone chooses the options that use it most.
+        What is to be highest: ``"background_accuracy"``, the geometric mean of the accuracies on
+        all validation sets, as they are and with each replaced background, of which a classifier
+        that uses the background has a low one; or the name of a measure of all predictions, such as
+        ``"accuracy"``, on the first validation set. If the validation images have the bias of the
+        training images, their accuracy alone chooses the options that use it most.
     seed
         Of the search, and of the trainings in it.
     common
@@ -91,7 +91,7 @@ class SearchSettings:
     """
 
     trials: int = 0
-    objective: str = WORST
+    objective: str = ON_BACKGROUNDS
     seed: int = 0
     common: Space = field(default_factory=dict)
 

@@ -42,7 +42,8 @@ class BackgroundScores(lightning.Callback):
 
     - ``val/accuracy_blur``, ``_noise``, ``_zeros`` and ``_other_image``, for those that there are;
     - ``val/worst_accuracy``, the lowest accuracy of a kind, ``val/accuracy`` included;
-    - ``val/background_error``, the value to monitor: ½ (e_max + e_mean) of the kinds' errors e.
+    - ``val/background_error``, the value to monitor: 1 − the geometric mean of 1 − e over the
+      kinds' errors e.
 
     The error of a kind is the mean over all images of 1 − p, p being the probability of the label
     (see :func:`expected_errors`). It says what accuracy says, but has no steps: of a hundred
@@ -52,9 +53,11 @@ class BackgroundScores(lightning.Callback):
     chance, one that has not learnt anything yet to one that is sure of itself.
 
     The worst kind alone would not do: some trainings end at chance on noise, whatever the epoch,
-    and then chance, or the first epoch, would decide. Nor would the mean, in which a background
-    of another class that misleads is one of five. So each is half of the value. Since a lower one
-    is better, the default mode of Lightning's ``ModelCheckpoint`` and ``EarlyStopping`` is right.
+    and then chance, or the first epoch, would decide. Nor would the mean, in which a classifier
+    that another class's background misleads makes up for it by reading the others. In a geometric
+    mean half of the accuracy lost on one kind counts as much as on any other, and a kind that is
+    never learnt is the same factor in all epochs. Since a lower value is better, the default mode
+    of Lightning's ``ModelCheckpoint`` and ``EarlyStopping`` is right.
 
     Of several validation loaders that called ``"val"`` counts, or the first. Where no image has a
     mask, both are those of the images as they are, and a log line says so; likewise where
@@ -127,7 +130,7 @@ class BackgroundScores(lightning.Callback):
         _, accuracies, errors = (sums / sums[:, :1]).unbind(1)
         loaders = trainer.val_dataloaders
         stage = stage_of_loader("val", loaders, _main_loader(loaders))
-        found = {f"{stage}/{ERROR}": (errors.max() + errors.mean()) / 2}
+        found = {f"{stage}/{ERROR}": 1 - (1 - errors).log().mean().exp()}
         for kind, accuracy in zip(kinds, accuracies, strict=True):
             if kind != _AS_THEY_ARE:
                 found[f"{stage}/accuracy_{kind.replace(' ', '_')}"] = accuracy
