@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
@@ -171,10 +172,25 @@ def test_a_trial_that_failed_is_not_tried_again(
     assert failure_of(entries(_searched(2), tmp_path)[0].run(0, found.options)) is None
 
 
-def test_suggestions_depend_on_the_trials_and_the_seed_alone() -> None:
+def test_the_first_trials_cover_the_space() -> None:
+    """Also the few after that of the study's own values."""
+    space = {"model.a": Range(0.001, 1000, log=True), "method.b": list("abc")}
+    for seed in range(20):
+        settings = SearchSettings(5, seed=seed)
+        found = [suggest(space, [Trial({}, 0.5)] * number, settings) for number in range(10)]
+        assert len({int(math.log10(each["model.a"]) // 2) for each in found[1:4]}) >= 2
+        assert max(each["model.a"] for each in found) > 10
+        assert min(each["model.a"] for each in found) < 0.1
+        assert {each["method.b"] for each in found} == set("abc")
+        assert all(0.001 <= each["model.a"] <= 1000 for each in found)
+
+
+@pytest.mark.parametrize("before", [1, 10])
+def test_suggestions_depend_on_the_trials_and_the_seed_alone(before: int) -> None:
+    """Those of Optuna, after ten, as well."""
     pytest.importorskip("optuna")
     space = {"model.a": Range(1, 9, whole=True), "method.b": [None, {"x": 1}]}
-    trials = [Trial({"model.a": 3, "method.b": None}, 0.5)]
+    trials = [Trial({"model.a": 3, "method.b": None}, 0.5)] * before
     settings = SearchSettings(5, seed=1)
     found = suggest(space, trials, settings)
     assert found == suggest(space, trials, settings)

@@ -12,10 +12,14 @@ from dataclasses import dataclass
 from statistics import geometric_mean
 from typing import Any
 
+import numpy as np
+from scipy.stats.qmc import Halton
+
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 from faster_isnet.study.plan import Entry, Run
 from faster_isnet.study.settings import ON_BACKGROUNDS, Range, SearchSettings, Space
 
+_EVENLY = 10  # trials before the estimator has enough to go by, as Optuna has it by default
 VALIDATION = "test-validation"
 """The folder of a trial's evaluation."""
 
@@ -108,9 +112,10 @@ def objective(evaluation: SavedEvaluation, name: str) -> float:
 
 
 def suggest(space: Space, trials: Sequence[Trial], settings: SearchSettings) -> dict[str, Any]:
-    """Return the options of the next trial, by Optuna's TPE: they depend on the arguments alone.
+    """Return the options of the next trial; they depend on the arguments alone.
 
-    The first ten are random (Optuna's default).
+    The first ten are the points of a scrambled Halton sequence, which cover the space more evenly
+    than random ones; the others are by Optuna's tree-structured Parzen estimator.
 
     Parameters
     ----------
@@ -123,9 +128,17 @@ def suggest(space: Space, trials: Sequence[Trial], settings: SearchSettings) -> 
 
     References
     ----------
-    The tree-structured Parzen estimator: J. Bergstra et al., NeurIPS 2011. Optuna: T. Akiba et al.,
-    KDD 2019.
+    Sequences of low discrepancy for a few trials: J. Bergstra and Y. Bengio, JMLR 2012. The
+    tree-structured Parzen estimator: J. Bergstra et al., NeurIPS 2011. Optuna: T. Akiba et al., KDD
+    2019.
     """
+    if len(trials) < _EVENLY:
+        sequence = Halton(len(space), seed=np.random.default_rng(settings.seed))
+        (point,) = sequence.fast_forward(len(trials)).random(1)
+        return {
+            path: _at(values, float(share))
+            for (path, values), share in zip(space.items(), point, strict=True)
+        }
     try:
         import optuna
     except ImportError as error:
@@ -143,6 +156,20 @@ def suggest(space: Space, trials: Sequence[Trial], settings: SearchSettings) -> 
         study.add_trial(_as_optuna(optuna, trial, space, known))
     suggested = study.ask(known).params
     return {path: _value(space[path], suggested[path]) for path in space}
+
+
+def _at(values: Range | list[Any], share: float) -> Any:
+    """Return the value that lies at a share, in [0, 1), of a space."""
+    if isinstance(values, list):
+        return values[int(share * len(values))]
+    if values.whole:  # each number has a part of its own, of equal width in the numbers or logs
+        low, high = values.low - 0.5, values.high + 0.5
+        return int(min(max(round(_between(low, high, share, values.log)), values.low), values.high))
+    return _between(values.low, values.high, share, values.log)
+
+
+def _between(low: float, high: float, share: float, log: bool) -> float:
+    return low * (high / low) ** share if log else low + (high - low) * share
 
 
 def _distribution(optuna: Any, values: Range | list[Any]) -> Any:
