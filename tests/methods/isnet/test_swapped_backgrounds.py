@@ -126,6 +126,21 @@ def test_other_values_are_refused() -> None:
         ISNetMethod(swapped_backgrounds=1.5)
     with pytest.raises(ValueError, match="unknown swapped_backgrounds 'al'"):
         ISNetMethod(swapped_backgrounds="al")
+    for share in (0.0, "auto"):
+        with pytest.raises(ValueError, match=r"generated_backgrounds=0.5 .* give both"):
+            ISNetMethod(swapped_backgrounds=share, generated_backgrounds=0.5)
+
+
+def test_swapped_backgrounds_may_be_generated() -> None:
+    """Of one colour or noise, they are no image's; foregrounds stay."""
+    images = torch.arange(6.0).reshape(6, 1, 1, 1).expand(6, 3, 8, 8) / 10
+    data = batch()._replace(images=images)
+    method = ISNetMethod(swapped_backgrounds=1.0, generated_backgrounds=1.0)
+    found = method.training_images(data)
+    foreground = (data.masks == 1).expand_as(images)  # type: ignore[union-attr]
+    assert torch.equal(found[foreground], images[foreground])
+    levels = set(images[1:-1].unique().tolist())  # black and white may be the others
+    assert not levels & set(found[~foreground].unique().tolist())
 
 
 def test_the_heatmap_loss_weighs_less_beside_backgrounds_that_are_swapped_by_default() -> None:
@@ -155,9 +170,9 @@ def test_a_weight_that_is_given_stays(method: ISNetMethod, attends: bool) -> Non
 def test_c1_and_c2_are_calibrated_on_swapped_backgrounds(monkeypatch: pytest.MonkeyPatch) -> None:
     shares = list[float]()
 
-    def recorded(images: Tensor, masks: Tensor | None, share: float) -> Tensor:
+    def recorded(images: Tensor, masks: Tensor | None, share: float, **options: float) -> Tensor:
         shares.append(share)
-        return swap_backgrounds(images, masks, share)
+        return swap_backgrounds(images, masks, share, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("faster_isnet.methods.isnet.method.swap_backgrounds", recorded)
     data = batch()

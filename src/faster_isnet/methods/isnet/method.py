@@ -61,6 +61,10 @@ class ISNetMethod(Method):
         network with attention can read the background with a clean heatmap, by every rule of
         relevance that was tried (``docs/results/attention.md``); it is not swapped if there is no
         heatmap loss.
+    generated_backgrounds
+        In [0, 1]: how many of the swapped backgrounds are no image's, but one colour or noise, see
+        :class:`~faster_isnet.methods.Swap`, of which it is the option ``generated``. 0 by default;
+        above, ``swapped_backgrounds`` must be given, too.
     **network
         The options of :class:`~faster_isnet.ISNet`.
 
@@ -102,6 +106,7 @@ class ISNetMethod(Method):
         supervised_part: float = 1.0,
         supervise_every: int = 1,
         swapped_backgrounds: float | str = AUTO,
+        generated_backgrounds: float = 0.0,
         **network: Any,
     ) -> None:
         loss = ISNetLoss() if loss is None else loss
@@ -117,6 +122,15 @@ class ISNetMethod(Method):
             check_choice("swapped_backgrounds", swapped_backgrounds, [AUTO])
         else:
             check_range("swapped_backgrounds", swapped_backgrounds, 0, 1)
+        self.generated_backgrounds = check_range(
+            "generated_backgrounds", generated_backgrounds, 0, 1
+        )
+        if generated_backgrounds and (swapped_backgrounds == AUTO or not swapped_backgrounds):
+            raise ValueError(
+                f"generated_backgrounds={generated_backgrounds!r} is a share of swapped ones, but "
+                f"swapped_backgrounds={swapped_backgrounds!r} may swap none; give both, such as "
+                "swapped_backgrounds=1.0"
+            )
         self._attends: bool | None = None  # not known yet
         schedule = heatmap_weight_schedule or {}
         self.heatmap_weight_schedule = {int(epoch): weight for epoch, weight in schedule.items()}
@@ -166,7 +180,12 @@ class ISNetMethod(Method):
 
     def training_images(self, batch: Batch) -> Tensor:
         """Return the images of a batch to train on, with backgrounds swapped if so chosen."""
-        return swap_backgrounds(batch.images, batch.masks, self._swapped_share)
+        return swap_backgrounds(
+            batch.images,
+            batch.masks,
+            self._swapped_share,
+            generated=self.generated_backgrounds,
+        )
 
     def see_logits(self, logits: Tensor, explained: bool = False) -> None:
         """Look once whether the network has attention, and say what follows from it.
