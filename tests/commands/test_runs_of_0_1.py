@@ -69,6 +69,7 @@ def test_a_checkpoint_of_python_is_resumed_from() -> None:
 def test_training_goes_on_with_the_old_configuration(run: Path) -> None:
     words = ["--config", str(run / "config.yaml"), "--trainer.max_epochs", "3"]
     assert main(["fit", *words, "--ckpt_path", "last"]) == 0
+    assert not (run / "masks").exists()  # images without a mask stay what they were in it
     checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["epoch"] == 2
     cuts = checkpoint["method_state"]["cuts"]["low"]
@@ -100,6 +101,6 @@ def test_an_old_calibration_is_read(run: Path) -> None:
     file = OLD / "run-standard" / "calibration.json"
     config = ["--config", "run-standard/config.yaml", "--method.calibration", str(file)]
     words = ["--method.loss.heatmap_weight", "0.5", "--out", "new", "--trainer.max_epochs", "1"]
-    assert main(["fit", *config, *words]) == 0
+    assert main(["fit", *config, *words, "--missing_masks", "keep"]) == 0
     lit = ImageClassifier.load_from_checkpoint("new/checkpoints/last.ckpt")
     assert lit.method.loss.cuts == Calibration.load(file).cuts

@@ -65,7 +65,7 @@ def test_a_run_on_planted_stripes_and_worse_masks_is_tested_with_exact_masks(
         "masks of train and val are made worse on purpose: bounding boxes, shifted by 0.1 of the "
         "side, missing for 50 % of the images"
     ) in capsys.readouterr().out
-    assert "only 17 of 42 training images" in caplog.text
+    assert "of 51 training and validation images" in caplog.text
     assert main(["test", str(tmp_path), *FEW]) == 0
     assert "made worse" not in capsys.readouterr().out
     found = SavedEvaluation.load(tmp_path / "test")

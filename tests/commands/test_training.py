@@ -274,6 +274,7 @@ def test_faults_of_the_data_are_told_before_anything_is_trained(
     change(folder)
     words = ["--data.source", str(folder), "--data.masks", str(folder.with_name("masks"))]
     words += ["--data.size", "24", "--out", str(tmp_path / "run"), "--model.backbone", "convnet"]
+    words += ["--missing_masks", "keep"]
     assert main(["fit", *words]) == 2
     error = capsys.readouterr().err
     assert "3.png" in error

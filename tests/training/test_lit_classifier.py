@@ -87,7 +87,8 @@ def test_logged_values_are_means_over_samples() -> None:
     kinds = ("blur", "noise", "zeros", "other_image")
     replaced = {f"val/iid/accuracy_{kind}" for kind in kinds}
     worst = {"val/iid/worst_accuracy", "val/iid/background_error"}
-    assert set(trainer.callback_metrics) == logged | replaced | worst
+    outside = {f"val/{name}/out_of_range" for name in ("iid", "ood")}
+    assert set(trainer.callback_metrics) == logged | replaced | worst | outside
     lit.eval()
     parts = lit.criterion(lit.net.explain(x), y, masks)
     logged = {name: trainer.callback_metrics[f"val/iid/{name}"] for name in PARTS}
@@ -363,8 +364,9 @@ def test_tests_are_logged_by_loader() -> None:
     (own, other) = trainer.test(
         lit, {"test": loader(x, y, masks), "elsewhere": loader(x, y)}, verbose=False
     )
-    assert set(own) == {f"test/{part}" for part in PARTS}
-    assert set(other) == {f"test/elsewhere/{part}" for part in PARTS}
+    parts = (*PARTS, "out_of_range")
+    assert set(own) == {f"test/{part}" for part in parts}
+    assert set(other) == {f"test/elsewhere/{part}" for part in parts}
     right = (lit.eval()(x).argmax(1) == y).float().mean().item()
     assert own["test/accuracy"] == other["test/elsewhere/accuracy"] == pytest.approx(right)
 

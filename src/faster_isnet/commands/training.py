@@ -35,6 +35,7 @@ from faster_isnet.commands.run_folder import (
     CURVES,
     DIVISION,
     LAST,
+    MASKS,
     best_checkpoint,
     check_unused,
     checkpoint_folder,
@@ -308,13 +309,20 @@ class RunCLI(LightningCLI):
             return  # a trial of one batch writes nothing
         seed = options.seed_everything
         seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else 0
-        missing_masks.complete_masks(self.datamodule, options.missing_masks, out, seed)
+        choice = options.missing_masks
+        if choice is None and self._goes_on(out) and not (out / MASKS).is_dir():
+            choice = missing_masks.KEEP  # as the run did, which is of an earlier version
+        missing_masks.complete_masks(self.datamodule, choice, out, seed)
+
+    def _goes_on(self, out: Path) -> bool:
+        """Tell whether this training goes on with the run in a folder."""
+        path = self._options.ckpt_path
+        return path is not None and run_folder(Path(path)).resolve() == out.resolve()
 
     def _prepare_folder(self, out: Path) -> None:
         """Refuse or remove an earlier run, and record the division of the data."""
         options = self._options
-        goes_on_with = options.ckpt_path and run_folder(Path(options.ckpt_path)).resolve()
-        goes_on = goes_on_with == out.resolve()
+        goes_on = self._goes_on(out)
         if goes_on and options.overwrite:
             raise ValueError(
                 f"--overwrite would remove {options.ckpt_path}, which --ckpt_path goes on from; "
