@@ -155,8 +155,9 @@ class TestDrawing:
         self, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(missing_masks, "_LEAST_DICE", 1.1)
-        with pytest.raises(ValueError, match=r"below 1.1, .* draw more masks by hand"):
-            complete(data_of(images), None, tmp_path)
+        for _ in range(2):  # the masks that the first has left do not get round it
+            with pytest.raises(ValueError, match=r"below 1.1, .* draw more masks by hand"):
+                complete(data_of(images), None, tmp_path)
         data = data_of(images)
         complete(data, "draw", tmp_path / "other")
         assert not data.unmasked_images("train")

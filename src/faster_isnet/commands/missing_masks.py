@@ -101,8 +101,15 @@ def _draw(data: ImageData, demanded: bool, folder: Path, seed: int, share: str) 
                 "segmenter is trained on the masks there are and draws the others (%s).",
                 *(share, OPTION),
             )
-            drawn = _drawn_now(data, unmasked, folder, seed, demanded)
+            drawn = _drawn_now(data, unmasked, folder, seed)
     _log_drawn(drawn, folder)
+    if drawn.dice < _LEAST_DICE and not demanded:
+        raise ValueError(
+            f"the segmenter has Dice {drawn.dice:.3f} on {drawn.held_out} held-out images, below "
+            f"{_LEAST_DICE}, so that masks it has drawn for the other images are no masks to "
+            f"train with; look at {str(folder)!r}, draw more masks by hand, or decide what to do: "
+            f"{_ALTERNATIVES}"
+        )
     data.add_masks({names[image]: path for image, path in drawn.files.items()})
     data.leave_out_unmasked()
 
@@ -114,24 +121,13 @@ def _drawn_before(folder: Path, unmasked: set[str]) -> DrawnMasks | None:
     return drawn if {*drawn.files, *drawn.empty} == unmasked else None
 
 
-def _drawn_now(
-    data: ImageData, unmasked: set[str], folder: Path, seed: int, demanded: bool
-) -> DrawnMasks:
+def _drawn_now(data: ImageData, unmasked: set[str], folder: Path, seed: int) -> DrawnMasks:
     sets = [data.unaugmented(name) for name in _splits(data)]
     settings = segmenter_settings(data.size, seed)
     try:
-        found = draw_missing_masks(sets, unmasked, data.folder, folder, settings)
+        draw_missing_masks(sets, unmasked, data.folder, folder, settings)
     except ImportError as error:
         raise ImportError(f"{error}; or do without: {_ALTERNATIVES}") from error
-    held_out = len(found["held_out"])
-    log.info("The segmenter: Dice %.3f on %d held-out images", found["dice"], held_out)
-    if found["dice"] < _LEAST_DICE and not demanded:
-        raise ValueError(
-            f"the segmenter has Dice {found['dice']:.3f} on {held_out} held-out images, below "
-            f"{_LEAST_DICE}, so that masks it has drawn for the other images are no masks to "
-            f"train with; look at {str(folder)!r}, draw more masks by hand, or decide what to do: "
-            f"{_ALTERNATIVES}"
-        )
     return read_drawn_masks(folder)
 
 
@@ -158,6 +154,7 @@ _ALTERNATIVES = (
 
 
 def _log_drawn(drawn: DrawnMasks, folder: Path) -> None:
+    log.info("The segmenter: Dice %.3f on %d held-out images", drawn.dice, drawn.held_out)
     log.info("%d masks were drawn: %s", len(drawn.files), folder)
     for names, what in (
         (drawn.empty, "images in which it found no foreground are left out"),

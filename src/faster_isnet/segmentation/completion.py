@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
 import pandas as pd
 import torch
@@ -18,14 +19,13 @@ from faster_isnet.common.files import write_atomically
 from faster_isnet.common.spreadsheets import original_cell, safe_csv
 from faster_isnet.data.samples import Sample, relative_name
 from faster_isnet.segmentation.fitting import fit_segmenter_to_samples
-from faster_isnet.segmentation.prediction import COLUMNS, MASK_TABLE, mask_row, png
-from faster_isnet.segmentation.segmenter import load_segmenter
+from faster_isnet.segmentation.prediction import COLUMNS, MASK_TABLE, TOLERANCE, mask_row, png
+from faster_isnet.segmentation.segmenter import DESCRIPTION, load_segmenter
 from faster_isnet.segmentation.settings import SegmenterSettings
 
 log = logging.getLogger(__name__)
 
 SEGMENTER = "segmenter"
-_TOLERANCE = 0.1  # as predict_masks has it by default
 _TYPES = {"image": str, "mask": str, "reason": str}
 
 
@@ -52,11 +52,17 @@ class DrawnMasks:
         Names of images in which no foreground was found.
     implausible
         Why a mask is unlike all that the segmenter was trained on, by the name of the image.
+    dice
+        Of the segmenter, the mean over the held-out images.
+    held_out
+        How many images those are.
     """
 
     files: Mapping[str, Path]
     empty: Sequence[str]
     implausible: Mapping[str, str]
+    dice: float
+    held_out: int
 
 
 def draw_missing_masks(
@@ -65,7 +71,7 @@ def draw_missing_masks(
     folder: Path | None,
     out: Path,
     settings: SegmenterSettings,
-) -> dict[str, Any]:
+) -> None:
     """Train a segmenter on the images that have masks, and draw those of the others.
 
     Writes the segmenter into ``out/segmenter``, the masks as PNG files of the size of the images,
@@ -85,11 +91,6 @@ def draw_missing_masks(
     settings
         Of the segmenter.
 
-    Returns
-    -------
-    dict
-        What :func:`~faster_isnet.segmentation.fit_segmenter` returns, such as ``dice``.
-
     Raises
     ------
     ValueError, FloatingPointError, ImportError
@@ -104,7 +105,7 @@ def draw_missing_masks(
         return image, (mask == 1).to(image)
 
     masked = [sample for sample in samples if sample.name not in unmasked]
-    found = fit_segmenter_to_samples(masked, read, out / SEGMENTER, settings)
+    fit_segmenter_to_samples(masked, read, out / SEGMENTER, settings)
     segmenter = load_segmenter(out / SEGMENTER)
     segmenter.network.to("cuda" if torch.cuda.is_available() else "cpu")
     to_draw = [sample for sample in samples if sample.name in unmasked]
@@ -115,10 +116,9 @@ def draw_missing_masks(
         height, width = sample.read_image().shape[1:]
         mask = segmenter.mask(read(sample)[0], size=(height, width))
         write_atomically(out / path, png(mask))
-        rows.append(mask_row(name, path, mask, segmenter, _TOLERANCE))
+        rows.append(mask_row(name, path, mask, segmenter, TOLERANCE))
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     write_atomically(out / MASK_TABLE, safe_csv(table))  # last: it says that all are there
-    return found
 
 
 def read_drawn_masks(out: Path) -> DrawnMasks:
@@ -127,8 +127,9 @@ def read_drawn_masks(out: Path) -> DrawnMasks:
     Raises
     ------
     FileNotFoundError
-        If it has no table, since not all masks have been drawn.
+        If it has no table, since not all masks have been drawn, or no segmenter.
     """
+    segmenter = json.loads((out / SEGMENTER / DESCRIPTION).read_text(encoding="utf-8"))
     rows = [
         (original_cell(row.image), original_cell(row.mask), row)
         for row in _read_table(out).itertuples()
@@ -137,6 +138,8 @@ def read_drawn_masks(out: Path) -> DrawnMasks:
         {image: out / mask for image, mask, row in rows if row.components},
         [image for image, _, row in rows if not row.components],
         {image: row.reason for image, _, row in rows if row.components and not row.plausible},
+        float(segmenter["dice"]),
+        len(segmenter["held_out"]),
     )
 
 

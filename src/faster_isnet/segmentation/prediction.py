@@ -20,6 +20,7 @@ from faster_isnet.segmentation.segmenter import Segmenter
 from faster_isnet.segmentation.shapes import Shape
 
 MASK_TABLE = "masks.csv"
+TOLERANCE = 0.1
 COLUMNS = ("image", "mask", "area", "components", "plausible", "reason")
 _UNREADABLE = {"mask": "", "area": float("nan"), "components": 0, "plausible": False}
 
@@ -31,7 +32,7 @@ def predict_masks(
     components: int | None = None,
     *,
     root: str | Path | None = None,
-    tolerance: float = 0.1,
+    tolerance: float = TOLERANCE,
     overwrite: bool = False,
     skip_unreadable: bool = False,
 ) -> pd.DataFrame:
