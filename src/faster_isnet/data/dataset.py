@@ -17,6 +17,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from faster_isnet.common.checks import NO_ATTRIBUTE, NO_MASK, check_channels, check_range
 from faster_isnet.data.masks import grow, read_mask
+from faster_isnet.data.read_cache import Read, ReadCache
 from faster_isnet.data.samples import Sample, relative_name
 from faster_isnet.data.seeded_sampling import seeded
 from faster_isnet.data.worse_masks import WorseMasks, removed_masks
@@ -121,6 +122,9 @@ class ImageDataset(Dataset[Item]):
     added_masks
         Files of masks for samples that have none, or whose mask ``worse_masks`` leaves out, by the
         samples' names; ``worse_masks`` does not change them.
+    cache_gib
+        Memory in GiB in which images and masks are kept as they were read and resized; those that
+        find no room are read at each access. Their files must not change.
 
     Raises
     ------
@@ -141,6 +145,7 @@ class ImageDataset(Dataset[Item]):
         folder: str | Path | None = None,
         attributes: Sequence[str] = (),
         added_masks: Mapping[str, Path] | None = None,
+        cache_gib: float = 0.0,
     ) -> None:
         self.samples = list(samples)
         self.size = tuple(int(check_range("size", side, 1)) for side in size)
@@ -150,6 +155,7 @@ class ImageDataset(Dataset[Item]):
         self.folder = folder
         self._attributes = _attribute_indices(self.samples, attributes) if attributes else None
         self.added_masks = added_masks or {}
+        self._cache = ReadCache(cache_gib)
         self._augment = augmentation.build() if augmentation else None
         if unlabelled := [sample.name for sample in self.samples if sample.label is None]:
             raise ValueError(
@@ -170,26 +176,32 @@ class ImageDataset(Dataset[Item]):
 
         The item's own mask may be another: a worse one, or one that was added.
         """
-        sample = self.samples[index]
-        image = sample.read_image()
-        exact = sample.read_mask((image.shape[1], image.shape[2]))
-        image = fit_image(image, self.size, self.channels)
-        if exact is not None:
-            exact = fit_mask(exact, self.size)
-        used = self._used_mask(exact, sample)
-        masks = [exact] if used is exact else [used, exact]
-        masks = [None if mask is None else grow(mask, self.mask_margin) for mask in masks]
+        image, masks = self._cache.get(index, self._read)
         if self._augment is not None:
             with seeded(index):
                 image, masks = _augmented(self._augment, image, masks)
+        else:  # copies, since items may be changed in place
+            image, masks = image.clone(), [None if m is None else m.clone() for m in masks]
         filled = [
             torch.full((1, *self.size), NO_MASK) if mask is None or not bool(mask.any()) else mask
             for mask in masks
         ]
-        item: Item = (image, _label_tensor(sample), filled[0])
+        item: Item = (image, _label_tensor(self.samples[index]), filled[0])
         if self._attributes is not None:
             item = (*item, torch.tensor(self._attributes[index]))
         return item, filled[-1]
+
+    def _read(self, index: int) -> Read:
+        """Return the image, with the mask in use, and that of the sample if it is another."""
+        sample = self.samples[index]
+        image = sample.read_image()
+        exact = sample.read_mask((image.shape[1], image.shape[2]))
+        if exact is not None:
+            exact = fit_mask(exact, self.size)
+        used = self._used_mask(exact, sample)
+        masks = [exact] if used is exact else [used, exact]
+        grown = [None if mask is None else grow(mask, self.mask_margin) for mask in masks]
+        return fit_image(image, self.size, self.channels), grown
 
     def _used_mask(self, exact: Tensor | None, sample: Sample) -> Tensor | None:
         if (added := self.added_masks.get(sample.name)) is not None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -180,10 +179,10 @@ class Planting:
         if self.kind == "position":
             anchors, own = _border_positions(height - side, width - side, num_classes, side), which
         else:
-            anchors, own = [self._corner(height - side, width - side)], 0
+            anchors, own = (self._corner(height - side, width - side),), 0
         row, column = _best_position(foreground, side, anchors, own)
         window = np.s_[:, row : row + side, column : column + side]
-        mark = torch.from_numpy(MARK_KINDS[self.kind](side, which, num_classes)).to(image)
+        mark = _mark(self.kind, side, which, num_classes).to(image)
         planted = image.clone()
         planted[window] = image[window].lerp(
             mark, self.opacity * (1 - foreground[window].to(image))
@@ -317,7 +316,15 @@ def _permutation(num_classes: int, seed: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed).permutation(num_classes)
 
 
-def _border_positions(last_row: int, last_column: int, count: int, side: int) -> list[Position]:
+@lru_cache
+def _mark(kind: str, side: int, which: int, num_classes: int) -> Tensor:
+    return torch.from_numpy(MARK_KINDS[kind](side, which, num_classes))
+
+
+@lru_cache
+def _border_positions(
+    last_row: int, last_column: int, count: int, side: int
+) -> tuple[Position, ...]:
     """Return positions spaced evenly over the border, clockwise from the top left."""
     perimeter = 2 * (last_row + last_column)
     if perimeter < count * side:
@@ -331,11 +338,11 @@ def _border_positions(last_row: int, last_column: int, count: int, side: int) ->
         *((last_row, column) for column in range(last_column, 0, -1)),
         *((row, 0) for row in range(last_row, 0, -1)),
     ]
-    return [border[perimeter * number // count] for number in range(count)]
+    return tuple(border[perimeter * number // count] for number in range(count))
 
 
 def _best_position(
-    foreground: Tensor, side: int, anchors: Sequence[Position], own: int
+    foreground: Tensor, side: int, anchors: tuple[Position, ...], own: int
 ) -> Position:
     """Find the position in the region of anchor ``own`` that overlaps the least foreground.
 
@@ -346,12 +353,21 @@ def _best_position(
         foreground, (side, 1), 1, divisor_override=1
     )  # sums of 0 and 1, so exact
     overlap = F.avg_pool2d(overlap, (1, side), 1, divisor_override=1)[0]
-    rows, columns = (torch.arange(length) for length in overlap.shape)
+    distance, elsewhere = _distance_and_elsewhere(*overlap.shape, anchors, own)
+    cost = overlap.long() * (1 + distance.max()) + distance
+    cost[elsewhere] = cost.max() + 1
+    row, column = divmod(int(cost.argmin()), overlap.shape[1])
+    return row, column
+
+
+@lru_cache(maxsize=16)  # of the size of images
+def _distance_and_elsewhere(
+    height: int, width: int, anchors: tuple[Position, ...], own: int
+) -> tuple[Tensor, Tensor]:
+    """Return squared distances from an anchor, and where another anchor is nearer."""
+    rows, columns = torch.arange(height), torch.arange(width)
     # Integers, so that ties are exact; argmin then chooses the first anchor.
     distances = torch.stack(
         [(rows - row).square()[:, None] + (columns - column).square() for row, column in anchors]
     )
-    cost = overlap.long() * (1 + distances.max()) + distances[own]
-    cost[distances.argmin(0) != own] = cost.max() + 1
-    row, column = divmod(int(cost.argmin()), len(columns))
-    return row, column
+    return distances[own], distances.argmin(0) != own
