@@ -52,7 +52,7 @@ def data_of(images: Path, **options: Any) -> ImageData:
 
 
 def complete(data: ImageData, choice: str | None, out: Path) -> None:
-    missing_masks.complete_masks(data, choice, out, seed=0)
+    missing_masks.complete_masks(data, choice, out / "masks", seed=0)
 
 
 def trained_on(data: ImageData) -> dict[str, torch.Tensor]:
@@ -214,6 +214,23 @@ class TestCommand:
         assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
         drawn = read_mask(next((whole / "masks").rglob("*/*.png")))
         assert drawn.shape == (1, 24, 24)
+
+    def test_trainings_share_drawn_masks(
+        self, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        shared = tmp_path / "shared"
+        where = f"--drawn_masks={shared}"
+        fit(images, tmp_path / "first", "--method=swap", "--missing_masks=null", where)
+        assert "draws the others" in caplog.text
+        drawn = {path: path.stat().st_mtime_ns for path in shared.rglob("*.png")}
+        assert drawn
+        caplog.clear()
+        fit(images, tmp_path / "second", "--method=rrr", "--missing_masks=null", where)
+        assert "draws the others" not in caplog.text
+        assert f"{len(drawn)} masks were drawn: {shared}" in caplog.text
+        fit(images, tmp_path / "first", "--method=swap", where, "--overwrite=true")
+        assert {path: path.stat().st_mtime_ns for path in shared.rglob("*.png")} == drawn
+        assert not (tmp_path / "first" / "masks").exists()
 
     def test_methods_without_masks_draw_none(
         self, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -86,6 +86,25 @@ def test_a_study_is_extended_without_running_again_what_is_there(tmp_path: Path)
     ]
 
 
+def test_runs_with_the_same_data_and_seed_share_drawn_masks(tmp_path: Path) -> None:
+    standard, other = entries(SETTINGS, tmp_path)
+    two = replace(SETTINGS, data={"a": {"batch_size": 8}, "b": {"batch_size": 16}})
+    runs = [
+        standard.run(0, {}),
+        other.run(0, {}),
+        other.trial(3, {"model.learning_rate": 0.1}),
+        other.run(1, {}),
+        other.run(0, {"data.batch_size": 8}),
+        *(each.run(0, {}) for each in entries(two, tmp_path)[::2]),
+    ]
+    folders = [(run.folder / run.drawn_masks).resolve() for run in runs]
+    assert all(tmp_path in folder.parents for folder in folders)
+    assert folders[0] == folders[1] == folders[2]
+    assert len(set(folders)) == 5
+    prepare(runs[0])
+    assert load_run(runs[0].folder)[0] == runs[0]
+
+
 def test_a_changed_setting_is_refused_and_named(tmp_path: Path) -> None:
     run_study(entries(SETTINGS, tmp_path), Recorder())
     changed = entries(replace(SETTINGS, trainer={"max_epochs": 3}), tmp_path)

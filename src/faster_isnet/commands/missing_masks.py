@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from faster_isnet.commands.run_folder import MASKS
 from faster_isnet.common.locks import locked
 from faster_isnet.data import ClassifierData, ImageData
 from faster_isnet.data.samples import TRAINING_SPLITS, relative_name
@@ -28,7 +27,7 @@ _SIDES = (64, 128)  # of the segmenter's images; outlines of objects need no mor
 _LISTED = 5
 
 
-def complete_masks(data: ClassifierData, choice: str | None, out: Path, seed: int) -> None:
+def complete_masks(data: ClassifierData, choice: str | None, folder: Path, seed: int) -> None:
     """See to the training and validation images that have no mask, and say what is done.
 
     Parameters
@@ -41,8 +40,8 @@ def complete_masks(data: ClassifierData, choice: str | None, out: Path, seed: in
         ``"keep"``: train the classification on them. ``None``: draw, but raise if there are too few
         masks to learn from or the segmenter is not good enough; keep images of data that are no
         :class:`~faster_isnet.data.ImageData`.
-    out
-        The run's folder. Masks that were drawn for the same images are used again.
+    folder
+        Where masks are drawn. Those that it has for the same images are used again.
     seed
         Of the segmenter.
 
@@ -71,7 +70,7 @@ def complete_masks(data: ClassifierData, choice: str | None, out: Path, seed: in
             f"{LEAVE_OUT} or {KEEP}"
         )
     else:
-        _draw(data, choice == DRAW, out / MASKS, seed, share)
+        _draw(data, choice == DRAW, folder, seed, share)
 
 
 _KEPT = (

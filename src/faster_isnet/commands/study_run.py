@@ -90,7 +90,9 @@ def _train(run: Run) -> None:
     write_atomically(config, yaml.safe_dump(run.training, sort_keys=False).encode())
     begun = (checkpoint_folder(run.folder) / f"{LAST}.ckpt").is_file()
     how = ("--ckpt_path", LAST) if begun else ("--overwrite",)
-    training.run(["fit", "--config", str(config), "--out", str(run.folder), *how])
+    masks = os.path.normpath(run.folder / run.drawn_masks)
+    where = ("--out", str(run.folder), "--drawn_masks", masks)
+    training.run(["fit", "--config", str(config), *where, *how])
 
 
 def _evaluate(run: Run, checkpoint: Path) -> None:

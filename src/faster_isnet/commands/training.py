@@ -177,6 +177,14 @@ class RunCLI(LightningCLI):
             "the images; or keep them, which teaches the network to use their background "
             "(default: draw, if there are enough to learn from)",
         )
+        parser.add_argument(
+            "--drawn_masks",
+            type=str | None,
+            default=None,
+            help="folder that missing masks are drawn into; those that it has for the same images "
+            "are used again, so that trainings can share them (default: masks, in the run's "
+            "folder)",
+        )
         parser.add_subclass_arguments(Method, "method")
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
@@ -310,9 +318,10 @@ class RunCLI(LightningCLI):
         seed = options.seed_everything
         seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else 0
         choice = options.missing_masks
-        if choice is None and self._goes_on(out) and not (out / MASKS).is_dir():
+        folder = out / MASKS if options.drawn_masks is None else Path(options.drawn_masks)
+        if choice is None and self._goes_on(out) and not folder.is_dir():
             choice = missing_masks.KEEP  # as the run did, which is of an earlier version
-        missing_masks.complete_masks(self.datamodule, choice, out, seed)
+        missing_masks.complete_masks(self.datamodule, choice, folder, seed)
 
     def _goes_on(self, out: Path) -> bool:
         """Tell whether this training goes on with the run in a folder."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from faster_isnet.common.recipes import ARGUMENTS, CLASS
 from faster_isnet.study.settings import PARTS, Options, Space, StudySettings
 
 SEARCH = "search"
+_DRAWN_MASKS = "drawn-masks"
 TIMER = "lightning.pytorch.callbacks.Timer"
 _TIMER = {CLASS: TIMER, ARGUMENTS: {"interval": "step"}}  # its default cannot be written as YAML
 
@@ -30,11 +33,15 @@ class Run:
     evaluation
         ``"settings"`` of the evaluation, ``"tested"``, which checkpoint, ``"validation"``, whether
         on validation images instead of test images, and ``"name"`` of the method: plain values.
+    drawn_masks
+        Folder of the masks that are drawn for images without one, relative to ``folder``: the same
+        for all runs with the same data and seed, which have the same masks then.
     """
 
     folder: Path
     training: Options
     evaluation: Options
+    drawn_masks: str
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,8 @@ class Entry:
             "validation": validation,
             "name": self.method,
         }
-        return Run(folder, *json.loads(json.dumps([training, how], allow_nan=False)))
+        masks = os.path.relpath(self.folder.parent.parent / _masks_folder(training), folder)
+        return Run(folder, *json.loads(json.dumps([training, how], allow_nan=False)), masks)
 
 
 def entries(settings: StudySettings, out: Path) -> list[Entry]:
@@ -161,6 +169,12 @@ def with_options(config: Options, options: Mapping[str, Any]) -> Options:
                 )
         target[name] = value
     return result
+
+
+def _masks_folder(training: Options) -> Path:
+    """Return a folder that runs share whose images and masks, and whose segmenter, are the same."""
+    same = json.dumps([training["data"], training["seed_everything"]], sort_keys=True)
+    return Path(_DRAWN_MASKS, hashlib.sha256(same.encode()).hexdigest()[:12])
 
 
 def _config(settings: StudySettings, data: str, method: str) -> Options:

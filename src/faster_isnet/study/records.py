@@ -83,7 +83,8 @@ def load_run(folder: Path) -> tuple[Run, bool]:
     record = _read(folder / RUN)
     if record is None:
         raise FileNotFoundError(f"there is no {folder / RUN}; start runs by faster-isnet study")
-    return Run(folder, record["training"], record["evaluation"]), record["trained"]
+    run = Run(folder, record["training"], record["evaluation"], record["drawn_masks"])
+    return run, record["trained"]
 
 
 def record_training(run: Run) -> None:
@@ -124,8 +125,8 @@ def remove(folder: Path) -> None:
 
 
 def _write_run(run: Run, trained: bool) -> None:
-    content = {"training": run.training, "evaluation": run.evaluation, "trained": trained}
-    _write(run.folder / RUN, content)
+    settings = {"training": run.training, "evaluation": run.evaluation}
+    _write(run.folder / RUN, {**settings, "drawn_masks": run.drawn_masks, "trained": trained})
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
