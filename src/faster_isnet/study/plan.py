@@ -108,7 +108,8 @@ class Entry:
             "name": self.method,
         }
         masks = os.path.relpath(self.folder.parent.parent / _masks_folder(training), folder)
-        return Run(folder, *json.loads(json.dumps([training, how], allow_nan=False)), masks)
+        training, how = json.loads(json.dumps([training, how], allow_nan=False))
+        return Run(folder, training, how, masks)
 
 
 def entries(settings: StudySettings, out: Path) -> list[Entry]:
