@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -93,6 +94,22 @@ class TestDrawing:
         assert set(table["image"]) == UNMASKED & before.keys()
         test = data.datasets["test"]
         assert [s.name for s in test.samples if s.mask is None] == data.unmasked_images("test")
+
+    @pytest.mark.parametrize("parts", [1, 3])
+    def test_drawn_masks_have_as_many_components_as_the_others(
+        self, images: Path, tmp_path: Path, parts: int
+    ) -> None:
+        folder = tmp_path / "masks-of-parts"
+        shutil.copytree(images.with_name("masks"), folder)
+        pixels = np.zeros((24, 24), np.uint8)
+        for part in range(parts):
+            pixels[2 + 6 * part : 5 + 6 * part, 5:19] = 255
+        pixels[22, 22] = 255  # a speck
+        for path in folder.rglob("*.png"):
+            Image.fromarray(pixels).save(path)
+        complete(data_of(images, masks=folder), None, tmp_path)
+        description = json.loads((tmp_path / "masks/segmenter/segmenter.json").read_text())
+        assert description["settings"]["components"] == parts
 
     def test_drawn_masks_are_used_again_for_the_same_images_alone(
         self, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import label
 
-from faster_isnet.segmentation.shapes import Shape, ShapeRanges, clean
+from faster_isnet.segmentation.shapes import Shape, ShapeRanges, clean, main_components
 
 masks = arrays(
     np.float32,
@@ -35,6 +35,14 @@ class TestClean:
             assert len(np.unique(stay[labels == number])) == 1
         assert kept.dtype == torch.float32
         assert kept.shape == mask.shape
+
+    @quick
+    @given(mask=masks, share=st.floats(0.01, 1))
+    def test_main_components_hold_the_share_and_one_less_does_not(self, mask, share):
+        count = main_components(mask, share)
+        sizes = sorted(np.bincount(label(mask[0].numpy())[0].ravel())[1:], reverse=True)
+        assert sum(sizes[:count]) >= share * sum(sizes)
+        assert not count or sum(sizes[: count - 1]) < share * sum(sizes)
 
     @quick
     @given(mask=masks, components=st.integers(1, 4))

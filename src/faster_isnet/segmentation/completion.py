@@ -6,7 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -22,6 +22,7 @@ from faster_isnet.segmentation.fitting import fit_segmenter_to_samples
 from faster_isnet.segmentation.prediction import COLUMNS, MASK_TABLE, TOLERANCE, mask_row, png
 from faster_isnet.segmentation.segmenter import DESCRIPTION, load_segmenter
 from faster_isnet.segmentation.settings import SegmenterSettings
+from faster_isnet.segmentation.shapes import main_components
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +90,8 @@ def draw_missing_masks(
     out
         The folder to write to.
     settings
-        Of the segmenter.
+        Of the segmenter. Its masks have as many components as those it is trained on, at most;
+        ``settings.components`` is not used.
 
     Raises
     ------
@@ -105,6 +107,8 @@ def draw_missing_masks(
         return image, (mask == 1).to(image)
 
     masked = [sample for sample in samples if sample.name not in unmasked]
+    components = max((main_components(read(sample)[1]) for sample in masked), default=0)
+    settings = replace(settings, components=max(1, components))
     fit_segmenter_to_samples(masked, read, out / SEGMENTER, settings)
     segmenter = load_segmenter(out / SEGMENTER)
     segmenter.network.to("cuda" if torch.cuda.is_available() else "cpu")

@@ -38,6 +38,36 @@ def clean(mask: Tensor, components: int) -> Tensor:
     return torch.from_numpy(filled.astype(np.float32))[None]
 
 
+def main_components(mask: Tensor, share: float = 0.95) -> int:
+    """Count the largest connected components that make up a share of the foreground.
+
+    Parameters
+    ----------
+    mask
+        ``[1, H, W]`` in {0, 1}. Pixels are connected by their sides, not by corners.
+    share
+        In (0, 1]. By default specks of less than a twentieth in all do not count.
+
+    Returns
+    -------
+    int
+        At least 1; 0 without foreground.
+
+    Examples
+    --------
+    >>> speck = torch.zeros(1, 10, 10)
+    >>> speck[:, :8, :8] = 1
+    >>> speck[:, 9, 9] = 1
+    >>> main_components(speck), main_components(speck, 1.0)
+    (1, 2)
+    """
+    labels, count = label(mask[0].numpy())
+    if not count:
+        return 0
+    sizes = np.sort(np.bincount(labels.ravel())[1:])[::-1]
+    return 1 + int(np.searchsorted(sizes.cumsum(), share * sizes.sum()))
+
+
 @dataclass(frozen=True)
 class Shape:
     """Describe a mask by area, number of components and centre.
