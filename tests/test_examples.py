@@ -5,13 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor, nn
 
+from faster_isnet import ISNetLoss
+from faster_isnet.common.batch import Batch
 from faster_isnet.data.sample_tables import from_table
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -108,3 +113,36 @@ def test_explanations_are_compared_by_flipping_patches(tmp_path: Path) -> None:
     assert flex > areas["random order/mean/0"].mean()
     assert areas["LXT (AttnLRP)/mean/0"].mean() == pytest.approx(flex, rel=0.2)
     assert "| Chefer et al. |" in (out / "faithfulness.md").read_text()
+
+
+@pytest.mark.parametrize("gradients", ["sum", "norm", "project"])
+def test_gradients_of_the_recipes_variants(gradients: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES / "recipe")
+    variants = import_module("variants")
+    method = variants.Variant(
+        ISNetLoss(0.5, cut_low=0.2, cut_high=5.0), gradients=gradients, swapped_backgrounds=0.0
+    )
+    torch.manual_seed(2)
+    layers = nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    network = method.build(nn.Sequential(*layers))
+    masks = torch.zeros(4, 1, 12, 12)
+    masks[..., 4:8, 4:8] = 1
+    batch = Batch(torch.rand(4, 3, 12, 12), torch.tensor([0, 1, 0, 1]), masks)
+    parameters = list(network.parameters())
+
+    def gradient(loss: Tensor) -> Tensor:
+        found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        pairs = zip(found, parameters, strict=True)
+        return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for g, p in pairs])
+
+    losses = method.training_losses(network, batch)
+    first, second = gradient(losses.classification), gradient(losses.parts["heatmap"])
+    found = 2 * gradient(losses.total)
+    if gradients == "sum":
+        torch.testing.assert_close(found, first + second)
+    elif gradients == "norm":
+        torch.testing.assert_close(found, first + second * first.norm() / second.norm())
+    else:
+        assert first @ second < 0  # else nothing is projected
+        for each in (first, second):
+            assert found @ each >= -1e-6 * found.norm() * each.norm()
