@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,6 +128,20 @@ seeds: SEEDS
     for name in ("robustness-cost", "robustness-accuracy", "heatmaps"):
         assert (out / "plots" / f"digits-{name}.png").is_file()
         assert f"plots/digits-{name}.png" in page
+    assert_small_files_suffice(file, out)
+
+
+def assert_small_files_suffice(file: str, out: Path) -> None:
+    """Go on with a copy of a study that has nothing but three small files of each run."""
+    small = out.with_name("small")
+    for path in out.rglob("*.json"):
+        if path.name in ("run.json", "result.json", "metrics.json", "failed.json"):
+            copy = small / path.relative_to(out)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    assert main(["study", file, "--out", str(small), "--report_only"]) == 0
+    assert (small / "runs.csv").read_bytes() == (out / "runs.csv").read_bytes()
+    assert not list(small.rglob("*heatmaps.png"))
 
 
 @pytest.mark.slow

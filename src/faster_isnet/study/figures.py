@@ -55,8 +55,10 @@ def _heatmaps(data: DataResult, baseline: str) -> dict[str, tuple[Figure, str]]:
     rows: dict[str, list[bytes]] = {}
     for name, method in data.methods.items():
         for run in list(method.runs.values())[:1]:
-            shown = [p for p in run.evaluation.sets[chosen].pictures if p.kind == "example"]
-            if shown:
+            folder, pictures = run.evaluation.folder, run.evaluation.sets[chosen].pictures
+            # They may have been removed, for their size.
+            there = [each for each in pictures if (folder / each.file).is_file()]
+            if shown := [picture for picture in there if picture.kind == "example"]:
                 rows[name] = [run.evaluation.png(picture) for picture in shown[:_COLUMNS]]
     if not rows:
         return {}
