@@ -99,13 +99,18 @@ def written(folder: Path) -> list[str]:
     ],
     ids=["class_path=", "path", "=path", ".class_path", "yaml"],
 )
-def test_by_the_command_line(
+def test_ways_to_name_it(
     arguments: Callable[[Path], list[str]], images: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     fit(images, run, *arguments(tmp_path))
     kept = yaml.safe_load((run / "config.yaml").read_text())["method"]
     assert kept == {"class_path": TOY, "init_args": {"epochs": 4}}
+
+
+def test_by_all_commands(images: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    fit(images, run, "--method", TOY, "--method.epochs=4")
     config = ["--config", str(run / "config.yaml")]
     assert main(["fit", *config, "--trainer.max_epochs", "3", "--ckpt_path", "last"]) == 0
     assert main(["validate", *config, "--trust_config"]) == 0
