@@ -144,5 +144,11 @@ def test_gradients_of_the_recipes_variants(gradients: str, monkeypatch: pytest.M
         torch.testing.assert_close(found, first + second * first.norm() / second.norm())
     else:
         assert first @ second < 0  # else nothing is projected
+        assert not torch.allclose(found, first + second)
+        of_first, of_second = (
+            a - (a @ b) / (b @ b) * b for a, b in ((first, second), (second, first))
+        )
+        assert abs(of_first @ second) < 1e-5 * first.norm() * second.norm()
+        torch.testing.assert_close(found, of_first + of_second)
         for each in (first, second):
             assert found @ each >= -1e-6 * found.norm() * each.norm()
