@@ -248,6 +248,11 @@ class TestCommand:
         fit(images, tmp_path / "first", "--method=swap", where, "--overwrite=true")
         assert {path: path.stat().st_mtime_ns for path in shared.rglob("*.png")} == drawn
         assert not (tmp_path / "first" / "masks").exists()
+        shutil.rmtree(shared)  # a training that goes on draws them again
+        caplog.clear()
+        config = ["--config", str(tmp_path / "second" / "config.yaml"), "--ckpt_path", "last"]
+        assert main(["fit", *config, "--trainer.max_epochs", "2"]) == 0
+        assert "draws the others" in caplog.text
 
     def test_methods_without_masks_draw_none(
         self, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

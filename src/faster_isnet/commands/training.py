@@ -318,8 +318,9 @@ class RunCLI(LightningCLI):
         seed = options.seed_everything
         seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else 0
         choice = options.missing_masks
-        folder = out / MASKS if options.drawn_masks is None else Path(options.drawn_masks)
-        if choice is None and self._goes_on(out) and not folder.is_dir():
+        own = options.drawn_masks is None
+        folder = out / MASKS if own else Path(options.drawn_masks)
+        if choice is None and own and self._goes_on(out) and not folder.is_dir():
             choice = missing_masks.KEEP  # as the run did, which is of an earlier version
         missing_masks.complete_masks(self.datamodule, choice, folder, seed)
 
