@@ -80,7 +80,7 @@ def test_a_trial_reads_no_test_image(tmp_path: Path, monkeypatch: pytest.MonkeyP
     trial, tested = entry.trial(0, {}), entry.run(0, {})
     for run, code in ((trial, 0), (tested, 1)):
         prepare(run)
-        assert study_run.main([str(run.folder)]) == code
+        assert study_run.main(run.folder) == code
     metrics = json.loads((trial.folder / "test-validation" / "metrics.json").read_text())
     assert list(metrics["sets"]) == ["val"]
     assert (trial.folder / RESULT).is_file()

@@ -40,7 +40,7 @@ class Recorder(Launcher):
     """Finishes runs at once, and records which."""
 
     def __init__(self, fails: Callable[[Path], bool] = lambda folder: False) -> None:
-        super().__init__([], 1, 1)
+        super().__init__(1, 1)
         self.folders: list[str] = []
         self.fails = fails
 

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 import traceback
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -34,27 +31,16 @@ from faster_isnet.study.records import (
     record_training,
 )
 
-WHILE_STDIN = "--while-stdin"
 _CONFIG, _LOCK = "fit.yaml", ".study.lock"
 _PATIENCE = 60.0  # seconds for another process, whose study was killed, to end
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Train and evaluate the run in a folder, and return the exit code.
-
-    Parameters
-    ----------
-    arguments
-        :data:`WHILE_STDIN`, to end when the standard input does, and the folder.
-    """
-    *options, name = arguments
-    folder = Path(name)
-    if WHILE_STDIN in options:
-        threading.Thread(target=_end_with_stdin, daemon=True).start()
+def main(folder: Path) -> int:
+    """Train and evaluate the run in a folder, and return the exit code."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("faster_isnet").setLevel(logging.INFO)
     warnings.filterwarnings("ignore", module="lightning", category=Warning)
-    message = f"another process works on the run in {name!r}; run the study again after its end"
+    message = f"another process works on {str(folder)!r}; run the study again after its end"
     with raising_when_stopped() as received:
         try:
             with locked(folder, message, _LOCK, _PATIENCE):
@@ -96,20 +82,13 @@ def _train(run: Run) -> None:
 
 
 def _evaluate(run: Run, checkpoint: Path) -> None:
-    """Evaluate by ``faster-isnet test``."""
+    """Evaluate by ``faster-isnet test``, without a page: the study's has what is compared."""
     settings = run.evaluation["settings"]
     arguments = [f"--{name}={value}" for name, value in settings.items()]
     if run.evaluation["validation"]:
         arguments.append("--validation")
-    testing.run(["test", str(checkpoint), "--name", run.evaluation["name"], *arguments])
-
-
-def _end_with_stdin() -> None:
-    """Wait for the end of the standard input, which the study's end is, and end this process."""
-    while os.read(sys.stdin.fileno(), 1024):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
+    testing.evaluate(["test", str(checkpoint), "--name", run.evaluation["name"], *arguments])
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main(Path(sys.argv[1])))

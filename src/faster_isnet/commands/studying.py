@@ -73,11 +73,11 @@ class Execution:
 
     def launcher(self, out: Path) -> Launcher:
         """Return what starts the processes."""
-        command = [sys.executable, "-m", study_run.__name__]
         threads = self.threads or max(1, (os.cpu_count() or 1) // self.processes)
         if self.submitit is not None:
+            command = [sys.executable, "-m", study_run.__name__]
             return Jobs(command, threads, out / JOBS, self.submitit, self.submitit_options)
-        return Processes(command, threads, self.processes)
+        return Processes(study_run.main, threads, self.processes)
 
 
 def run(arguments: Sequence[str]) -> None:

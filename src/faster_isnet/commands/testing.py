@@ -51,6 +51,13 @@ _OF_SOURCE = ("root", "fields", "masks", "mask_foreground", "mask_threshold")
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command, of which ``arguments`` are the name and what follows it."""
+    saved = evaluate(arguments)
+    page = write_evaluation_page(saved.folder / REPORT, [saved])
+    print(f"\nThe report: {page.resolve()}")
+
+
+def evaluate(arguments: Sequence[str]) -> SavedEvaluation:
+    """Do what :func:`run` does, without its page, whose drawings take as long as a short test."""
     options = parser().parse_args(list(arguments[1:]))
     started = time.perf_counter()
     checkpoint = options.run if options.run.is_file() else best_checkpoint(options.run)
@@ -83,9 +90,8 @@ def run(arguments: Sequence[str]) -> None:
         training_warnings=training_warnings(folder),
     )
     saved = SavedEvaluation.load(out)
-    write_evaluation_page(out / REPORT, [saved])
     print(text_table([saved]))
-    print(f"\nThe report: {(out / REPORT).resolve()}")
+    return saved
 
 
 def parser() -> CommandParser:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import subprocess
+import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from typing_extensions import Self
 
 from faster_isnet.study.records import LOG
@@ -26,16 +33,14 @@ class Launcher(ABC):
 
     Parameters
     ----------
-    command
-        The program and its arguments; the run's folder is put behind them.
     threads
         Of each process.
     at_once
         How many may run at the same time.
     """
 
-    def __init__(self, command: Sequence[str], threads: int, at_once: int) -> None:
-        self._command, self._threads = list(command), threads
+    def __init__(self, threads: int, at_once: int) -> None:
+        self._threads = threads
         self._pool = ThreadPoolExecutor(at_once)
         self._stopped = threading.Event()
 
@@ -68,13 +73,13 @@ class Launcher(ABC):
 
     def _run_unless_stopped(self, folder: Path) -> None:
         if not self._stopped.is_set():
-            self._run([*self._command, str(folder)], folder)
+            self._run(folder)
         if self._stopped.is_set():
             raise CancelledError
 
     @abstractmethod
-    def _run(self, command: Sequence[str], folder: Path) -> None:
-        """Run a command to its end."""
+    def _run(self, folder: Path) -> None:
+        """Start the process of a run, and wait for its end."""
 
     @abstractmethod
     def _end_all(self) -> None:
@@ -84,37 +89,34 @@ class Launcher(ABC):
 class Processes(Launcher):
     """Run several processes on this machine.
 
-    A process ends when the study does, however that ends: it reads its standard input, which the
-    study holds open, to the end (``--while-stdin``).
+    They are forked from one that has imported the program, where the system can do that: what a
+    program imports takes seconds. A process ends when the study does, however that ends.
 
     Parameters
     ----------
-    command, threads, at_once
+    program
+        What a process does with the folder of its run; a function of a module.
+    threads, at_once
         As in :class:`Launcher`.
     """
 
-    def __init__(self, command: Sequence[str], threads: int, at_once: int) -> None:
-        super().__init__([*command, "--while-stdin"], threads, at_once)
+    def __init__(self, program: Callable[[Path], int], threads: int, at_once: int) -> None:
+        super().__init__(threads, at_once)
+        self._program = program
+        self._context = _context()
+        self._context.set_forkserver_preload([program.__module__])
         self._lock = threading.Lock()
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[BaseProcess] = set()
 
-    def _run(self, command: Sequence[str], folder: Path) -> None:
-        with (folder / LOG).open("ab") as log:
-            with self._lock:
-                if self._stopped.is_set():
-                    return
-                process = subprocess.Popen(
-                    command,
-                    stdin=subprocess.PIPE,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=environment(self._threads),
-                    start_new_session=True,  # Ctrl-C reaches the study alone, which ends them
-                )
-                self._running.add(process)
-            process.wait()
-            assert process.stdin is not None
-            process.stdin.close()
+    def _run(self, folder: Path) -> None:
+        arguments = (self._program, folder, self._threads)
+        process = self._context.Process(target=_run_here, args=arguments)
+        with self._lock:
+            if self._stopped.is_set():
+                return
+            process.start()
+            self._running.add(process)
+        process.join()
         with self._lock:
             self._running.discard(process)
 
@@ -124,10 +126,8 @@ class Processes(Launcher):
         for process in running:
             process.terminate()
         for process in running:
-            try:
-                process.wait(_PATIENCE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            process.join(_PATIENCE)
+            process.kill()
 
 
 class Jobs(Launcher):
@@ -135,7 +135,9 @@ class Jobs(Launcher):
 
     Parameters
     ----------
-    command, threads
+    command
+        The program and its arguments; the run's folder is put behind them.
+    threads
         As in :class:`Launcher`.
     folder
         Where submitit's files go.
@@ -165,14 +167,16 @@ class Jobs(Launcher):
             raise ImportError(
                 "jobs of a cluster need submitit: pip install 'faster-isnet[cluster]'"
             ) from error
-        super().__init__(command, threads, _MOST_JOBS)
+        super().__init__(threads, _MOST_JOBS)
+        self._command = list(command)
         self._executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
         parameters = {"timeout_min": _ONE_DAY, "cpus_per_task": threads, "name": "study"}
         self._executor.update_parameters(**parameters | dict(options))
         self._jobs: list[Any] = []
         self._lock = threading.Lock()
 
-    def _run(self, command: Sequence[str], folder: Path) -> None:
+    def _run(self, folder: Path) -> None:
+        command = [*self._command, str(folder)]
         log = str((folder / LOG).absolute())
         with self._lock:  # submitit's executors are not for several threads
             job = self._executor.submit(run_to_end, command, log, self._threads, str(Path.cwd()))
@@ -186,21 +190,44 @@ class Jobs(Launcher):
                     job.cancel()
 
 
-def environment(threads: int) -> dict[str, str]:
-    """Return the environment of a process that computes in so many threads."""
-    return {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-
-
 def run_to_end(command: Sequence[str], log: str, threads: int, folder: str) -> int:
     """Run a command in a folder, with its output added to a file, and return its exit code."""
+    variables = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     with Path(log).open("ab") as file:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=environment(threads),
+            env={**os.environ, **variables},
             cwd=folder,
             check=False,
         )
     return done.returncode
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    """Return how processes are started here: forked from one that has imported, if possible."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("forkserver")
+    return multiprocessing.get_context("spawn")
+
+
+def _run_here(program: Callable[[Path], int], folder: Path, threads: int) -> None:
+    """Do in a process of its own what a run needs, with its output added to a file."""
+    if hasattr(os, "setsid"):
+        os.setsid()  # Ctrl-C reaches the study alone, which ends its processes
+    with (folder / LOG).open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    threading.Thread(target=_end_with_study, daemon=True).start()
+    torch.set_num_threads(threads)
+    sys.exit(program(folder))
+
+
+def _end_with_study() -> None:
+    """Wait for the end of the study's process, and end this one."""
+    study = multiprocessing.parent_process()
+    assert study is not None
+    wait([study.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
