@@ -22,14 +22,14 @@ DATA = "{class_path: BiasedDigitsData, init_args: {train_size: 60, val_size: 20,
 COMMON = f"""
 data: {{digits: {DATA}}}
 model: {{backbone: convnet}}
-evaluation: {{resamples: 10}}
 """
 PROGRAM = [sys.executable, "-c", "import faster_isnet.cli as c; raise SystemExit(c.main())"]
 
 
-def study_file(folder: Path, more: str) -> str:
+def study_file(folder: Path, more: str, examples: int = 0) -> str:
+    """Write a study whose runs draw so many images of each class, which takes seconds."""
     path = folder / "study.yaml"
-    path.write_text(COMMON + more)
+    path.write_text(f"{COMMON}{more}\nevaluation: {{resamples: 10, examples: {examples}}}\n")
     return str(path)
 
 
@@ -104,13 +104,13 @@ search: {trials: 2}
 seeds: SEEDS
 """
     out = tmp_path / "out"
-    file = study_file(tmp_path, methods.replace("SEEDS", "[0]"))
+    file = study_file(tmp_path, methods.replace("SEEDS", "[0]"), examples=1)
     assert main(["study", file, "--out", str(out), "--processes", "2"]) == 2
     told = capsys.readouterr()
     assert "1 of the runs failed" in told.err
     before = {path: path.stat().st_mtime for path in out.rglob("result.json")}
     assert len(before) == 4
-    file = study_file(tmp_path, methods.replace("SEEDS", "[0, 1]"))
+    file = study_file(tmp_path, methods.replace("SEEDS", "[0, 1]"), examples=1)
     assert main(["study", file, "--out", str(out)]) == 2
     after = {path: path.stat().st_mtime for path in out.rglob("result.json")}
     assert len(after) == 6
