@@ -111,9 +111,11 @@ class TestDrawing:
         description = json.loads((tmp_path / "masks/segmenter/segmenter.json").read_text())
         assert description["settings"]["components"] == parts
 
-    def test_drawn_masks_are_used_again_for_the_same_images_alone(
+    def test_drawn_masks_are_used_again_for_the_same_images_and_masks_alone(
         self, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        shutil.copytree(images.parent, tmp_path / "toys")
+        images = tmp_path / "toys" / "images"
         complete(data_of(images), None, tmp_path)
 
         def fails(*_: object) -> None:
@@ -125,6 +127,14 @@ class TestDrawing:
         assert not again.unmasked_images("train")
         with pytest.raises(AssertionError, match="drawn again"):
             complete(data_of(images, seed=1), None, tmp_path)  # divided otherwise
+        name = min(name for name in trained_on(again) if name not in UNMASKED)
+        for changed in (images / name, images.with_name("masks") / name):
+            before = changed.read_bytes()
+            Image.fromarray(255 - np.asarray(Image.open(changed))).save(changed)
+            with pytest.raises(AssertionError, match="drawn again"):
+                complete(data_of(images), None, tmp_path)
+            changed.write_bytes(before)
+        complete(data_of(images), None, tmp_path)
 
     def test_images_without_foreground_are_left_out(
         self, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -12,7 +12,12 @@ from pathlib import Path
 from faster_isnet.common.locks import locked
 from faster_isnet.data import ClassifierData, ImageData
 from faster_isnet.data.samples import TRAINING_SPLITS, relative_name
-from faster_isnet.segmentation.completion import DrawnMasks, draw_missing_masks, read_drawn_masks
+from faster_isnet.segmentation.completion import (
+    DrawnMasks,
+    content_hash,
+    draw_missing_masks,
+    read_drawn_masks,
+)
 from faster_isnet.segmentation.prediction import MASK_TABLE
 from faster_isnet.segmentation.settings import SegmenterSettings
 
@@ -41,7 +46,7 @@ def complete_masks(data: ClassifierData, choice: str | None, folder: Path, seed:
         masks to learn from or the segmenter is not good enough; keep images of data that are no
         :class:`~faster_isnet.data.ImageData`.
     folder
-        Where masks are drawn. Those that it has for the same images are used again.
+        Where masks are drawn. Those that it has for the same images and masks are used again.
     seed
         Of the segmenter.
 
@@ -91,7 +96,7 @@ def _draw(data: ImageData, demanded: bool, folder: Path, seed: int, share: str) 
     unmasked = {name for split in _splits(data) for name in data.unmasked_images(split)}
     message = f"another process draws masks into {str(folder)!r}; wait for its end"
     with locked(folder, message, patience=_PATIENCE):
-        drawn = _drawn_before(folder, {name for name in names if names[name] in unmasked})
+        drawn = _drawn_before(data, folder)
         if drawn is None:
             if not demanded:
                 _check_enough(data, share)
@@ -113,11 +118,13 @@ def _draw(data: ImageData, demanded: bool, folder: Path, seed: int, share: str) 
     data.leave_out_unmasked()
 
 
-def _drawn_before(folder: Path, unmasked: set[str]) -> DrawnMasks | None:
+def _drawn_before(data: ImageData, folder: Path) -> DrawnMasks | None:
+    """Return the masks that are there, if they were drawn for what the images and masks are now."""
     if not (folder / MASK_TABLE).is_file():
         return None
     drawn = read_drawn_masks(folder)
-    return drawn if {*drawn.files, *drawn.empty} == unmasked else None
+    now = content_hash([data.unaugmented(name) for name in _splits(data)], data.folder)
+    return drawn if drawn.content == now else None
 
 
 def _drawn_now(data: ImageData, unmasked: set[str], folder: Path, seed: int) -> DrawnMasks:

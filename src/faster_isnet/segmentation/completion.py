@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.spreadsheets import original_cell, safe_csv
+from faster_isnet.data.duplicates import pixel_hash
 from faster_isnet.data.samples import Sample, relative_name
 from faster_isnet.segmentation.fitting import fit_segmenter_to_samples
 from faster_isnet.segmentation.prediction import COLUMNS, MASK_TABLE, TOLERANCE, mask_row, png
@@ -26,7 +28,7 @@ from faster_isnet.segmentation.shapes import main_components
 
 log = logging.getLogger(__name__)
 
-SEGMENTER = "segmenter"
+SEGMENTER, CONTENT = "segmenter", "content.txt"
 _TYPES = {"image": str, "mask": str, "reason": str}
 
 
@@ -57,6 +59,8 @@ class DrawnMasks:
         Of the segmenter, the mean over the held-out images.
     held_out
         How many images those are.
+    content
+        What they were drawn for: :func:`content_hash` of the images.
     """
 
     files: Mapping[str, Path]
@@ -64,6 +68,7 @@ class DrawnMasks:
     implausible: Mapping[str, str]
     dice: float
     held_out: int
+    content: str
 
 
 def draw_missing_masks(
@@ -76,8 +81,9 @@ def draw_missing_masks(
     """Train a segmenter on the images that have masks, and draw those of the others.
 
     Writes the segmenter into ``out/segmenter``, the masks as PNG files of the size of the images,
-    and last the table ``out/masks.csv``, as :func:`~faster_isnet.segmentation.predict_masks` does;
-    :func:`read_drawn_masks` reads them.
+    the hash of what they are drawn for into ``out/content.txt``, and last the table
+    ``out/masks.csv``, as :func:`~faster_isnet.segmentation.predict_masks` does;
+    :func:`read_drawn_masks` reads them. What was drawn there before is removed first.
 
     Parameters
     ----------
@@ -98,6 +104,8 @@ def draw_missing_masks(
     ValueError, FloatingPointError, ImportError
         As :func:`~faster_isnet.segmentation.fit_segmenter` does.
     """
+    datasets = list(datasets)
+    remove_drawn_masks(out)
     places = {s.name: (each, i) for each in datasets for i, s in enumerate(each.samples)}
     samples = [dataset.samples[index] for dataset, index in places.values()]
 
@@ -121,6 +129,7 @@ def draw_missing_masks(
         mask = segmenter.mask(read(sample)[0], size=(height, width))
         write_atomically(out / path, png(mask))
         rows.append(mask_row(name, path, mask, segmenter, TOLERANCE))
+    write_atomically(out / CONTENT, content_hash(datasets, folder).encode())
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     write_atomically(out / MASK_TABLE, safe_csv(table))  # last: it says that all are there
 
@@ -144,7 +153,26 @@ def read_drawn_masks(out: Path) -> DrawnMasks:
         {image: row.reason for image, _, row in rows if row.components and not row.plausible},
         float(segmenter["dice"]),
         len(segmenter["held_out"]),
+        (out / CONTENT).read_text(encoding="utf-8"),
     )
+
+
+def content_hash(datasets: Iterable[Images], folder: Path | None) -> str:
+    """Compute a hash of the names, images and masks of data sets, whatever their order.
+
+    Parameters
+    ----------
+    datasets
+        All images, without augmentation.
+    folder
+        What names are relative to; ``None`` for whole names.
+    """
+    hashes = {}
+    for dataset in datasets:
+        for index, sample in enumerate(dataset.samples):
+            image, _, mask = dataset[index][:3]
+            hashes[relative_name(sample, folder)] = [pixel_hash(image), pixel_hash(mask)]
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def remove_drawn_masks(out: Path) -> None:
@@ -153,6 +181,7 @@ def remove_drawn_masks(out: Path) -> None:
         for mask in _read_table(out)["mask"]:
             (out / original_cell(mask)).unlink(missing_ok=True)
         (out / MASK_TABLE).unlink()
+        (out / CONTENT).unlink()
         shutil.rmtree(out / SEGMENTER, ignore_errors=True)
 
 
