@@ -54,7 +54,7 @@ class Recorder(Launcher):
         future.set_result(None)
         return future
 
-    def _run(self, command: object, folder: Path) -> None:
+    def _run(self, folder: Path) -> None:
         raise AssertionError
 
     def _end_all(self) -> None:

@@ -24,7 +24,7 @@ from faster_isnet.study.figures import figures_of
 from faster_isnet.study.results import DataResult, MethodResult, collect
 from faster_isnet.study.run_study import EntryOutcome
 from faster_isnet.study.settings import StudySettings
-from faster_isnet.study.tables import tables_of
+from faster_isnet.study.tables import overviews_of, tables_of
 
 PLOTS = "plots"
 MARKDOWN, HTML, JSON = "study.md", "report.html", "study.json"
@@ -40,7 +40,7 @@ INTRODUCTION = (
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of a data set: tables, and figures with the paths of their files."""
+    """What the page shows of one data set or all: tables, and figures with their files' paths."""
 
     name: str
     tables: list[Table]
@@ -70,6 +70,9 @@ def write_report(out: Path, settings: StudySettings, outcomes: Sequence[EntryOut
     """
     results = collect(outcomes, settings.baseline)
     sections = [_section(out, data, settings.baseline) for data in results]
+    if len(results) > 1:
+        tables = overviews_of(results, settings.baseline)
+        sections.insert(0, Section("All data sets", tables, [], []))
     text = _markdown(sections, settings)
     write_atomically(out / MARKDOWN, text.encode())
     write_atomically(out / HTML, _html(sections, settings).encode())

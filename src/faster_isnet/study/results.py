@@ -19,6 +19,7 @@ from faster_isnet.study.statistics import mean_score
 TEST = "test"
 """The folder of a run's evaluation."""
 WORST_SET, SHARE = "worst accuracy", "relevance in the background"
+WORST_BACKGROUND = "worst background"
 TOTAL, RELATIVE_TOTAL = "training, s", "training, relative"
 
 
@@ -141,7 +142,8 @@ def read_run(folder: Path) -> RunResult:
     accuracies = {name: _value(each.scores.overall["accuracy"]) for name, each in sets.items()}
     values = {_accuracy(name): value for name, value in accuracies.items()}
     values[WORST_SET] = min(accuracies.values())
-    values |= _on_backgrounds(list(sets.values()))
+    if backgrounds := _on_backgrounds(list(sets.values())):
+        values |= backgrounds | {WORST_BACKGROUND: min(backgrounds.values())}
     shares = [
         _value(each.attention.overall[BACKGROUND_SHARE]) for each in sets.values() if each.attention
     ]
@@ -191,6 +193,7 @@ def _quantities(runs: Sequence[RunResult], sets: Sequence[str]) -> list[Quantity
         *(Quantity(_accuracy(name), ACCURACY, accuracy) for name in sets),
         Quantity(WORST_SET, ACCURACY, accuracy),
         *(Quantity(_background(kind), BACKGROUNDS, accuracy) for kind in kinds),
+        Quantity(WORST_BACKGROUND, BACKGROUNDS, accuracy),
         Quantity(SHARE, BACKGROUNDS, share),
         _cost("s per epoch", "s"),
         _cost("epoch, relative", "×"),

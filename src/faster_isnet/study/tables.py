@@ -14,7 +14,40 @@ from faster_isnet.reporting.result_tables import (
     difference_cell,
     score_cell,
 )
-from faster_isnet.study.results import COSTS, DataResult, MethodResult, Quantity
+from faster_isnet.study.results import (
+    COSTS,
+    RELATIVE_TOTAL,
+    WORST_BACKGROUND,
+    WORST_SET,
+    DataResult,
+    MethodResult,
+    Quantity,
+)
+
+_OVERVIEWS = {
+    WORST_SET: "The lowest accuracy of the test sets",
+    WORST_BACKGROUND: "The lowest accuracy with a replaced background",
+    RELATIVE_TOTAL: "Time of the whole training, relative to {baseline}",
+}
+_OVER_SEEDS = "means of the runs, with 95 % intervals over seeds"
+
+
+def overviews_of(results: Sequence[DataResult], baseline: str) -> list[Table]:
+    """Return tables of all methods on all data sets, one for each of the main quantities."""
+    methods = dict.fromkeys(name for data in results for name in data.methods)
+    columns = [Column("Method"), *(Column(data.name) for data in results)]
+    tables = []
+    for name, title in _OVERVIEWS.items():
+        measure = next((q.measure for d in results for q in d.quantities if q.name == name), None)
+        if measure is None:
+            continue
+        rows = []
+        for method in methods:
+            means = [data.methods[method].means.get(name) for data in results]
+            rows.append(Row([Cell(method), *(score_cell(mean, measure) for mean in means)]))
+        caption = f"{title.format(baseline=baseline)}: {_OVER_SEEDS}"
+        tables.append(Table(caption, columns, rows))
+    return tables
 
 
 def tables_of(data: DataResult, baseline: str) -> list[Table]:
@@ -38,7 +71,7 @@ def _values(data: DataResult, group: str) -> Table:
         cells = [score_cell(method.means[q.name], q.measure) for q in quantities]
         rows.append(Row([Cell(name), runs, *cells]))
     columns = [Column("Method"), Column("Runs"), *map(_column, quantities)]
-    return Table(f"{group}: means of the runs, with 95 % intervals over seeds", columns, rows)
+    return Table(f"{group}: {_OVER_SEEDS}", columns, rows)
 
 
 def _differences(data: DataResult, baseline: str) -> Table:
