@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -22,6 +23,8 @@ import torch
 from typing_extensions import Self
 
 from faster_isnet.study.records import LOG
+
+log = logging.getLogger(__name__)
 
 _PATIENCE = 60.0  # seconds that a process has to end, once it is told to
 _MOST_JOBS = 256  # that wait or run on a cluster at once
@@ -73,6 +76,7 @@ class Launcher(ABC):
 
     def _run_unless_stopped(self, folder: Path) -> None:
         if not self._stopped.is_set():
+            log.info("begins: %s", folder)
             self._run(folder)
         if self._stopped.is_set():
             raise CancelledError

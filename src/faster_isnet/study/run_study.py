@@ -148,7 +148,6 @@ def _finish(run: Run, launcher: Launcher | None, overwrite: bool) -> str | None:
         remove(run.folder)
     run.folder.mkdir(parents=True, exist_ok=True)
     prepare(run)
-    log.info("begins: %s", run.folder)
     try:
         launcher.submit(run.folder).result()
     except CancelledError:
