@@ -76,6 +76,27 @@ def test_what_is_found(
         assert caplog.messages.count(warning) == 1
 
 
+@pytest.mark.parametrize(
+    ("right", "classes", "guesses"), [(9, 2, False), (5, 2, True), (5, 4, False)]
+)
+def test_guessing_on_validation_images_is_named(right: int, classes: int, guesses: bool) -> None:
+    """Of a training whose loss has fallen: a batch norm's statistics may be wrong, or labels."""
+    network = nn.Linear(4, classes)
+    nn.init.zeros_(network.weight)
+    network.bias.data = torch.eye(classes)[0]  # it says class 0 always
+    labels = torch.ones(10, dtype=torch.int64)
+    labels[:right] = 0
+    lit = LitClassifier(network, Scripted([0.7, 0.5, 0.3], [1.0, 0.7, 0.5]), learning_rate=1e-6)
+    trainer = quiet_trainer(3)
+    images = torch.rand(20, 4)
+    train, val = (TensorDataset(images[: len(y)], y) for y in (torch.arange(20) % classes, labels))
+    trainer.fit(lit, DataLoader(train, 5), DataLoader(val, 5))
+    (checks,) = (each for each in trainer.callbacks if isinstance(each, ConvergenceChecks))
+    assert [f"guessing among {classes} classes" in warning for warning in checks.warnings] == (
+        [True] if guesses else []
+    )
+
+
 @pytest.mark.parametrize(("low", "words"), [(1e-9, []), (1e6, ["val/out_of_range is 1"])])
 def test_relevance_that_never_gets_into_its_range_is_named(low: float, words: list[str]) -> None:
     torch.manual_seed(0)

@@ -29,7 +29,8 @@ class ConvergenceChecks(lightning.Callback):
     """Compare the losses of the last epoch with chance and with the first epoch, and warn.
 
     The classification loss is at chance if it is above 98 % of what the frequencies of the classes
-    alone give, see :func:`chance_loss`. A part of the loss that ought to fall
+    alone give, see :func:`chance_loss`. So is the accuracy on validation images if it is not above
+    that of guessing among all classes equally. A part of the loss that ought to fall
     (:attr:`~faster_isnet.methods.Method.falling_parts`) is flat if after three epochs or more it is
     above 95 % of its value in the first epoch that had it, which is a mean over that epoch and so
     has begun to fall; and above 0.05, below which there is little to fall. Shares of validation
@@ -53,6 +54,7 @@ class ConvergenceChecks(lightning.Callback):
         self._labels: list[Tensor] = []
         self._last: dict[str, float] = {}
         self._shares: dict[str, float] = {}
+        self._accuracy = math.inf
         self.warnings: list[str] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -89,6 +91,7 @@ class ConvergenceChecks(lightning.Callback):
         metrics = trainer.callback_metrics
         names = ("classification", *self._method.falling_parts)
         self._last = {n: float(metrics[f"train/{n}"]) for n in names if f"train/{n}" in metrics}
+        self._accuracy = float(metrics.get("val/accuracy", math.inf))
         shares = (f"val/{name}" for name in self._method.rare_parts)
         self._shares = {name: float(metrics[name]) for name in shares if name in metrics}
         for name, value in self._last.items():
@@ -103,7 +106,7 @@ class ConvergenceChecks(lightning.Callback):
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         flat = self._flat(trainer.current_epoch - 1)
-        self.warnings = [*self._at_chance(), *flat, *self._too_often()]
+        self.warnings = [*self._at_chance(), *self._guesses(), *flat, *self._too_often()]
         if trainer.is_global_zero:
             for warning in self.warnings:
                 log.warning("%s", warning)
@@ -119,6 +122,18 @@ class ConvergenceChecks(lightning.Callback):
                 f"chance, {chance:.3g}: nothing has been learnt about the classes. Train for more "
                 "epochs (--trainer.max_epochs), try another learning rate "
                 "(--model.learning_rate), and check that the labels belong to the images"
+            )
+
+    def _guesses(self) -> Iterable[str]:
+        if not self._labels or self._labels[0].dim() > 1:  # accuracy of several labels is each's
+            return
+        classes = max(2, int(torch.cat(self._labels).max()) + 1)
+        if self._accuracy <= 1 / classes:
+            yield (
+                f"val/accuracy after the last epoch, {self._accuracy:.3g}, is not better than "
+                f"guessing among {classes} classes. Train for more epochs (--trainer.max_epochs), "
+                "with a smaller weight of other losses than the classification's if the method has "
+                "one (--method.loss.heatmap_weight), and check the validation images' labels"
             )
 
     def _flat(self, epoch: int) -> Iterable[str]:
