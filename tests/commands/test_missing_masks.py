@@ -135,6 +135,9 @@ class TestDrawing:
                 complete(data_of(images), None, tmp_path)
             changed.write_bytes(before)
         complete(data_of(images), None, tmp_path)
+        (tmp_path / "masks" / "content.txt").unlink()  # what they were drawn for is not known
+        with pytest.raises(AssertionError, match="drawn again"):
+            complete(data_of(images), None, tmp_path)
 
     def test_images_without_foreground_are_left_out(
         self, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

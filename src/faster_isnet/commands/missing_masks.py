@@ -13,6 +13,7 @@ from faster_isnet.common.locks import locked
 from faster_isnet.data import ClassifierData, ImageData
 from faster_isnet.data.samples import TRAINING_SPLITS, relative_name
 from faster_isnet.segmentation.completion import (
+    CONTENT,
     DrawnMasks,
     content_hash,
     draw_missing_masks,
@@ -120,7 +121,7 @@ def _draw(data: ImageData, demanded: bool, folder: Path, seed: int, share: str) 
 
 def _drawn_before(data: ImageData, folder: Path) -> DrawnMasks | None:
     """Return the masks that are there, if they were drawn for what the images and masks are now."""
-    if not (folder / MASK_TABLE).is_file():
+    if not all((folder / name).is_file() for name in (MASK_TABLE, CONTENT)):
         return None
     drawn = read_drawn_masks(folder)
     now = content_hash([data.unaugmented(name) for name in _splits(data)], data.folder)

@@ -181,7 +181,7 @@ def remove_drawn_masks(out: Path) -> None:
         for mask in _read_table(out)["mask"]:
             (out / original_cell(mask)).unlink(missing_ok=True)
         (out / MASK_TABLE).unlink()
-        (out / CONTENT).unlink()
+        (out / CONTENT).unlink(missing_ok=True)
         shutil.rmtree(out / SEGMENTER, ignore_errors=True)
 
 
