@@ -56,7 +56,7 @@ def test_a_mistyped_command_names_the_nearest(capsys: pytest.CaptureFixture[str]
         (["--variant", "selectve"], "unknown variant 'selectve'; did you mean 'selective'?"),
         (["--source", "cifar"], "unknown source 'cifar'"),
         (["--seed", "-1"], "seed must be a number in [0, "),
-        (["--supervised-part", "0"], "supervised_part must be a number in (0, 1]"),
+        (["--isnet-epochs", "0"], "isnet_epochs must be a number in [1, "),
     ],
 )
 def test_bad_arguments_are_told_before_anything_is_written(
@@ -85,22 +85,16 @@ def test_options_reach_the_demo(
         "resnet18",
         "--variant",
         "original",
-        "--no-deep-supervision",
-        "--cut-low",
-        "0.5",
-        "--supervised-part",
-        "0.25",
-        "--supervise-every",
-        "2",
+        "--standard-epochs",
+        "9",
         "--seed",
         "7",
         "--source",
         "mnist",
     ]
     assert cli.main(["demo", "--out", str(tmp_path), *options]) == 0
-    expected = DemoSettings("mnist", "resnet18", "original", False, 7, cut_low=0.5)
-    cheaper = replace(expected, supervised_part=0.25, supervise_every=2)
-    assert seen["settings"] == cheaper.quick()
+    expected = DemoSettings("mnist", "resnet18", "original", 7, standard_epochs=9)
+    assert seen["settings"] == expected.quick()
     assert seen["out"] == tmp_path
     printed = capsys.readouterr().out
     assert str(tmp_path / "report.html") in printed
@@ -126,38 +120,14 @@ def test_benchmark_passes_its_options_on(
     assert "did you mean 'step'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "cut_low"),
-    [([], 0.2), (["--variant", "dual"], "auto"), (["--cut-low", "auto"], "auto")],
-)
-def test_cuts_suit_the_variant_unless_they_are_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], cut_low: float | str
-) -> None:
-    seen = {}
-
-    def demo(settings: DemoSettings, out: Path) -> DemoMetrics:
-        seen["settings"] = settings
-        scores = ModelScores(0.125, 0.125, 0.125, background_share=0.125)
-        return DemoMetrics({"standard": scores, "isnet": scores}, {}, {})
-
-    monkeypatch.setattr(demonstrating, "run_demo", demo)
-    assert cli.main(["demo", "--out", str(tmp_path), *arguments]) == 0
-    assert seen["settings"].cut_low == cut_low
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("variant", "deep_supervision"), [*((name, True) for name in VARIANTS), ("selective", False)]
-)
-def test_the_demo_runs_with_every_variant(
-    tmp_path: Path, variant: str, deep_supervision: bool
-) -> None:
-    settings = replace(TINY, variant=variant, deep_supervision=deep_supervision, cut_low=None)
-    metrics = run_demo(settings, tmp_path)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_demo_runs_with_every_variant(tmp_path: Path, variant: str) -> None:
+    metrics = run_demo(replace(TINY, variant=variant), tmp_path)
     assert list(metrics.models) == ["standard", "isnet"]
     report = (tmp_path / "report.html").read_text()
-    for word in (variant, "variant", "deep_supervision", str(deep_supervision)):
-        assert word in report
+    assert variant in report
+    assert "isnet_epochs" in report
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def run(script: str, *arguments: object) -> str:
     "options",
     [
         ["--bias", "stripes"],
-        ["--bias", "mark", "--composite", "flex", "--swap", "auto", "--network", "hybrid"],
+        ["--bias", "mark", "--composite", "flex", "--swap", "1", "--network", "hybrid"],
         ["--swap", "1"],
     ],
 )

@@ -147,7 +147,7 @@ def main() -> None:
     add("--bias", choices=["stripes", "mark"], default="stripes")
     add("--network", choices=["vit", "hybrid"], default="vit")
     add("--composite", default="standard", help="standard, or the ISNet's composite: flex, …")
-    add("--swap", default="0", help="the share of swapped backgrounds, or auto")
+    add("--swap", type=float, default=0.0, help="the share of swapped backgrounds")
     add("--heatmap-weight", default="auto", help="P, or auto")
     add("--cuts", type=float, nargs=2, default=(1.0, 25.0), help="C1 and C2")
     add("--clean", action="store_true", help="train on images without the clue")
@@ -167,15 +167,15 @@ def main() -> None:
     data = photographs(small[trained], labels[trained], options.bias, kind, seed=1)
     hybrid = options.network == "hybrid"
     method: Method = Standard()
+    swapping: dict[str, float] = {"swapped_backgrounds": options.swap, "generated_backgrounds": 0.0}
     if options.composite != "standard":
         low, high = options.cuts
         weight = options.heatmap_weight
         weight = weight if weight == "auto" else float(weight)
         loss = ISNetLoss(weight, cut_low=low, cut_high=high)
-        swap = "auto" if options.swap == "auto" else float(options.swap)
-        method = ISNetMethod(loss, composite=options.composite, swapped_backgrounds=swap)
-    elif options.swap not in ("0", "auto"):
-        method = ISNetMethod(ISNetLoss(0.0), swapped_backgrounds=float(options.swap))
+        method = ISNetMethod(loss, composite=options.composite, **swapping)
+    elif options.swap:
+        method = ISNetMethod(ISNetLoss(0.0), **swapping)
     network = method.build(SmallTransformer(hybrid))
     start = time.perf_counter()
     train(network, method, data, options.epochs)

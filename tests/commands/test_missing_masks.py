@@ -230,9 +230,10 @@ class TestCommand:
         self, images: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         whole, parts = tmp_path / "whole", tmp_path / "parts"
-        fit(images, whole, "--method=swap", "--missing_masks=null", "--trainer.max_epochs=3")
+        constant = ("--method=swap", "--model.schedule=constant")
+        fit(images, whole, *constant, "--missing_masks=null", "--trainer.max_epochs=3")
         assert "draws the others" in caplog.text
-        fit(images, parts, "--method=swap", "--missing_masks=draw")
+        fit(images, parts, *constant, "--missing_masks=draw")
         caplog.clear()
         config = ["--config", str(parts / "config.yaml")]
         assert main(["fit", *config, "--trainer.max_epochs", "3", "--ckpt_path", "last"]) == 0

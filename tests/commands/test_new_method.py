@@ -51,7 +51,8 @@ def loaders() -> tuple[DataLoader[tuple[Tensor, ...]], DataLoader[tuple[Tensor, 
 
 def lit() -> LitClassifier:
     torch.manual_seed(0)
-    return LitClassifier(build_backbone("convnet", 3), BlackBackground(epochs=3))
+    method = BlackBackground(epochs=3)
+    return LitClassifier(build_backbone("convnet", 3), method, schedule="constant")
 
 
 def test_by_python(tmp_path: Path) -> None:

@@ -72,13 +72,14 @@ def test_an_isnet_without_a_single_mask_is_refused(
     assert main(words) == 2
     assert "none of the 42 training images has a mask" in capsys.readouterr().err
     assert not (tmp_path / "run" / "checkpoints").exists()
-    assert main([*words, "--method.loss.heatmap_weight", "0"]) == 0
+    assert main([*words, "--method", "standard"]) == 0
 
 
 def test_a_run_goes_on_where_it_stopped(images: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    fit(images, whole, "--trainer.max_epochs", "3")
-    fit(images, parts)
+    constant = ("--model.schedule", "constant")
+    fit(images, whole, *constant, "--trainer.max_epochs", "3")
+    fit(images, parts, *constant)
     config = ["--config", str(parts / "config.yaml")]
     assert main(["fit", *config, "--trainer.max_epochs", "3", "--ckpt_path", "last"]) == 0
     assert len(list((parts / "curves").glob("version_*/metrics.csv"))) == 2

@@ -39,7 +39,7 @@ def test_images_alone() -> None:
     assert same(Batch.of(IMAGES), IMAGES, None, None, None)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.sampled_from(["image", "images"]),
     st.sampled_from(["label", "labels", None]),
@@ -57,7 +57,7 @@ def test_dictionaries_by_either_name_in_any_order(
     assert same(Batch.of(batch), IMAGES, *expected)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.booleans(), min_size=1, max_size=12))
 def test_masks_of_all_types_are_the_same(foreground: list[bool]) -> None:
     mask = torch.tensor(foreground).reshape(1, 1, 1, -1)

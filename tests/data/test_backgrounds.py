@@ -54,7 +54,7 @@ class TestAll:
             one[8]
 
     @given(st.integers(0, 2**32 - 1))
-    @settings(max_examples=5, deadline=None)
+    @settings(max_examples=5)
     def test_no_foreground_is_seen_in_a_background(self, kind, seed):
         """Whatever the foregrounds are, the backgrounds stay the same."""
         made = items()

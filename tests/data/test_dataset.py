@@ -19,7 +19,7 @@ from faster_isnet.data.samples import Sample
 from faster_isnet.data.seeded_sampling import SeededIndex
 from faster_isnet.data.worse_masks import WorseMasks
 
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 STILL = Augmentation(0, 0, 0, 0, 0, 0, 0)
 
 

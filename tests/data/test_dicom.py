@@ -13,7 +13,7 @@ from faster_isnet.data.masks import read_mask
 
 pydicom = pytest.importorskip("pydicom")
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 RAMP = np.arange(256, dtype=np.uint16).reshape(16, 16) * 16  # 12 bits
 
 

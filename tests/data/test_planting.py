@@ -20,7 +20,7 @@ kinds = st.sampled_from(sorted(MARK_KINDS))
 seeds = st.integers(0, 2**40)
 sides = st.integers(56, 90)
 classes = st.integers(2, 12)
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 class TestPlant:

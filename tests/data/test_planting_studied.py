@@ -18,7 +18,7 @@ from noise_images import Made, noise, patchy
 seeds = st.integers(0, 2**40)
 sides = st.integers(56, 90)
 classes = st.integers(2, 12)
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def shown_direction(image: Tensor, mask: Tensor, size: float, k: int) -> int:

@@ -12,7 +12,7 @@ from faster_isnet.data.masks import Boxes
 from faster_isnet.data.sample_tables import from_table
 from faster_isnet.data.samples import Sample
 
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 both_kinds = pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 words = st.text(st.characters(categories=["L", "N"], codec="utf-8"), min_size=1, max_size=4).filter(
     lambda word: word.lower() not in {"na", "nan", "none", "null"}

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from faster_isnet.data.samples import Sample, classes_of
 from faster_isnet.data.splits import split
 
-quick = settings(max_examples=50, deadline=None)
+quick = settings(max_examples=50)
 NAMES = ("train", "val", "test")
 
 

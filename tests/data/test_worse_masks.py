@@ -19,7 +19,7 @@ from faster_isnet.data.masks import Boxes, grow, shrink
 from faster_isnet.data.samples import Sample
 from faster_isnet.data.worse_masks import WorseMasks, removed_masks
 
-quick = settings(max_examples=40, deadline=None)
+quick = settings(max_examples=40)
 names = st.text(max_size=8)
 sides = st.tuples(st.integers(10, 40), st.integers(10, 40))
 shares = st.sampled_from([0.0, 0.1, 0.25, 0.5])

@@ -38,7 +38,7 @@ def all_scores(found: Scores) -> list[Score]:
 
 
 @given(st.integers(0, 10_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_one_label_is_scored_as_scikit_learn_does(seed: int) -> None:
     p = predictions(seed)
     found = scores(p, resamples=2)

@@ -49,7 +49,7 @@ def test_several_labels_by_hand():
 
 
 @given(st.integers(0, 1000))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_nothing_changes_where_nothing_is_done(seed: int):
     rng = np.random.default_rng(seed)
     same = predictions(rng.dirichlet(np.ones(3), 4), rng.integers(0, 3, 4))

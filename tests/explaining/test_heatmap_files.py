@@ -161,7 +161,7 @@ words = st.text(  # no file's name has the character of the number 0
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(
         st.tuples(st.sampled_from("ab"), words, st.sampled_from([".png", ".jpg"])), min_size=1

@@ -75,7 +75,7 @@ def test_the_focal_loss_is_its_formula(focusing: float) -> None:
     torch.testing.assert_close(loss(logits, labels), expected)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     st.sampled_from(["multiclass", "multilabel"]),
     st.booleans(),

@@ -198,7 +198,7 @@ def test_a_resumed_training_is_the_same(tmp_path: Path) -> None:
     def fit(epochs: int, checkpoint: Path | None) -> LitClassifier:
         torch.manual_seed(0)
         method = GroupDRO(step_size=0.3, adjustment=3.0)
-        lit = LitClassifier(convolutional(), method, optimizer="adam")
+        lit = LitClassifier(convolutional(), method, schedule="constant")
         trainer = quiet_trainer(epochs)
         trainer.fit(lit, loader, loader, ckpt_path=checkpoint)
         assert trainer.callback_metrics["train/worst_group"] > 0

@@ -163,7 +163,8 @@ def test_a_training_goes_on_and_its_networks_are_read_again(tmp_path: Path) -> N
 
     def lit() -> LitClassifier:
         torch.manual_seed(0)
-        return LitClassifier(build_backbone("convnet", 2), MultiTaskUNet(0.3, image_shape=SHAPE))
+        method = MultiTaskUNet(0.3, image_shape=SHAPE)
+        return LitClassifier(build_backbone("convnet", 2), method, schedule="constant")
 
     def fit(model: LitClassifier, epochs: int, **options: Any) -> None:
         keep = ModelCheckpoint(tmp_path, "last", enable_version_counter=False)

@@ -135,7 +135,7 @@ def test_a_training_goes_on_and_its_network_is_read_again(tmp_path: Path) -> Non
     def lit() -> LitClassifier:
         torch.manual_seed(0)
         method = SegmentClassify(ENCODER, threshold=0.4, fill=0.1)
-        return LitClassifier(build_backbone("convnet", 2), method)
+        return LitClassifier(build_backbone("convnet", 2), method, schedule="constant")
 
     def fit(model: LitClassifier, epochs: int, **options: Any) -> None:
         keep = ModelCheckpoint(tmp_path, "last", enable_version_counter=False)

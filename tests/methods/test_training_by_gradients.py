@@ -41,7 +41,8 @@ def loader(shuffle: bool = False) -> DataLoader[tuple[Tensor, ...]]:
 
 def lit(build: Build) -> LitClassifier:
     torch.manual_seed(0)
-    return LitClassifier(build_backbone("convnet", 3, dropout=0.1), build())
+    classifier = build_backbone("convnet", 3, dropout=0.1)
+    return LitClassifier(classifier, build(), schedule="constant")
 
 
 def fit(

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from faster_isnet import Explainer, ISNet
 from faster_isnet.models import build_backbone
 from faster_isnet.models.small_vit import SmallViT, positions
-from faster_isnet.relevance import has_attention
 from faster_isnet.training.export import export
 
 
@@ -64,7 +63,6 @@ def test_relevance_is_known_and_its_layers_can_be_supervised() -> None:
     assert {r.shape[2:] for r in explanation.layers.values()} == {(96, 8, 4)}
     sum(r.abs().sum() for r in (explanation.heatmap, *explanation.layers.values())).backward()
     assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
-    assert has_attention(explanation.logits)  # so an ISNet of it swaps backgrounds, too
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from faster_isnet import Explainer, ISNet, ISNetLoss
-from faster_isnet.relevance import Interception, RelevancePass, has_attention
+from faster_isnet.relevance import Interception, RelevancePass
 from faster_isnet.relevance.attention import AttentionRule, Recomputed
 from faster_isnet.relevance.composites import cp_lrp, flex, gradient_x_input
 
@@ -305,28 +305,6 @@ def test_the_fused_function_itself_runs_forward(monkeypatch: pytest.MonkeyPatch)
 
 def _names(node: Any) -> str:
     return "" if node is None else node.name() + "".join(_names(n) for n, _ in node.next_functions)
-
-
-@pytest.mark.parametrize("spelling", SPELLINGS)
-def test_attention_is_found_in_every_spelling(spelling: Callable[..., Tensor]) -> None:
-    module = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True, dropout=0.1)
-    x = torch.rand(2, TOKENS, WIDTH, requires_grad=True)
-    assert has_attention(spelling(module, x).sum(1))
-
-
-@pytest.mark.parametrize(
-    "gate",
-    [
-        lambda x: x * x.softmax(1),
-        lambda x: (x[:, :, None] * x[:, :, None].softmax(1)).sum(1),
-        lambda x: (x @ x.mT) @ x,
-        lambda x: x.log_softmax(-1),
-        lambda x: F.linear(x.softmax(-1), torch.ones(3, WIDTH, requires_grad=True)),
-        lambda x: x.flatten(0, 1).softmax(-1) @ torch.ones(WIDTH, 3, requires_grad=True),
-    ],
-)
-def test_what_is_no_attention_is_not_taken_for_it(gate: Callable[[Tensor], Tensor]) -> None:
-    assert not has_attention(gate(torch.rand(2, TOKENS, WIDTH, requires_grad=True)))
 
 
 @pytest.mark.parametrize("composite", COMPOSITES)

@@ -57,14 +57,14 @@ def check_map(func, x: Tensor, weight: Tensor, arguments: dict) -> None:
     torch.testing.assert_close(scaled, call.map.per_output(scale) * y)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(convolution_arguments(transposed=False))
 def test_convolution(drawn: tuple[int, Tensor, Tensor, dict]) -> None:
     n, x, weight, arguments = drawn
     check_map(CONVOLUTIONS[n], x, weight, arguments)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(convolution_arguments(transposed=True))
 def test_transposed_convolution(drawn: tuple[int, Tensor, Tensor, dict]) -> None:
     n, x, weight, arguments = drawn

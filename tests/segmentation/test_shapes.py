@@ -17,7 +17,7 @@ masks = arrays(
     st.tuples(st.just(1), st.integers(1, 12), st.integers(1, 12)),
     elements=st.sampled_from([0.0, 1.0]),
 ).map(torch.from_numpy)
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=60)
 
 
 class TestClean:

@@ -105,7 +105,8 @@ def test_relevance_that_never_gets_into_its_range_is_named(low: float, words: li
     masks[..., 2:6, 2:6] = 1
     images = TensorDataset(torch.rand(20, 3, 8, 8), torch.arange(20) % 2, masks)
     loss = ISNetLoss(0.01, cut_low=low, cut_high=1e7)
-    lit = LitClassifier(net, ISNetMethod(loss), learning_rate=0.1)
+    method = ISNetMethod(loss, swapped_backgrounds=0)
+    lit = LitClassifier(net, method, optimizer="sgd", learning_rate=0.1)
     trainer = quiet_trainer(8)
     trainer.fit(lit, DataLoader(images, 5), DataLoader(images, 10))
     (checks,) = (each for each in trainer.callbacks if isinstance(each, ConvergenceChecks))

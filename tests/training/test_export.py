@@ -139,7 +139,7 @@ def test_the_description(tmp_path: Path, convnet: nn.Module) -> None:
 numbers = st.floats(-2, 2, width=32)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     st.lists(numbers, min_size=3, max_size=3),
     st.lists(st.floats(0.125, 4, width=32), min_size=3, max_size=3),

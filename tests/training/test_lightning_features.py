@@ -39,10 +39,13 @@ def network() -> nn.Sequential:
 
 
 def lit_of(method: str, model: nn.Module | None = None, **options: Any) -> LitClassifier:
+    """One that draws nothing at random, so that trainings can be compared."""
     model = network() if model is None else model
+    options = {"optimizer": "sgd", "schedule": "constant"} | options
     if method == "standard":
         return LitClassifier(model, Standard(), **options)
-    return LitISNet(ISNet(model), ISNetLoss(0.5, cut_low=0.1), **options)
+    loss = ISNetLoss(0.5, cut_low=0.1)
+    return LitISNet(ISNet(model), loss, swapped_backgrounds=0, **options)
 
 
 def data(n: int = 12, size: int = 4) -> DataLoader[Any]:

@@ -43,6 +43,8 @@ def loader(*tensors: Tensor, size: int = 8) -> DataLoader[Any]:
 
 
 def module(criterion: ISNetLoss | None = None, **options: Any) -> LitISNet:
+    """An ISNet that sees the images as they are, so that what it logs can be computed again."""
+    options = {"swapped_backgrounds": 0, "schedule": "constant"} | options
     return LitISNet(ISNet(network()), criterion or ISNetLoss(cut_low=0.1), **options)
 
 
@@ -121,7 +123,7 @@ def test_csv_and_tensorboard(tmp_path: Path) -> None:
 def test_weight_zero_is_the_plain_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ISNet, "explain", lambda *_: pytest.fail("relevance was computed"))
     x, y, masks = batch()
-    lit = module(ISNetLoss(0.0), learning_rate=0.1, gradient_clip=None)
+    lit = module(ISNetLoss(0.0), optimizer="sgd", learning_rate=0.1, gradient_clip=None)
     plain = copy.deepcopy(lit.net.backbone)
     optimizer = torch.optim.SGD(plain.parameters(), 0.1, momentum=0.9)
     for start in (0, 8, 16):
@@ -165,7 +167,8 @@ def test_accumulated_gradients_are_those_of_the_large_batch(variant: str) -> Non
 
     for size, batches in ((20, 1), (5, 4)):
         net = ISNet(copy.deepcopy(model), variant)
-        lit = LitISNet(net, ISNetLoss(cut_low=0.1), gradient_clip=None)
+        loss = ISNetLoss(cut_low=0.1)
+        lit = LitISNet(net, loss, swapped_backgrounds=0, gradient_clip=None)
         fit(
             lit, loader(x, y, masks, size=size), callbacks=[Keep()], accumulate_grad_batches=batches
         )
@@ -194,7 +197,8 @@ def test_gradients_are_clipped(
 
 
 def test_schedules_of_the_heatmap_weight_and_the_learning_rate() -> None:
-    lit = module(heatmap_weight_schedule={1: 0.0, 3: 0.5}, milestones=[2, 3], gamma=0.5)
+    rates = {"schedule": None, "milestones": [2, 3], "gamma": 0.5, "learning_rate": 0.01}
+    lit = module(heatmap_weight_schedule={1: 0.0, 3: 0.5}, **rates)
     recorder = Recorder()
     fit(lit, loader(*batch()), epochs=5, callbacks=[recorder])
     assert recorder.weights == pytest.approx([0, 0, 0.25, 0.5, 0.5])

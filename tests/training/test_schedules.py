@@ -45,7 +45,7 @@ def rates_of(name: str, steps: int, per_epoch: int, **options: Any) -> list[floa
     return rates
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 6), st.integers(1, 6), st.data())
 def test_rates_are_their_formulas(epochs: int, per_epoch: int, data: st.DataObject) -> None:
     steps = epochs * per_epoch
@@ -66,7 +66,7 @@ def test_rates_are_their_formulas(epochs: int, per_epoch: int, data: st.DataObje
         assert found == pytest.approx(rise + [formula(step) for step in range(warmup, steps)])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 40), st.none() | st.integers(0, 39))
 def test_one_cycle_rises_and_falls(steps: int, warmup: int | None) -> None:
     if warmup is not None and warmup >= steps:
@@ -191,7 +191,8 @@ def test_a_schedule_on_a_plateau_follows_a_value() -> None:
     ],
 )
 def test_any_class_or_function_makes_an_optimiser(optimizer: Any, kind: Any, rate: Any) -> None:
-    made = lit_of(optimizer=optimizer, learning_rate=rate).configure_optimizers()
+    options = {"optimizer": optimizer, "learning_rate": rate, "schedule": "constant"}
+    made = lit_of(**options).configure_optimizers()
     assert type(made) is kind
     assert made.param_groups[0]["lr"] == (rate or 0.3)
 
@@ -249,7 +250,33 @@ def test_a_run_that_is_resumed_goes_on_as_if_it_had_not_stopped(kind: str, tmp_p
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", ["cosine", "constant", "milestones"])
+@pytest.mark.parametrize(
+    ("optimizer", "name", "momenta"),
+    [
+        (torch.optim.AdamW, "betas", (0.85, 0.95)),
+        (partial(torch.optim.SGD, momentum=0.5), "momentum", (0.45, 0.55)),
+        (partial(torch.optim.SGD, momentum=0.0), "momentum", (0.0, 0.0)),
+        (torch.optim.Rprop, None, None),
+    ],
+)
+def test_one_cycle_by_default_moves_the_momentum_that_an_optimiser_has(
+    optimizer: Any, name: Any, momenta: Any
+) -> None:
+    found = []
+
+    class Momenta(Rates):
+        def on_before_optimizer_step(self, trainer: Any, lit: Any, optimizer: Any) -> None:
+            (group,) = optimizer.param_groups
+            found.append(group.get(name, 0) if name != "betas" else group["betas"][0])
+
+    rates = fit(lit_of(optimizer=optimizer, learning_rate=0.1), callbacks=[Momenta()])
+    assert max(rates) == pytest.approx(0.1)
+    assert rates[-1] < 1e-4
+    if momenta is not None:
+        assert (min(found), max(found)) == pytest.approx(momenta, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_a_run_that_is_resumed_for_longer_has_the_longer_schedule(
     name: str, tmp_path: Path
 ) -> None:

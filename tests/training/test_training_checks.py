@@ -30,8 +30,9 @@ def samples(masked: int = 8) -> list[Item]:
     ]
 
 
-def lit(loss: ISNetLoss | None = None, **network: Any) -> LitISNet:
-    return LitISNet(ISNet(build_backbone("convnet", 3), **network), loss)
+def lit(loss: ISNetLoss | None = None, swapped: float = 1.0, **network: Any) -> LitISNet:
+    net = ISNet(build_backbone("convnet", 3), **network)
+    return LitISNet(net, loss or ISNetLoss(), swapped_backgrounds=swapped)
 
 
 def fit(
@@ -59,8 +60,8 @@ def test_a_batch_without_masks_is_allowed() -> None:
     assert trainer.callback_metrics["train/heatmap"] > 0
 
 
-def test_no_mask_is_needed_without_a_heatmap_loss() -> None:
-    trainer = fit(lit(ISNetLoss(0)), [item[:2] for item in samples()])
+def test_no_mask_is_needed_without_a_heatmap_loss_and_swapped_backgrounds() -> None:
+    trainer = fit(lit(ISNetLoss(0), 0.0), [item[:2] for item in samples()])
     assert trainer.global_step == 2
 
 
@@ -96,10 +97,10 @@ def test_rules_for_layers_refuse_autocast() -> None:
 @pytest.mark.parametrize("variant", ["selective", "dual"])
 def test_double_precision_trains_and_calibrates(variant: str) -> None:
     torch.manual_seed(0)
-    model, data = lit(ISNetLoss(cut_low="auto"), variant=variant), samples()
+    model, data = lit(ISNetLoss(cut_low="auto"), 0.0, variant=variant), samples()
     state = {name: value.clone() for name, value in model.state_dict().items()}
     single = fit(model, data).callback_metrics["train/loss"]
-    model = lit(ISNetLoss(cut_low="auto"), variant=variant)
+    model = lit(ISNetLoss(cut_low="auto"), 0.0, variant=variant)
     model.load_state_dict(state)
     double = fit(model, data, precision="64-true").callback_metrics["train/loss"]
     assert next(model.parameters()).dtype == torch.float64

@@ -382,7 +382,7 @@ def check_masks(data: ClassifierData) -> None:
             f"none of the {total} training images has a mask, without which this method trains a "
             "standard classifier; name masks (--data.masks), draw those of a tenth of the images "
             "at least, by which the others are drawn, or train without on purpose: --method "
-            "standard, or --method.loss.heatmap_weight 0"
+            "standard"
         )
 
 

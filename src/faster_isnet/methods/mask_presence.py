@@ -50,5 +50,5 @@ def no_masks(samples: int) -> ValueError:
     return ValueError(
         f"none of the {samples} samples of the first epoch has a mask, without which this method "
         "trains a standard classifier; give batches (images, labels, masks), or train without on "
-        "purpose: method Standard(), or a heatmap weight of 0"
+        "purpose: method Standard()"
     )

@@ -4,7 +4,6 @@ What is explained is in :mod:`faster_isnet.explaining`, training in :mod:`faster
 """
 
 from faster_isnet.relevance.activation_checkpointing import intercepting
-from faster_isnet.relevance.attention import has_attention
 from faster_isnet.relevance.carriers import Carriers
 from faster_isnet.relevance.composites import (
     COMPOSITES,
@@ -50,7 +49,6 @@ __all__ = [
     "check_layers",
     "contrast",
     "flex",
-    "has_attention",
     "hidden_outputs",
     "intercepting",
     "is_softmax",

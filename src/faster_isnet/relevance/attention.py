@@ -16,16 +16,12 @@ from torch.autograd.function import Function
 
 from faster_isnet.relevance.activations import TorchFunction
 from faster_isnet.relevance.functions import RelevanceNode, RelevancePass
-from faster_isnet.relevance.graph_nodes import APPROXIMATE, base_name, nodes_of
-from faster_isnet.relevance.products import follows_softmax, leads_to
+from faster_isnet.relevance.graph_nodes import APPROXIMATE
+from faster_isnet.relevance.products import leads_to
 from faster_isnet.relevance.written_out import (
     attention_arguments,
     scaled_dot_product_attention,
 )
-
-# Names of nodes of torch's graph: fused attention, and products of matrices.
-_FUSED = ("ScaledDotProduct", "FlashAttention", "EfficientAttention", "CudnnAttention")
-_PRODUCTS = frozenset(["Bmm", "Mm", "Baddbmm", "Addmm", "Addbmm", "Matmul"])
 
 
 @dataclass(frozen=True)
@@ -96,37 +92,6 @@ class AttentionRule:
         of_weights = 0.5 if value else 1.0
         of_each = of_weights / 2 if query and key else of_weights
         return of_each, of_each, of_value, of_weights
-
-
-def has_attention(logits: Tensor) -> bool:
-    """Return whether a network attends: multiplies matrices by what a softmax returned.
-
-    Parameters
-    ----------
-    logits
-        What the network returned, with its graph.
-
-    Examples
-    --------
-    >>> x = 2 * torch.rand(1, 4, 8, requires_grad=True)  # a parameter alone would be a weight
-    >>> has_attention((x @ x.mT).softmax(-1) @ x), has_attention(x.softmax(-1) * x)
-    (True, False)
-    """
-    for node in nodes_of(logits):
-        name = base_name(node)
-        if name.startswith(_FUSED):
-            return True
-        read = [before for before, _ in node.next_functions if before is not None]
-        if name in _PRODUCTS and any(map(follows_softmax, read)) and not any(map(_is_weight, read)):
-            return True
-    return False
-
-
-def _is_weight(node: Any) -> bool:
-    """Return whether a node is that of a parameter, moved around at most."""
-    while len(node.next_functions) == 1 and node.next_functions[0][0] is not None:
-        ((node, _),) = node.next_functions
-    return base_name(node) == "AccumulateGrad"
 
 
 class Recomputed(Function):

@@ -14,7 +14,6 @@ from typing_extensions import Self
 from faster_isnet.common.checks import TASKS, check_choice
 from faster_isnet.common.recipes import ARGUMENTS, CLASS, build
 from faster_isnet.methods import ISNetMethod, Method, Standard
-from faster_isnet.methods.isnet.cuts import AUTO
 from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.models import build_backbone
 from faster_isnet.models.input_channels import (
@@ -26,9 +25,7 @@ from faster_isnet.models.input_channels import (
 from faster_isnet.models.weight_files import naming_damage, read_checkpoint
 from faster_isnet.training.lit_classifier import LitClassifier
 from faster_isnet.training.options_of_0_1 import split_model_options
-from faster_isnet.training.schedules import OptimizerFactory, OptimizerName
 
-LEARNING_RATE = 1e-3  # suits AdamW, the default here
 _OF_TRAINING = ("method", "optimizer", "schedule")
 
 
@@ -57,14 +54,14 @@ class ImageClassifier(LitClassifier):
     dropout
         Before the head, in [0, 1).
     method
-        How it is trained; ``None`` for an :class:`~faster_isnet.methods.ISNetMethod` whose C1 and
-        C2 are calibrated.
+        How it is trained; ``None`` for :class:`~faster_isnet.methods.ISNetMethod` with its
+        defaults.
     task
         ``"multiclass"`` or ``"multilabel"``; the classification loss of the method is set to it.
         ``None`` leaves it as it is.
-    optimizer, learning_rate, **training
-        See :class:`~faster_isnet.training.lit_classifier.LitClassifier`; here the learning rate of
-        an optimiser by name is 0.001 by default.
+    **training
+        Optimiser, schedule and gradient clipping, see
+        :class:`~faster_isnet.training.lit_classifier.LitClassifier`.
 
     Attributes
     ----------
@@ -94,8 +91,6 @@ class ImageClassifier(LitClassifier):
         dropout: float = 0.0,
         method: Method | None = None,
         task: str | None = None,
-        optimizer: OptimizerName | OptimizerFactory = "adamw",
-        learning_rate: float | None = None,
         **training: Any,
     ) -> None:
         channels, height, width = image_shape  # which a file has as a list
@@ -106,15 +101,11 @@ class ImageClassifier(LitClassifier):
         if self._normalises:
             parts = OrderedDict(normalise=Normalise.as_imagenet(channels), network=model)
             model = nn.Sequential(parts)
-        method = ISNetMethod(ISNetLoss(cut_low=AUTO)) if method is None else method
+        method = ISNetMethod() if method is None else method
         if task is not None:
             method.task = check_choice("task", task, TASKS)
-        if learning_rate is None and isinstance(optimizer, str):
-            learning_rate = LEARNING_RATE
         shape = method.image_shape = (channels, height, width)
-        super().__init__(
-            model, method, optimizer=optimizer, learning_rate=learning_rate, **training
-        )
+        super().__init__(model, method, **training)
         self.class_names, self.backbone_name = list(class_names), backbone
         self.image_shape = shape
         takes_images = type(method).inputs is Method.inputs

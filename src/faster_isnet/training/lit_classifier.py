@@ -33,7 +33,9 @@ from faster_isnet.training.random_states import random_states, restore_random_st
 from faster_isnet.training.schedules import (
     CONSTANT,
     EPOCH,
+    LEARNING_RATES,
     MILESTONES,
+    ONE_CYCLE,
     OPTIMIZERS,
     SCHEDULES,
     STEP,
@@ -48,8 +50,6 @@ from faster_isnet.training.schedules import (
 from faster_isnet.training.training_checks import TrainingChecks
 
 log = logging.getLogger(__name__)
-
-_LEARNING_RATE = 1e-2  # where neither the user nor the optimiser has another
 
 
 class LitClassifier(Recorded, lightning.LightningModule):
@@ -83,8 +83,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
         ``"sgd"``, ``"adam"``, ``"adamw"``; or a class of ``torch.optim``, or a function that makes
         an optimiser of parameters (``functools.partial(torch.optim.SGD, nesterov=True, …)``).
     learning_rate
-        The largest learning rate, > 0. ``None`` is 0.01 for an optimiser by name; a class or
-        function keeps its own.
+        The largest learning rate, > 0. ``None`` is 0.001 for ``"adam"`` and ``"adamw"``, 0.01 for
+        ``"sgd"``; a class or function keeps its own.
     momentum
         Of ``"sgd"``, in [0, 1].
     weight_decay
@@ -93,7 +93,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         ``"constant"``, ``"cosine"``, ``"one-cycle"`` or ``"milestones"``, see
         :func:`~faster_isnet.training.schedules.build_schedule`; or a class of
         ``torch.optim.lr_scheduler``, or a function that makes a schedule of an optimiser. ``None``
-        is ``"milestones"`` if there are any, else ``"constant"``.
+        is ``"milestones"`` if there are any, else ``"one-cycle"``.
     schedule_interval
         ``"epoch"`` or ``"step"``: when a schedule that is a class or function is stepped.
     schedule_monitor
@@ -131,7 +131,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
     --------
     >>> from torchvision.models import resnet18
     >>> from faster_isnet.methods import Standard
-    >>> lit = LitClassifier(resnet18(num_classes=3), Standard(), schedule="one-cycle")
+    >>> lit = LitClassifier(resnet18(num_classes=3), Standard(), schedule="cosine")
     >>> lit(torch.rand(2, 3, 64, 64)).shape
     torch.Size([2, 3])
     """
@@ -144,7 +144,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         classifier: nn.Module,
         method: Method,
         *,
-        optimizer: OptimizerName | OptimizerFactory = "sgd",
+        optimizer: OptimizerName | OptimizerFactory = "adamw",
         learning_rate: float | None = None,
         momentum: float = 0.9,
         weight_decay: float = 0.0,
@@ -178,7 +178,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         self.weight_decay = check_range("weight_decay", weight_decay, 0)
         if isinstance(schedule, str):
             check_choice("schedule", schedule, SCHEDULES)
-        by_default = MILESTONES if milestones else CONSTANT
+        by_default = MILESTONES if milestones else ONE_CYCLE
         self.schedule = by_default if schedule is None else schedule
         if milestones and self.schedule != MILESTONES:
             raise ValueError(
@@ -293,7 +293,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
         rate = self.learning_rate
         options: dict[str, Any] = {} if rate is None else {"lr": rate}
         if isinstance(self.optimizer, str):
-            options = {"lr": rate or _LEARNING_RATE, "weight_decay": self.weight_decay}
+            rate = rate or LEARNING_RATES[self.optimizer]
+            options = {"lr": rate, "weight_decay": self.weight_decay}
         if self.optimizer == "sgd":
             options["momentum"] = self.momentum
         return build_optimizer(self.optimizer, parameters, options)

@@ -9,6 +9,7 @@ from typing import Any
 from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.methods.isnet.method import ISNetMethod
 from faster_isnet.methods.isnet.network import ISNet
+from faster_isnet.methods.swap.backgrounds import GENERATED, SWAPPED
 from faster_isnet.training.lit_classifier import LitClassifier
 
 
@@ -16,19 +17,18 @@ class LitISNet(LitClassifier):
     """An ISNet as a Lightning module.
 
     Batches, logs and checkpoints are those of
-    :class:`~faster_isnet.training.lit_classifier.LitClassifier`. With
-    ``criterion.heatmap_weight == 0`` it trains the standard classifier, and no relevance is
-    computed at all.
+    :class:`~faster_isnet.training.lit_classifier.LitClassifier`, the defaults those of
+    ``faster-isnet fit``.
 
     Parameters
     ----------
     net
         What to train.
     criterion
-        The loss; ``None`` for :class:`~faster_isnet.ISNetLoss` with its defaults.
+        The loss; ``None`` for :class:`~faster_isnet.ISNetLoss` whose C1 and C2 are calibrated.
     heatmap_weight_schedule, calibration_epochs
         See :class:`~faster_isnet.methods.ISNetMethod`.
-    supervised_part, supervise_every, swapped_backgrounds
+    supervised_part, supervise_every, swapped_backgrounds, generated_backgrounds
         See :class:`~faster_isnet.methods.ISNetMethod`.
     gamma
         Deprecated: ``milestone_factor``.
@@ -46,8 +46,11 @@ class LitISNet(LitClassifier):
     Examples
     --------
     >>> from torchvision.models import resnet18
-    >>> lit = LitISNet(ISNet(resnet18(num_classes=3)), optimizer="adamw", learning_rate=1e-3)
-    >>> lit.criterion.heatmap_weight
+    >>> lit = LitISNet(ISNet(resnet18(num_classes=3)))
+    >>> lit.method.swapped_backgrounds, lit.criterion.heatmap_weight
+    (1.0, 0.1)
+    >>> papers = LitISNet(ISNet(resnet18(num_classes=3)), swapped_backgrounds=0)
+    >>> papers.criterion.heatmap_weight
     0.7
     """
 
@@ -63,7 +66,8 @@ class LitISNet(LitClassifier):
         calibration_epochs: int = 3,
         supervised_part: float = 1.0,
         supervise_every: int = 1,
-        swapped_backgrounds: float | str = "auto",
+        swapped_backgrounds: float = SWAPPED,
+        generated_backgrounds: float = GENERATED,
         gamma: float | None = None,
         **training: Any,
     ) -> None:
@@ -81,6 +85,7 @@ class LitISNet(LitClassifier):
             supervised_part=supervised_part,
             supervise_every=supervise_every,
             swapped_backgrounds=swapped_backgrounds,
+            generated_backgrounds=generated_backgrounds,
         )
         super().__init__(net, method, **training)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from faster_isnet.training.schedules import CONSTANT, MILESTONES
+
 _METHOD = (
     "variant",
     "deep_supervision",
@@ -28,14 +30,23 @@ NEW_NAMES = {
 }
 """What an option of version 0.1 is called now."""
 
+_AS_THEN = {"deep_supervision": False, "swapped_backgrounds": 0.0}
+"""What the ISNet did, where today's default is another."""
+
 
 def split_model_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the classifier's options of today, and those of the ISNet with its ``loss``.
 
+    Where there are some of an ISNet, so that version 0.1 wrote them, what it did by default is
+    among them.
+
     Examples
     --------
-    >>> split_model_options({"backbone": "convnet", "variant": "dual", "heatmap_weight": 0.5})
-    ({'backbone': 'convnet'}, {'variant': 'dual', 'loss': {'heatmap_weight': 0.5}})
+    >>> model, method = split_model_options({"backbone": "convnet", "heatmap_weight": 0.5})
+    >>> model
+    {'backbone': 'convnet', 'schedule': 'constant'}
+    >>> method
+    {'deep_supervision': False, 'swapped_backgrounds': 0.0, 'loss': {'heatmap_weight': 0.5}}
     """
     model: dict[str, Any] = {}
     method: dict[str, Any] = {}
@@ -47,4 +58,7 @@ def split_model_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dic
             method[name] = value
         else:
             model[path[-1]] = value
-    return model, method
+    if not method:
+        return model, method
+    model.setdefault("schedule", MILESTONES if model.get("milestones") else CONSTANT)
+    return model, {**_AS_THEN, **method}

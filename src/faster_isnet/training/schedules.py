@@ -35,6 +35,8 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
+LEARNING_RATES = {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3}
+"""The learning rate of an optimiser by name, unless another is given."""
 CONSTANT, COSINE, ONE_CYCLE, MILESTONES = "constant", "cosine", "one-cycle", "milestones"
 SCHEDULES = get_args(ScheduleName)
 """The schedules by name, see :func:`build_schedule`."""
@@ -44,6 +46,7 @@ EPOCH, STEP = "epoch", "step"
 
 _WARM_UP_START = 1e-2  # of the learning rate
 _ONE_CYCLE_RISE = 0.3  # of all steps: PyTorch's default
+_MOMENTUM_CYCLE = 0.05  # to both sides: PyTorch's default for a momentum of 0.9
 
 
 def build_schedule(
@@ -58,15 +61,17 @@ def build_schedule(
 ) -> tuple[LRScheduler, str]:
     """Return a schedule by name, and when to step it: after each ``"epoch"`` or ``"step"``.
 
+    A training that is resumed and made longer goes on along the schedule of the longer one.
+
     Parameters
     ----------
     optimizer
         With the largest learning rate.
     name
         ``"constant"``; ``"cosine"``, which falls to 0 along half a cosine (Loshchilov and Hutter,
-        2017); ``"one-cycle"``, which rises and falls again (Smith and Topin, 2018; for Adam and
-        SGD the momentum moves against it); ``"milestones"``, multiplied by ``factor`` after each
-        of these epochs.
+        2017); ``"one-cycle"``, which rises and falls again (Smith and Topin, 2018; the momentum,
+        or Adam's first beta, moves against it, 0.05 to both sides of what it is);
+        ``"milestones"``, multiplied by ``factor`` after each of these epochs.
     steps
         All optimiser steps of the training.
     steps_per_epoch
@@ -154,7 +159,30 @@ def _one_cycle(optimizer: Optimizer, steps: int, warmup_steps: int | None) -> LR
     rise = _ONE_CYCLE_RISE
     if warmup_steps is not None and steps > 2:  # PyTorch needs a step of rise, and one of fall
         rise = (min(max(warmup_steps, 1), steps - 2) + 1) / steps
-    return OneCycleLR(optimizer, highest, total_steps=steps, pct_start=rise)
+    momenta = [_momentum(group) for group in optimizer.param_groups]
+    return _OneCycle(
+        optimizer,
+        highest,
+        total_steps=steps,
+        pct_start=rise,
+        cycle_momentum=all(momenta),
+        base_momentum=[max(momentum - _MOMENTUM_CYCLE, 0) for momentum in momenta],
+        max_momentum=[min(momentum + _MOMENTUM_CYCLE, 0.99) for momentum in momenta],
+    )
+
+
+def _momentum(group: dict[str, Any]) -> float:
+    """Return the momentum of a group of parameters, Adam's first beta; 0 if it has none."""
+    return float(group["betas"][0] if "betas" in group else group.get("momentum", 0))
+
+
+class _OneCycle(OneCycleLR):
+    """PyTorch's, which keeps the length that it was made with when it loads a state."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state, but not the length of the cycle."""
+        length = ("total_steps", "_schedule_phases")
+        super().load_state_dict({k: v for k, v in state_dict.items() if k not in length})
 
 
 def _cosine(step: int, steps: int) -> float:

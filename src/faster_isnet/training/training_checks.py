@@ -68,7 +68,9 @@ class TrainingChecks(lightning.Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Look for masks in the first epoch, if the method needs some."""
+        """Say what the method does; look for masks in the first epoch, if it needs some."""
+        if (summary := self._method.summary()) and trainer.is_global_zero:
+            log.info("Training: %s", summary)
         self._masks = MaskPresence() if self._method.needs_masks() else None
 
     def on_train_batch_end(

@@ -202,7 +202,8 @@ def test_it_must_know_the_shape_of_the_images() -> None:
 
 def trained(out: Path, epochs: int, resumed: bool = False) -> LitClassifier:
     torch.manual_seed(0)
-    lit = LitClassifier(build_backbone("convnet", 3), HAM(image_shape=SHAPE, width=32))
+    method = HAM(image_shape=SHAPE, width=32)
+    lit = LitClassifier(build_backbone("convnet", 3), method, schedule="constant")
     trainer = lightning.Trainer(
         max_epochs=epochs,
         callbacks=[ModelCheckpoint(out, save_last=True)],

@@ -78,7 +78,7 @@ def labels(h: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("foreground", FOREGROUNDS)
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     heatmaps_and_masks(), st.sampled_from([1e-300, 1e-6, 0.5, 0.9, 0.999, 1.0]), st.floats(0.01, 30)
 )

@@ -1,8 +1,6 @@
-"""An ISNet with attention swaps the backgrounds of its training images."""
+"""An ISNet swaps the backgrounds of its training images."""
 
 from __future__ import annotations
-
-import logging
 
 import lightning
 import pytest
@@ -18,18 +16,14 @@ from faster_isnet.methods import ISNetMethod, swap_backgrounds
 class Recording(nn.Module):
     """Keeps the images that it was given."""
 
-    def __init__(self, attends: bool) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.embed, self.head = nn.Conv2d(3, 8, 2, 2), nn.Linear(8, 3)
-        self.attention = nn.MultiheadAttention(8, 2, batch_first=True) if attends else None
         self.seen = list[Tensor]()
 
     def forward(self, images: Tensor) -> Tensor:
         self.seen.append(images.detach().clone())
-        x = self.embed(images).flatten(2).mT
-        if self.attention is not None:
-            x = x + self.attention(x, x, x, need_weights=False)[0]
-        return self.head(x.mean(1))  # type: ignore[no-any-return]
+        return self.head(self.embed(images).flatten(2).mean(2))  # type: ignore[no-any-return]
 
 
 def batch() -> Batch:
@@ -50,48 +44,33 @@ def swapped(method: ISNetMethod, network: ISNet, steps: int = 1) -> list[bool]:
     return found
 
 
-def test_a_network_with_attention_is_swapped_from_the_second_step_on(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO, "faster_isnet")
+def test_all_are_swapped_by_default() -> None:
     method = ISNetMethod()
-    assert swapped(method, method.build(Recording(True)), 3) == [False, True, True]
-    assert caplog.text.count("swapped_backgrounds=1") == 1
+    assert swapped(method, method.build(Recording()), 3) == [True] * 3
     assert method.needs_masks()
     assert method.reads_masks()
 
 
-def test_a_network_without_attention_is_not() -> None:
-    method = ISNetMethod()
-    assert swapped(method, method.build(Recording(False)), 2) == [False, False]
+def test_none_are_if_so_chosen() -> None:
+    method = ISNetMethod(swapped_backgrounds=0)
+    assert swapped(method, method.build(Recording()), 2) == [False] * 2
 
 
-@pytest.mark.parametrize("attends", [True, False])
-def test_a_number_is_what_is_done(attends: bool) -> None:
-    for share, expected in ((0.0, False), (1.0, True)):
-        method = ISNetMethod(swapped_backgrounds=share)
-        assert swapped(method, method.build(Recording(attends)), 2) == [expected] * 2
-
-
-def test_without_a_heatmap_loss_nothing_is_swapped_unless_asked_for() -> None:
+def test_they_are_swapped_without_a_heatmap_loss_too() -> None:
     method = ISNetMethod(ISNetLoss(0.0))
-    assert swapped(method, method.build(Recording(True)), 2) == [False, False]
-    assert not method.needs_masks()
-    asked = ISNetMethod(ISNetLoss(0.0), swapped_backgrounds=1.0)
-    assert swapped(asked, asked.build(Recording(False)), 1) == [True]
-    assert asked.needs_masks()
-
-
-def test_a_schedule_that_starts_at_0_swaps_at_once() -> None:
-    method = ISNetMethod(heatmap_weight_schedule={0: 0.0, 9: 0.7})
-    assert swapped(method, method.build(Recording(True)), 2) == [False, True]
+    assert swapped(method, method.build(Recording())) == [True]
+    assert method.needs_masks()
+    neither = ISNetMethod(ISNetLoss(0.0), swapped_backgrounds=0)
+    assert swapped(neither, neither.build(Recording())) == [False]
+    assert not neither.needs_masks()
+    assert not neither.summary()
 
 
 @pytest.mark.parametrize("options", [{"supervised_part": 0.5}, {"supervise_every": 2}])
 def test_it_holds_for_samples_and_steps_that_are_not_explained(options: dict[str, float]) -> None:
     """Of six images one keeps its background by chance; half of them would, if it did not hold."""
     method = ISNetMethod(swapped_backgrounds=1.0, **options)
-    network, data = method.build(Recording(True)), batch()
+    network, data = method.build(Recording()), batch()
     kept = 0
     for step in range(10):
         network.backbone.seen.clear()
@@ -105,18 +84,9 @@ def test_it_holds_for_samples_and_steps_that_are_not_explained(options: dict[str
 
 def test_validation_sees_the_images_as_they_are() -> None:
     method = ISNetMethod(swapped_backgrounds=1.0)
-    network, data = method.build(Recording(True)), batch()
+    network, data = method.build(Recording()), batch()
     method.losses(network, data)
     assert torch.equal(network.backbone.seen[-1], data.images)
-
-
-def test_a_checkpoint_knows_whether_the_network_has_attention() -> None:
-    method = ISNetMethod()
-    assert "attends" not in method.state()
-    swapped(method, method.build(Recording(True)))
-    resumed = ISNetMethod()
-    resumed.load_state(method.state())
-    assert swapped(resumed, resumed.build(Recording(True))) == [True]
 
 
 def test_other_values_are_refused() -> None:
@@ -124,11 +94,10 @@ def test_other_values_are_refused() -> None:
         ValueError, match=r"swapped_backgrounds must be a number in \[0, 1\], got 1.5"
     ):
         ISNetMethod(swapped_backgrounds=1.5)
-    with pytest.raises(ValueError, match="unknown swapped_backgrounds 'al'"):
-        ISNetMethod(swapped_backgrounds="al")
-    for share in (0.0, "auto"):
-        with pytest.raises(ValueError, match=r"generated_backgrounds=0.5 .* give both"):
-            ISNetMethod(swapped_backgrounds=share, generated_backgrounds=0.5)
+    with pytest.raises(TypeError, match=r"swapped_backgrounds must be a number .* got 'all'"):
+        ISNetMethod(swapped_backgrounds="all")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="generated_backgrounds must be"):
+        ISNetMethod(generated_backgrounds=-0.5)
 
 
 def test_swapped_backgrounds_may_be_generated() -> None:
@@ -143,28 +112,29 @@ def test_swapped_backgrounds_may_be_generated() -> None:
     assert not levels & set(found[~foreground].unique().tolist())
 
 
-def test_the_heatmap_loss_weighs_less_beside_backgrounds_that_are_swapped_by_default() -> None:
-    method = ISNetMethod()
-    swapped(method, method.build(Recording(True)))
-    assert method.loss.heatmap_weight == 0.1
-    resumed = ISNetMethod()
-    resumed.load_state(method.state())
-    assert resumed.loss.heatmap_weight == 0.1
-
-
 @pytest.mark.parametrize(
-    ("method", "attends"),
+    ("method", "weight"),
     [
-        (ISNetMethod(), False),
-        (ISNetMethod(ISNetLoss(0.7)), True),
-        (ISNetMethod(heatmap_weight_schedule={0: 0.7}), True),
-        (ISNetMethod(swapped_backgrounds=1.0), True),
-        (ISNetMethod(swapped_backgrounds=0.0), True),
+        (ISNetMethod(), 0.1),
+        (ISNetMethod(swapped_backgrounds=0.5), 0.1),
+        (ISNetMethod(swapped_backgrounds=0), 0.7),  # the papers'
+        (ISNetMethod(ISNetLoss(0.7)), 0.7),
+        (ISNetMethod(ISNetLoss(0.4), swapped_backgrounds=0), 0.4),
     ],
 )
-def test_a_weight_that_is_given_stays(method: ISNetMethod, attends: bool) -> None:
-    swapped(method, method.build(Recording(attends)))
-    assert method.loss.heatmap_weight == 0.7
+def test_the_heatmap_loss_weighs_less_beside_swapped_backgrounds_unless_its_weight_is_given(
+    method: ISNetMethod, weight: float
+) -> None:
+    assert method.loss.heatmap_weight == weight
+    assert f"P = {weight}" in method.summary()
+
+
+def test_a_training_says_what_it_does(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "faster_isnet")
+    trained(LitISNet(ISNet(Recording())))
+    assert "backgrounds are replaced in 100% of the images with a mask" in caplog.text
+    assert "one colour or noise for 33% of them" in caplog.text
+    assert "relevance in the background is penalised, P = 0.1" in caplog.text
 
 
 def test_c1_and_c2_are_calibrated_on_swapped_backgrounds(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,11 +145,14 @@ def test_c1_and_c2_are_calibrated_on_swapped_backgrounds(monkeypatch: pytest.Mon
         return swap_backgrounds(images, masks, share, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr("faster_isnet.methods.isnet.method.swap_backgrounds", recorded)
+    net = ISNet(Recording())
+    trained(LitISNet(net, ISNetLoss(cut_low="auto"), calibration_epochs=1, learning_rate=1e-3))
+    assert shares == [1.0] * 4  # two batches of the calibration, two of the training
+
+
+def trained(lit: LitISNet) -> None:
     data = batch()
     samples = list(zip(data.images, data.labels, data.masks, strict=True))
-    lit = LitISNet(
-        ISNet(Recording(True)), ISNetLoss(cut_low="auto"), calibration_epochs=1, learning_rate=1e-3
-    )
     trainer = lightning.Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -189,4 +162,3 @@ def test_c1_and_c2_are_calibrated_on_swapped_backgrounds(monkeypatch: pytest.Mon
         enable_model_summary=False,
     )
     trainer.fit(lit, DataLoader(samples, batch_size=3))
-    assert shares == [0.0, 1.0, 1.0, 1.0]  # two batches of the calibration, two of the training

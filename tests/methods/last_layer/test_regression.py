@@ -50,7 +50,7 @@ def test_a_bias_may_be_left_out() -> None:
     assert fit_logistic(data, 2, 1.0).bias.any()
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=5), st.integers(0, 100))
 def test_subsets_have_as_many_of_each_group_and_halves_all(sizes: list[int], seed: int) -> None:
     data, rng = made(tuple(sizes)), np.random.default_rng(seed)

@@ -213,7 +213,7 @@ def test_it_trains_and_goes_on_from_a_checkpoint_and_is_exported(tmp_path: Path)
 
     def fit(epochs: int, checkpoint: Path | None) -> LitClassifier:
         torch.manual_seed(0)
-        lit = LitClassifier(convolutional(), RRClArC(update_every=2), optimizer="adam")
+        lit = LitClassifier(convolutional(), RRClArC(update_every=2), schedule="constant")
         trainer = lightning.Trainer(
             max_epochs=epochs,
             accelerator="cpu",

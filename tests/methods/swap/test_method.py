@@ -174,7 +174,8 @@ def test_it_trains_and_goes_on_from_a_checkpoint_and_is_exported(tmp_path: Path)
 
     def fit(epochs: int, checkpoint: Path | None) -> LitClassifier:
         torch.manual_seed(0)
-        lit = LitClassifier(convolutional(), Swap(consistency=1.0, plain=0.5), optimizer="adam")
+        method = Swap(consistency=1.0, plain=0.5)
+        lit = LitClassifier(convolutional(), method, schedule="constant")
         trainer = lightning.Trainer(
             max_epochs=epochs,
             accelerator="cpu",

@@ -169,7 +169,6 @@ class _Method(Protocol):
     loss: ISNetLoss
 
     def training_images(self, batch: Batch) -> Tensor: ...
-    def see_logits(self, logits: Tensor, explained: bool = False) -> None: ...
 
 
 class _Trained(Protocol):
@@ -250,7 +249,6 @@ class CutCalibration(lightning.Callback):
                         if says_too_few_samples(error):
                             continue  # as in the training
                         raise
-                    lit.method.see_logits(logits)
                     loss = lit.method.loss.classify(logits, batch.labels)
                     loss.backward()  # type: ignore[no-untyped-call]
                     _average_gradients(net, trainer)
@@ -268,9 +266,7 @@ class CutCalibration(lightning.Callback):
 def _own_random_numbers() -> Iterator[None]:
     """Draw from the run's seed inside the block, and leave the state as it was.
 
-    A training is the same then whether its cuts are measured or given (but that of a network with
-    attention, which the calibration has found already, has swapped backgrounds in its first step,
-    too), and whether the first of its
+    A training is the same then whether its cuts are measured or given, and whether the first of its
     batches have been drawn by worker processes already or not.
     """
     with isolate_rng():

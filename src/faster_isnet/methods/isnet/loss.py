@@ -25,7 +25,7 @@ from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.isnet.cuts import AUTO, IMAGE, Cut, Cuts
 
 WEIGHT, WEIGHT_IF_SWAPPED = 0.7, 0.1
-"""P unless it is given: without and with swapped backgrounds."""
+"""P unless it is given, without and with swapped backgrounds (``docs/results/recipe.md``)."""
 _LARGEST_BACKGROUND_LOSS = -math.log(1e-7)
 
 
@@ -60,9 +60,9 @@ class ISNetLoss(Recorded, nn.Module):
     ----------
     heatmap_weight
         P in [0, 1], the weight of the heatmap loss in the total. Larger values give more robustness
-        to bias, and less stable training. ``"auto"``: 0.7, or 0.1 from where on
-        :class:`~faster_isnet.methods.ISNetMethod` swaps all backgrounds of its own accord
-        (chosen on images for validation, ``docs/results/attention.md``).
+        to bias, and less stable training. ``"auto"``: 0.1 where
+        :class:`~faster_isnet.methods.ISNetMethod` swaps backgrounds, which it does by default, else
+        0.7, the papers'.
     gwrp_decay
         d in (0, 1]: decay of the weights of the sorted background relevances. 1 gives the mean, the
         limit 0 the maximum.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -16,28 +15,31 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from faster_isnet.common.batch import Batch
-from faster_isnet.common.checks import check_choice, check_range
+from faster_isnet.common.checks import check_range
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.isnet.calibration import Calibration, CutCalibration
 from faster_isnet.methods.isnet.cuts import AUTO, Cuts
 from faster_isnet.methods.isnet.loss import WEIGHT, WEIGHT_IF_SWAPPED, ISNetLoss, LossParts
 from faster_isnet.methods.isnet.network import ISNet
-from faster_isnet.methods.swap.backgrounds import swap_backgrounds
-from faster_isnet.relevance import has_attention
-
-_log = logging.getLogger(__name__)
+from faster_isnet.methods.swap.backgrounds import (
+    GENERATED,
+    SWAPPED,
+    swap_backgrounds,
+    swapping_summary,
+)
 
 
 class ISNetMethod(Method):
-    """Train a classifier as an ISNet: its heatmap is kept off the background.
+    """Train a classifier as an ISNet, on swapped backgrounds: its heatmap is kept off them.
 
-    With ``loss.heatmap_weight == 0`` it trains the standard classifier, and no relevance is
-    computed at all.
+    With ``loss.heatmap_weight == 0`` no relevance is computed at all; and with
+    ``swapped_backgrounds=0``, too, it trains the standard classifier. The papers' ISNet has
+    ``swapped_backgrounds=0`` alone.
 
     Parameters
     ----------
     loss
-        The loss; ``None`` for :class:`~faster_isnet.ISNetLoss` with its defaults.
+        The loss; ``None`` for :class:`~faster_isnet.ISNetLoss` whose C1 and C2 are calibrated.
     heatmap_weight_schedule
         P by epoch, as ``{epoch: P}``: linear between the epochs named, constant outside of them.
         ``None`` keeps the loss's weight.
@@ -55,16 +57,13 @@ class ISNetMethod(Method):
         training is cheaper and may resist no bias at all: the demo's does not. 1 for every step.
     swapped_backgrounds
         In [0, 1]: of how many images of a training batch the background is replaced by another
-        image's, see :func:`~faster_isnet.methods.swap_backgrounds`. ``"auto"``:
-        all for a network with attention, from the step on that follows the first in which it is
-        seen (in the training, or in the calibration before), none for others. A
-        network with attention can read the background with a clean heatmap, by every rule of
-        relevance that was tried (``docs/results/attention.md``); it is not swapped if there is no
-        heatmap loss.
+        image's, see :func:`~faster_isnet.methods.swap_backgrounds`. All by default: by the heatmap
+        loss alone a classifier is less accurate, or reads the background all the same
+        (``docs/which-method.md``), which one with attention does with a clean heatmap
+        (``docs/results/attention.md``).
     generated_backgrounds
         In [0, 1]: how many of the swapped backgrounds are no image's, but one colour or noise, see
-        :class:`~faster_isnet.methods.Swap`, of which it is the option ``generated``. 0 by default;
-        above, ``swapped_backgrounds`` must be given, too.
+        :class:`~faster_isnet.methods.Swap`, of which it is the option ``generated``.
     **network
         The options of :class:`~faster_isnet.ISNet`.
 
@@ -105,11 +104,11 @@ class ISNetMethod(Method):
         calibration_epochs: int = 3,
         supervised_part: float = 1.0,
         supervise_every: int = 1,
-        swapped_backgrounds: float | str = AUTO,
-        generated_backgrounds: float = 0.0,
+        swapped_backgrounds: float = SWAPPED,
+        generated_backgrounds: float = GENERATED,
         **network: Any,
     ) -> None:
-        loss = ISNetLoss() if loss is None else loss
+        loss = ISNetLoss(cut_low=AUTO) if loss is None else loss
         super().__init__(loss.classification)
         self.loss = loss
         if calibration is not None:
@@ -117,21 +116,12 @@ class ISNetMethod(Method):
         self.calibration_epochs = int(check_range("calibration_epochs", calibration_epochs, 1))
         self.supervised_part = check_range("supervised_part", supervised_part, 0, 1, open_low=True)
         self.supervise_every = int(check_range("supervise_every", supervise_every, 1))
-        self.swapped_backgrounds = swapped_backgrounds
-        if isinstance(swapped_backgrounds, str):
-            check_choice("swapped_backgrounds", swapped_backgrounds, [AUTO])
-        else:
-            check_range("swapped_backgrounds", swapped_backgrounds, 0, 1)
+        self.swapped_backgrounds = check_range("swapped_backgrounds", swapped_backgrounds, 0, 1)
         self.generated_backgrounds = check_range(
             "generated_backgrounds", generated_backgrounds, 0, 1
         )
-        if generated_backgrounds and (swapped_backgrounds == AUTO or not swapped_backgrounds):
-            raise ValueError(
-                f"generated_backgrounds={generated_backgrounds!r} is a share of swapped ones, but "
-                f"swapped_backgrounds={swapped_backgrounds!r} may swap none; give both, such as "
-                "swapped_backgrounds=1.0"
-            )
-        self._attends: bool | None = None  # not known yet
+        if not loss.weight_is_given:
+            loss.heatmap_weight = WEIGHT_IF_SWAPPED if swapped_backgrounds else WEIGHT
         schedule = heatmap_weight_schedule or {}
         self.heatmap_weight_schedule = {int(epoch): weight for epoch, weight in schedule.items()}
         for epoch, weight in self.heatmap_weight_schedule.items():
@@ -173,45 +163,16 @@ class ISNetMethod(Method):
         """
         assert isinstance(network, ISNet)
         images = self.training_images(batch)
-        losses = self._training_losses(network, batch._replace(images=images))
-        explained = self._supervises and not self._step % self.supervise_every
-        self.see_logits(losses.logits, explained)
-        return losses
+        return self._training_losses(network, batch._replace(images=images))
 
     def training_images(self, batch: Batch) -> Tensor:
         """Return the images of a batch to train on, with backgrounds swapped if so chosen."""
         return swap_backgrounds(
             batch.images,
             batch.masks,
-            self._swapped_share,
+            self.swapped_backgrounds,
             generated=self.generated_backgrounds,
         )
-
-    def see_logits(self, logits: Tensor, explained: bool = False) -> None:
-        """Look once whether the network has attention, and say what follows from it.
-
-        Parameters
-        ----------
-        logits
-            The network's ``[B, C]``, with their graph.
-        explained
-            Whether they are those of an explanation. The graph of others lacks what is frozen or
-            checkpointed, and says only that there is attention, not that there is none.
-        """
-        depends = self.swapped_backgrounds == AUTO and self._has_heatmap_loss
-        if self._attends is not None or not depends:
-            return
-        attends = has_attention(logits)
-        if not (attends or explained):
-            return
-        self._take_attention(attends)
-        if self._swapped_share:
-            _log.info(
-                "the network has attention, so that a clean heatmap is not enough: from now on "
-                "the background of each image with a mask is another image's "
-                "(swapped_backgrounds=%g), and the heatmap loss has weight %g",
-                *(self._swapped_share, self.loss.heatmap_weight),
-            )
 
     def _training_losses(self, network: ISNet, batch: Batch) -> Losses:
         if self._step % self.supervise_every:
@@ -248,6 +209,17 @@ class ISNetMethod(Method):
         if self.needs_masks():
             network.find_layers(image_shape)
 
+    def summary(self) -> str:
+        """Return what the training does with backgrounds."""
+        parts = [swapping_summary(self.swapped_backgrounds, self.generated_backgrounds)]
+        if self._has_heatmap_loss:
+            weights = self.heatmap_weight_schedule.values() or [self.loss.heatmap_weight]
+            parts.append(
+                "relevance in the background is penalised, P = "
+                + ", ".join(f"{weight:g}" for weight in weights)
+            )
+        return "; ".join(filter(None, parts))
+
     def set_progress(self, epoch: int, step: int) -> None:
         """Set P by its schedule, and count steps."""
         self._step = step
@@ -262,24 +234,21 @@ class ISNetMethod(Method):
         return [CutCalibration(self.calibration_epochs)] if unknown else []
 
     def state(self) -> dict[str, Any]:
-        """Return C1 and C2, and whether the network has attention, if they are known."""
-        cuts = {} if self.loss.cuts is None else {"cuts": asdict(self.loss.cuts)}
-        return cuts if self._attends is None else cuts | {"attends": self._attends}
+        """Return C1 and C2, if they are known."""
+        return {} if self.loss.cuts is None else {"cuts": asdict(self.loss.cuts)}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Restore C1 and C2 that were calibrated, and whether the network has attention."""
-        if "attends" in state:
-            self._take_attention(state["attends"])
+        """Restore C1 and C2 that were calibrated."""
         if "cuts" in state and self.loss.cuts is None:
             self.loss.cuts = Cuts.of(**state["cuts"])
 
     def needs_masks(self) -> bool:
         """Whether there is a heatmap loss in any epoch, or backgrounds are swapped."""
-        return self._has_heatmap_loss or self._swapped_share > 0
+        return self._has_heatmap_loss or self.swapped_backgrounds > 0
 
     def reads_masks(self) -> bool:
         """Whether there is a heatmap loss, or backgrounds are swapped."""
-        return self.loss.heatmap_weight > 0 or self._swapped_share > 0
+        return self.loss.heatmap_weight > 0 or self.swapped_backgrounds > 0
 
     def check_precision(self, network: nn.Module, precision: str) -> None:
         """Raise ``ValueError`` if heatmaps cannot be computed in a precision.
@@ -307,20 +276,6 @@ class ISNetMethod(Method):
         arguments = super().recipe_arguments() | {"loss": self.loss}
         arguments.pop("calibration", None)
         return arguments
-
-    def _take_attention(self, attends: bool) -> None:
-        """Take whether the network has attention, and set P if that is not given."""
-        self._attends = attends
-        given = self.loss.weight_is_given or self.loss.heatmap_weight != WEIGHT
-        chosen = self.swapped_backgrounds == AUTO and self._swapped_share > 0
-        if chosen and not (given or self.heatmap_weight_schedule):
-            self.loss.heatmap_weight = WEIGHT_IF_SWAPPED
-
-    @property
-    def _swapped_share(self) -> float:
-        if not isinstance(self.swapped_backgrounds, str):
-            return self.swapped_backgrounds
-        return float(bool(self._attends) and self._has_heatmap_loss)
 
     @property
     def _has_heatmap_loss(self) -> bool:

@@ -14,10 +14,29 @@ from faster_isnet.methods.swap.pool import BackgroundPool
 
 FILLS = ("blur", "inpaint", "image")
 """What replaces the foreground of an image that lends its background."""
+SWAPPED, GENERATED = 1.0, 0.33
+"""Of how many training images the background is swapped, and how many of those are generated:
+chosen in ``docs/results/recipe.md``."""
 PLAIN = 0.25
 """How many of the swapped backgrounds are smoothed: chosen in ``docs/results/attention.md``."""
 _CELLS = 8
 _POOLS = {1: F.adaptive_avg_pool1d, 2: F.adaptive_avg_pool2d, 3: F.adaptive_avg_pool3d}
+
+
+def swapping_summary(share: float, generated: float) -> str:
+    """Return in words what :func:`swap_backgrounds` does to training images.
+
+    Examples
+    --------
+    >>> swapping_summary(1.0, 0.0)
+    "backgrounds are replaced in 100% of the images with a mask: another image's"
+    """
+    if not share:
+        return ""
+    kinds = "another image's"
+    if generated:
+        kinds = f"one colour or noise for {generated:.0%} of them, another image's for the rest"
+    return f"backgrounds are replaced in {share:.0%} of the images with a mask: {kinds}"
 
 
 def swap_backgrounds(

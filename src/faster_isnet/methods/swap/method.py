@@ -11,7 +11,14 @@ from faster_isnet.common.logits import class_logits
 from faster_isnet.common.precision import at_least_float32
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
-from faster_isnet.methods.swap.backgrounds import FILLS, PLAIN, swap_backgrounds
+from faster_isnet.methods.swap.backgrounds import (
+    FILLS,
+    GENERATED,
+    PLAIN,
+    SWAPPED,
+    swap_backgrounds,
+    swapping_summary,
+)
 from faster_isnet.methods.swap.inpainting import opencv
 from faster_isnet.methods.swap.pool import BackgroundPool
 
@@ -60,8 +67,8 @@ class Swap(Method):
     generated
         In [0, 1]: how many of the swapped backgrounds are no image's, but one colour or noise, so
         that the classifier meets backgrounds that the training images do not have; see
-        :func:`~faster_isnet.methods.swap.generated.generated_backgrounds`. 0 by default: what it
-        costs in accuracy on backgrounds as they are has not been measured on enough data.
+        :func:`~faster_isnet.methods.swap.generated.generated_backgrounds`. A third by default
+        (``docs/which-method.md``).
 
     Raises
     ------
@@ -88,12 +95,12 @@ class Swap(Method):
         self,
         classification: ClassificationLoss | None = None,
         *,
-        share: float = 1.0,
+        share: float = SWAPPED,
         plain: float = PLAIN,
         fill: str = "blur",
         pool: int = 0,
         consistency: float = 0.0,
-        generated: float = 0.0,
+        generated: float = GENERATED,
     ) -> None:
         super().__init__(classification)
         self.share = check_range("share", share, 0, 1)
@@ -134,6 +141,10 @@ class Swap(Method):
         consistency = apart.sum() / changed.sum().clamp(min=1)
         total = losses.classification + self.consistency * consistency
         return Losses(total, logits, losses.classification, {"consistency": consistency})
+
+    def summary(self) -> str:
+        """Return what the training does with backgrounds."""
+        return swapping_summary(self.share, self.generated)
 
     def needs_masks(self) -> bool:
         """Whether any background is swapped."""
