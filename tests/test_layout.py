@@ -13,7 +13,7 @@ FOLDERS = sorted(path for path in ROOT.iterdir() if path.is_dir() and path.name 
 
 def test_the_root_holds_nothing_but_the_folders_and_the_command():
     files = {path.name for path in ROOT.iterdir() if path.is_file()}
-    assert files == {"__init__.py", "cli.py", "py.typed"}
+    assert files == {"__init__.py", "__init__.pyi", "cli.py", "py.typed"}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

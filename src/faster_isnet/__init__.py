@@ -1,31 +1,16 @@
-"""Faster ISNet: classifiers trained so that their decisions do not rest on the background."""
+"""Faster ISNet: classifiers trained so that their decisions do not rest on the background.
+
+What it offers is named in ``__init__.pyi``, and imported when it is first used.
+"""
 
 import sys
 from importlib.metadata import version
 
-from faster_isnet.common.checks import NO_MASK
+import lazy_loader
+
 from faster_isnet.common.moved_modules import MOVED, MovedModules
-from faster_isnet.explaining.explainer import Explainer, Explanation
-from faster_isnet.methods.isnet.calibration import Calibration, CutCalibration, calibrate
-from faster_isnet.methods.isnet.loss import ISNetLoss, LossParts
-from faster_isnet.methods.isnet.network import ISNet
-from faster_isnet.models.weight_files import load_published_checkpoint
-from faster_isnet.training.lit_isnet import LitISNet
 
 __version__ = version("faster-isnet")
-
-__all__ = [
-    "NO_MASK",
-    "Calibration",
-    "CutCalibration",
-    "Explainer",
-    "Explanation",
-    "ISNet",
-    "ISNetLoss",
-    "LitISNet",
-    "LossParts",
-    "calibrate",
-    "load_published_checkpoint",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 sys.meta_path.append(MovedModules(MOVED))

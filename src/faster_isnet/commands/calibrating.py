@@ -55,7 +55,6 @@ class _Calibrator(lightning.Trainer):
 
 
 class _CalibrationCLI(RunCLI):
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the one command."""
         return {"calibrate": {"model", "datamodule"}}

@@ -129,6 +129,7 @@ class RunCLI(LightningCLI):
         if words[0] != "fit":
             check_own_classes(words[1:], f"faster-isnet {words[0]}")
         of_class = names_a_data_class(words[1:])
+        self._command = words[0]
         super().__init__(
             ImageClassifier,
             ClassifierData if of_class else ImageData,
@@ -144,11 +145,12 @@ class RunCLI(LightningCLI):
             parser_kwargs={"prog": "faster-isnet"},
         )
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the trainer's methods that are commands, and the arguments they have anyway."""
-        commands = LightningCLI.subcommands()
-        return {name: commands[name] for name in ("fit", "validate")}
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """Return the trainer's method that is called, and the arguments that it has anyway.
+
+        A parser of the other commands would be built for nothing.
+        """
+        return {self._command: LightningCLI.subcommands()[self._command]}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where a run goes, how its best epoch is chosen, and what the data tell the model."""
