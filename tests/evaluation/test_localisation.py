@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faster_isnet.evaluation import (
+    background_area,
     background_share,
     relevance_mass_accuracy,
     relevance_rank_accuracy,
@@ -24,6 +25,16 @@ def test_shares_of_mask_and_complement_are_one(batch: int, seed: int, scale: flo
     torch.testing.assert_close(outside + inside, torch.ones(batch))
     assert ((outside >= 0) & (outside <= 1)).all()
     torch.testing.assert_close(background_share(heatmaps / scale, masks), outside)
+
+
+@given(st.integers(0, 2**16), st.floats(1e-3, 1e3))
+def test_the_area_is_what_a_uniform_heatmap_has_in_the_background(seed: int, size: float) -> None:
+    heatmaps, masks = random_case(seed)
+    area = background_area(heatmaps, masks)
+    torch.testing.assert_close(background_share(torch.full_like(heatmaps, -size), masks), area)
+    assert ((area >= 0) & (area < 1)).all()
+    with pytest.raises(ValueError, match="batch and size"):
+        background_area(heatmaps, masks[:1])
 
 
 def test_a_heatmap_without_relevance_has_none_in_the_background() -> None:

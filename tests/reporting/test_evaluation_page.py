@@ -84,7 +84,7 @@ def test_one_evaluation_alone_is_not_compared(evaluations: list[SavedEvaluation]
 def test_the_headline(evaluations: list[SavedEvaluation]):
     assert headline(evaluations[:1]) == (
         "foreground classifies 100.0 % of images correctly, with 0.0 % of its relevance in the "
-        "background."
+        "background, which is 88.9 % of the area."
     )
 
 

@@ -17,6 +17,7 @@ from faster_isnet.evaluation.delong import AUCs, Difference, auc_difference, auc
 from faster_isnet.evaluation.differences import differences
 from faster_isnet.evaluation.intervals import Score
 from faster_isnet.evaluation.localisation import (
+    background_area,
     background_share,
     relevance_mass_accuracy,
     relevance_rank_accuracy,
@@ -44,6 +45,7 @@ __all__ = [
     "auc_difference",
     "auc_interval",
     "aucs",
+    "background_area",
     "background_share",
     "choose_thresholds",
     "decisions",

@@ -140,6 +140,7 @@ def attention_scores(
         return {
             m.name: mean_score(attention[m.name], weights * counted, level, m.interval)
             for m in of_type(measures, AttentionMeasure)
+            if m.name in attention
         }
 
     return Attention(

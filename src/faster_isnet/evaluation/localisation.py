@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from faster_isnet.common.precision import at_least_float32
+
 
 def background_share(heatmaps: Tensor, masks: Tensor) -> Tensor:
     """Return the share of the absolute relevance that lies in the background.
@@ -39,6 +41,35 @@ def background_share(heatmaps: Tensor, masks: Tensor) -> Tensor:
     total = sizes.flatten(1).sum(1)
     outside = (sizes * (1 - masks.to(sizes))).flatten(1).sum(1)
     return outside / total.clamp(min=torch.finfo(total.dtype).tiny)
+
+
+def background_area(heatmaps: Tensor, masks: Tensor) -> Tensor:
+    """Return the share of the image that is background: the :func:`background_share` of chance.
+
+    Parameters
+    ----------
+    heatmaps
+        ``[B, ...]``, of which nothing but the number and the size is used.
+    masks
+        ``[B, 1, ...]`` in {0, 1}, 1 in the foreground.
+
+    Returns
+    -------
+    Tensor
+        ``[B]`` in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If heatmaps and masks differ in batch or size.
+
+    Examples
+    --------
+    >>> background_area(torch.rand(1, 3, 1, 4), torch.tensor([[[[1.0, 0.0, 0.0, 0.0]]]]))
+    tensor([0.7500])
+    """
+    _check_fit(heatmaps, masks)
+    return 1 - masks.to(at_least_float32(heatmaps)).flatten(1).mean(1)
 
 
 def relevance_mass_accuracy(heatmaps: Tensor, masks: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from faster_isnet.evaluation.intervals import Floats, Score
 
 MEASURE_KINDS = ("overall", "class", "attention", "sensitivity")
 PERCENT = "%"
-BACKGROUND_SHARE = "background_share"
+BACKGROUND_SHARE, BACKGROUND_AREA = "background_share", "background_area"
 RESERVED_NAMES = ("images", "groups", "macro", "classes", "confusion", "backgrounds")
 """What stands beside the measures in files."""
 
@@ -237,6 +237,14 @@ MEASURES: tuple[Measure, ...] = (
         better="lower",
         highlighted=True,
         function=localisation.background_share,
+    ),
+    AttentionMeasure(
+        name=BACKGROUND_AREA,
+        title="Area of the background",
+        description="share of the image outside of the mask: what a heatmap that is the same "
+        "everywhere would have of its relevance there",
+        better=None,
+        function=localisation.background_area,
     ),
     AttentionMeasure(
         name="mass_accuracy",

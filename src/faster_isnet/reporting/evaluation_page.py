@@ -12,7 +12,12 @@ from matplotlib.figure import Figure
 
 from faster_isnet.common.files import write_atomically
 from faster_isnet.evaluation.intervals import Score
-from faster_isnet.evaluation.measures import BACKGROUND_SHARE, PERCENT, Measure
+from faster_isnet.evaluation.measures import (
+    BACKGROUND_AREA,
+    BACKGROUND_SHARE,
+    PERCENT,
+    Measure,
+)
 from faster_isnet.evaluation.results import Differences, SavedPicture, ScoreByName
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 from faster_isnet.plotting.charts import bars_figure, confusion_figure, roc_figure
@@ -157,6 +162,9 @@ def headline(evaluations: Sequence[SavedEvaluation]) -> str:
         if found.attention:
             share = _percent(found.attention.overall[BACKGROUND_SHARE])
             sentence += f", with {share} of its relevance in the background"
+            if BACKGROUND_AREA in found.attention.overall:  # evaluations of 0.1 lack it
+                area = _percent(found.attention.overall[BACKGROUND_AREA])
+                sentence += f", which is {area} of the area"
         sentences.append(sentence + ".")
     return " ".join(sentences)
 
