@@ -115,6 +115,17 @@ def test_explanations_are_compared_by_flipping_patches(tmp_path: Path) -> None:
     assert "| Chefer et al. |" in (out / "faithfulness.md").read_text()
 
 
+def test_a_soft_border_of_the_recipes_variants(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES / "recipe")
+    method = import_module("variants").Variant(soft_border=1.0, generated_backgrounds=1.0)
+    masks = torch.zeros(4, 1, 24, 24)
+    masks[..., 8:16, 8:16] = 1
+    batch = Batch(torch.rand(4, 3, 24, 24), torch.tensor([0, 1, 0, 1]), masks)
+    changed = (method.training_images(batch) - batch.images).abs().mean((0, 1))
+    assert changed[8:16, 8:16].max() < 1e-6
+    assert 0 < changed[7, 8:16].mean() < 0.5 * changed[:3].mean()
+
+
 @pytest.mark.parametrize("gradients", ["sum", "norm", "project"])
 def test_gradients_of_the_recipes_variants(gradients: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLES / "recipe")

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from faster_isnet import ISNet
 from faster_isnet.common.batch import Batch
@@ -45,6 +46,8 @@ class Variant(ISNetMethod):
         Backgrounds are swapped in every other step, and the heatmap loss is of the others.
     swap_until
         The epoch from which on no background is swapped; ``None`` for never.
+    soft_border
+        ≥ 0, in pixels: how softly the image goes over into its new background, outside of the mask.
     **options
         The other options of ISNetMethod.
     """
@@ -61,6 +64,7 @@ class Variant(ISNetMethod):
         consistency: float = 0.0,
         in_turn: bool = False,
         swap_until: int | None = None,
+        soft_border: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(loss, **options)
@@ -70,6 +74,7 @@ class Variant(ISNetMethod):
         self.consistency = consistency
         self.in_turn = in_turn
         self.swap_until = swap_until
+        self.soft_border = soft_border
         self._epoch = 0
         self._first: Tensor | None = None
 
@@ -96,9 +101,15 @@ class Variant(ISNetMethod):
     def training_images(self, batch: Batch) -> Tensor:
         """Return the images with backgrounds swapped, unless this step has none swapped."""
         ended = self.swap_until is not None and self._epoch >= self.swap_until
-        share = 0.0 if ended or (self.in_turn and self._step % 2) else self._swapped_share
+        share = 0.0 if ended or (self.in_turn and self._step % 2) else self.swapped_backgrounds
         options = {"plain": self.plain, "generated": self.generated_backgrounds}
-        return swap_backgrounds(batch.images, batch.masks, share, **options)
+        swapped = swap_backgrounds(batch.images, batch.masks, share, **options)
+        if not self.soft_border:
+            return swapped
+        size, sigma = 2 * round(3 * self.soft_border) + 1, self.soft_border
+        masks = gaussian_blur((batch.needed("masks") != 0).to(swapped), [size] * 2, [sigma] * 2)
+        weight = (2 * masks).clamp(max=1)  # 1 up to the border
+        return weight * batch.images + (1 - weight) * swapped
 
     def _joined(self, network: nn.Module, losses: Losses) -> Tensor:
         """Return a scalar with the gradient of both losses together."""
