@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faster_isnet.evaluation.intervals import percentiles, resample
+from faster_isnet.evaluation.intervals import (
+    Score,
+    mean_score,
+    original_and_resamples,
+    percentiles,
+    resample,
+    with_exact_ends,
+)
 
 
 @given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=20), st.integers(0, 100))
@@ -41,3 +48,42 @@ def test_percentiles() -> None:
 def test_levels_are_checked(level: float) -> None:
     with pytest.raises(ValueError, match="level must be"):
         percentiles([0.5], level)
+
+
+@given(st.integers(1, 400), st.sampled_from([0.8, 0.95]), st.booleans())
+def test_a_share_of_all_or_none_has_the_exact_interval(
+    cases: int, level: float, all_: bool
+) -> None:
+    """The end is the share that would give as many of as many with probability (1 - level) / 2."""
+    value = float(all_)
+    found = with_exact_ends(Score(value, value, value), [cases], level)
+    end = found.low if all_ else 1 - found.high  # type: ignore[operator]
+    assert end**cases == pytest.approx((1 - level) / 2)  # type: ignore[operator]
+    assert (found.high if all_ else found.low) == value
+
+
+def test_other_intervals_stay() -> None:
+    for found in (Score(1.0, 0.9, 1.0), Score(0.5, 0.5, 0.5), Score(None, reason="none")):
+        assert with_exact_ends(found, [12], 0.95) == found
+    assert with_exact_ends(Score(1.0, 1.0, 1.0), [0], 0.95).low == 1  # of nothing
+
+
+def test_a_mean_of_shares_has_the_mean_of_their_ends() -> None:
+    few, many = (with_exact_ends(Score(1.0, 1.0, 1.0), [n], 0.95).low for n in (2, 50))
+    both = with_exact_ends(Score(1.0, 1.0, 1.0), [2, 50, 0], 0.95).low
+    assert both == pytest.approx((few + many) / 2)  # type: ignore[operator]
+
+
+def test_cases_are_groups() -> None:
+    """Five groups of four images that are all right are five cases, not twenty."""
+    groups = [f"patient {number // 4}" for number in range(20)]
+    weights = original_and_resamples(20, groups, 200)
+    assert mean_score(np.ones(20), weights, 0.95, is_share=True).low == pytest.approx(
+        0.025 ** (1 / 5)
+    )
+    half = weights * (np.arange(20) < 8)  # of two of them
+    assert mean_score(np.zeros(20), half, 0.95, is_share=True).high == pytest.approx(
+        1 - 0.025 ** (1 / 2)
+    )
+    assert mean_score(np.full(20, 0.5), weights, 0.95, is_share=True).low == 0.5
+    assert mean_score(np.ones(20), weights, 0.95).low == 1  # such as a size in pixels

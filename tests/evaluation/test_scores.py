@@ -109,7 +109,36 @@ def test_what_is_not_defined_says_why() -> None:
     assert "no image has the class" in found["class 2"]["recall"].reason
     assert "two images with the class" in found["class 2"]["auc"].reason
     assert found["class 1"]["precision"].value is None
-    assert found["class 1"]["recall"] == Score(0, 0, 0)
+    recall = found["class 1"]["recall"]
+    assert (recall.value, recall.low) == (0, 0)
+
+
+def test_twelve_of_twelve_may_be_three_of_four() -> None:
+    """All resamples agree on a recall of 1; that of other images need not be 1."""
+    labels = np.repeat([0, 1], [12, 38])
+    probabilities = np.eye(2)[labels]
+    probabilities[-4:] = [0.9, 0.1]
+    names = [str(number) for number in range(50)]
+    found = scores(Predictions(names, labels, probabilities, ["a", "b"]))
+    recall, specificity = (found.classes["a"].scores[name] for name in ("recall", "specificity"))
+    assert (recall.value, recall.high) == (1, 1)
+    assert recall.low == pytest.approx(0.025 ** (1 / 12))  # 73.5 %
+    assert specificity.low < specificity.value < specificity.high
+    precision = found.classes["b"].scores["precision"]  # 34 of 34
+    assert precision.low == pytest.approx(0.025 ** (1 / 34))
+    of_two = [f"patient {number % 2}" for number in range(50)]
+    grouped = scores(Predictions(names, labels, probabilities, ["a", "b"], of_two))
+    assert grouped.classes["a"].scores["recall"].low == pytest.approx(0.025 ** (1 / 2))
+
+
+def test_all_right_has_the_exact_interval_over_all_and_by_class() -> None:
+    labels = np.repeat([0, 1], [5, 20])
+    names = [str(number) for number in range(25)]
+    found = scores(Predictions(names, labels, np.eye(2)[labels], ["a", "b"]))
+    assert found.overall["accuracy"].low == pytest.approx(0.025 ** (1 / 25))
+    of_classes = (0.025 ** (1 / 5) + 0.025 ** (1 / 20)) / 2
+    assert found.overall["balanced_accuracy"].low == pytest.approx(of_classes)
+    assert found.macro["recall"].low == pytest.approx(of_classes)
 
 
 def test_groups_widen_intervals() -> None:

@@ -54,8 +54,9 @@ def test_nothing_changes_where_nothing_is_done(seed: int):
     rng = np.random.default_rng(seed)
     same = predictions(rng.dirichlet(np.ones(3), 4), rng.integers(0, 3, 4))
     found = sensitivity(same, same)
-    for name in ("changed", "probability_change"):
-        assert found[name] == Score(0, 0, 0)
+    assert found["probability_change"] == Score(0, 0, 0)
+    assert (found["changed"].value, found["changed"].low) == (0, 0)
+    assert found["changed"].high == pytest.approx(1 - 0.025 ** (1 / 4))  # of four images
     assert found["accuracy"] == scores(same).overall["accuracy"]
 
 

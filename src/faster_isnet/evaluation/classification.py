@@ -61,6 +61,31 @@ class Outcomes:
         return self.weights @ (~self.decided & ~self.predictions.has_class)
 
 
+def all_images(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+    """Return ``[N, 1]``: every image."""
+    return np.ones((len(outcomes.decided), 1), dtype=bool)
+
+
+def with_class(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+    """Return ``[N, C]``: the images that have a class."""
+    return outcomes.predictions.has_class
+
+
+def without_class(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+    """Return ``[N, C]``: the images that do not have a class."""
+    return ~outcomes.predictions.has_class
+
+
+def decided_class(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+    """Return ``[N, C]``: the images that are assigned a class."""
+    return outcomes.decided
+
+
+def with_or_decided_class(outcomes: Outcomes) -> npt.NDArray[np.bool_]:
+    """Return ``[N, C]``: the images that have a class, or are assigned it."""
+    return outcomes.predictions.has_class | outcomes.decided
+
+
 def precision(outcomes: Outcomes) -> Floats:
     """Return ``[rows, C]``: of the images that are assigned a class, the share that have it."""
     tp = outcomes.true_positives

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import binomtest
 
 from faster_isnet.common.checks import check_range
 
@@ -147,8 +148,47 @@ def score(values: Floats, level: float, missing: str, interval: bool = True) -> 
     return Score(value, *ends)
 
 
+def with_exact_ends(found: Score, cases: Sequence[int], level: float) -> Score:
+    """Widen the interval of a share that is 0 or 1 in all resamples, which then say nothing.
+
+    Parameters
+    ----------
+    found
+        With the interval of the resamples; any that has two ends is returned as it is.
+    cases
+        How many independent cases (groups) the share is of; several numbers for a mean of shares,
+        of which the ends are averaged. Those that are 0 are left out.
+    level
+        Of the interval, in (0, 1).
+
+    Returns
+    -------
+    Score
+        With the interval of Clopper and Pearson, Biometrika 26, 1934.
+
+    Examples
+    --------
+    >>> found = with_exact_ends(Score(1.0, 1.0, 1.0), [12], 0.95)  # 12 of 12
+    >>> round(found.low, 3), found.high
+    (0.735, 1.0)
+    """
+    counted = [number for number in cases if number > 0]
+    if found.value not in (0.0, 1.0) or found.low != found.high or not counted:
+        return found
+    ends = [
+        binomtest(int(found.value) * number, number).proportion_ci(level, method="exact")
+        for number in counted
+    ]
+    low, high = (float(each) for each in np.mean(ends, axis=0))
+    return replace(found, low=low, high=high)
+
+
 def mean_score(
-    values: npt.ArrayLike, weights: Floats, level: float, interval: bool = True
+    values: npt.ArrayLike,
+    weights: Floats,
+    level: float,
+    interval: bool = True,
+    is_share: bool = False,
 ) -> Score:
     """Return the mean of one value per image, with its interval.
 
@@ -162,6 +202,9 @@ def mean_score(
         Of the interval, in (0, 1).
     interval
         Whether to compute an interval.
+    is_share
+        Whether the mean is the share of images of which something is true, which has an exact
+        interval where that is all or none, see :func:`with_exact_ends`.
 
     Examples
     --------
@@ -170,4 +213,9 @@ def mean_score(
     """
     each = np.asarray(values, dtype=np.float64)
     means = ratio(weights @ each, weights.sum(1))
-    return score(means, level, "there are no such images", interval)
+    found = score(means, level, "there are no such images", interval)
+    if not is_share or found.low != found.high:
+        return found
+    # Images of one group are drawn together.
+    groups = {column.tobytes() for column in weights[1:, weights[0] > 0].T}
+    return with_exact_ends(found, [len(groups)], level)

@@ -125,10 +125,14 @@ class OverallMeasure(Measure):
     ----------
     function
         Returns ``[rows]``, a value for each row of weights; NaN where there is none.
+    counted
+        If it is a share of images: returns of which, ``[N, 1]``, or ``[N, C]`` for the mean of the
+        classes' shares. Then one of 0 or 1 has an exact interval; all resamples agree on it.
     """
 
     kind: str = "overall"
     function: Callable[[Outcomes], Floats]
+    counted: Callable[[Outcomes], npt.NDArray[np.bool_]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +143,8 @@ class ClassMeasure(Measure):
     ----------
     function
         Returns ``[rows, C]``, a value for each row of weights and class; NaN where there is none.
+    counted
+        If it is a share of images: returns of which, ``[N, C]``, as above.
     class_score
         Returns one class's value with an interval that is not of resamples, from whether images
         have the class ``[N]``, its probabilities ``[N]``, and the level.
@@ -149,6 +155,7 @@ class ClassMeasure(Measure):
 
     kind: str = "class"
     function: Callable[[Outcomes], Floats]
+    counted: Callable[[Outcomes], npt.NDArray[np.bool_]] | None = None
     class_score: Callable[[npt.NDArray[np.bool_], Floats, float], Score] | None = None
     class_difference: Callable[[npt.NDArray[np.bool_], Floats, Floats, float], Score] | None = None
 
@@ -178,11 +185,15 @@ class SensitivityMeasure(Measure):
     compares
         Whether it compares predictions before and after a change, and so means nothing for images
         that were not changed; ``False`` for one that describes the predictions after it alone.
+    is_share
+        Whether its mean is the share of images of which something is true; then one of 0 or 1 has
+        an exact interval; all resamples agree on it.
     """
 
     kind: str = "sensitivity"
     function: Callable[[Change], Floats]
     compares: bool = True
+    is_share: bool = False
 
 
 MEASURES: tuple[Measure, ...] = (
@@ -191,36 +202,42 @@ MEASURES: tuple[Measure, ...] = (
         title="Accuracy",
         description="share of images that are classified correctly (multi-label: of labels)",
         function=classification.share_correct,
+        counted=classification.all_images,
     ),
     OverallMeasure(
         name="balanced_accuracy",
         title="Balanced accuracy",
         description="mean of the classes' recalls (multi-label: of recalls and specificities)",
         function=classification.balanced_accuracy,
+        counted=classification.with_class,
     ),
     ClassMeasure(
         name="precision",
         title="Precision",
         description="of the images that are assigned the class, the share that have it",
         function=classification.precision,
+        counted=classification.decided_class,
     ),
     ClassMeasure(
         name="recall",
         title="Recall",
         description="of the images with the class, the share that are assigned it",
         function=classification.recall,
+        counted=classification.with_class,
     ),
     ClassMeasure(
         name="specificity",
         title="Specificity",
         description="of the images without the class, the share that are not assigned it",
         function=classification.specificity,
+        counted=classification.without_class,
     ),
     ClassMeasure(
         name="f1",
         title="F1",
         description="harmonic mean of precision and recall",
         function=classification.f1,
+        counted=classification.with_or_decided_class,
     ),
     ClassMeasure(
         name="auc",
@@ -265,6 +282,7 @@ MEASURES: tuple[Measure, ...] = (
         better="lower",
         highlighted=True,
         function=changes.changed,
+        is_share=True,
     ),
     SensitivityMeasure(
         name="probability_change",
@@ -278,6 +296,7 @@ MEASURES: tuple[Measure, ...] = (
         title="Accuracy",
         description="share of images that are still classified correctly (multi-label: of labels)",
         function=changes.accuracy_after,
+        is_share=True,
         compares=False,
     ),
 )

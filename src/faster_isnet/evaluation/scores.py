@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from faster_isnet.common.renaming import renamed_arguments
 from faster_isnet.evaluation.classification import Outcomes, mean_over_classes
-from faster_isnet.evaluation.intervals import Floats, Score, original_and_resamples, score
+from faster_isnet.evaluation.intervals import (
+    Floats,
+    Score,
+    original_and_resamples,
+    score,
+    with_exact_ends,
+)
 from faster_isnet.evaluation.measures import (
     MEASURES,
     ClassMeasure,
@@ -52,8 +60,8 @@ def scores(
     -------
     Scores
         Intervals are of resampled groups; those of a class's AUC are DeLong's, which take each
-        image as independent. Where all resamples agree, as for a rate of 1, the interval is that
-        one value, and does not show how few images there were.
+        image as independent. A share of 0 or 1, on which all resamples agree, has Clopper and
+        Pearson's interval, by the number of groups.
 
     Raises
     ------
@@ -72,8 +80,17 @@ def scores(
     outcomes = Outcomes.of(predictions, thresholds, weights)
     by_class = [(m, m.function(outcomes)) for m in of_type(measures, ClassMeasure)]
 
-    def scored(measure: Measure, values: Floats) -> Score:
-        return score(values, level, _UNDEFINED, measure.interval)
+    groups = np.asarray(predictions.groups or predictions.names)
+
+    def scored(
+        measure: OverallMeasure | ClassMeasure, values: Floats, classes: slice = slice(None)
+    ) -> Score:
+        found = score(values, level, _UNDEFINED, measure.interval)
+        if measure.counted is None or found.low != found.high:
+            return found
+        counted = measure.counted(outcomes)[:, classes]
+        cases = [len(set(groups[column])) for column in counted.T]
+        return with_exact_ends(found, cases, level)
 
     def of_class(c: int) -> ClassScores:
         has = predictions.has_class[:, c]
@@ -82,7 +99,7 @@ def scores(
             {
                 m.name: m.class_score(has, predictions.probabilities[:, c], level)
                 if m.class_score
-                else scored(m, values[:, c])
+                else scored(m, values[:, c], slice(c, c + 1))
                 for m, values in by_class
             },
         )

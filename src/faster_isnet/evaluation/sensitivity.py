@@ -61,6 +61,8 @@ def sensitivity(
     change = Change.of(before, after, thresholds)
     weights = original_and_resamples(len(before.names), before.groups, resamples, seed)
     return {
-        measure.name: mean_score(measure.function(change), weights, level, measure.interval)
+        measure.name: mean_score(
+            measure.function(change), weights, level, measure.interval, measure.is_share
+        )
         for measure in of_type(measures, SensitivityMeasure)
     }
