@@ -10,6 +10,7 @@ import argparse
 import json
 import math
 import time
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -167,7 +168,11 @@ def main() -> None:
     data = photographs(small[trained], labels[trained], options.bias, kind, seed=1)
     hybrid = options.network == "hybrid"
     method: Method = Standard()
-    swapping: dict[str, float] = {"swapped_backgrounds": options.swap, "generated_backgrounds": 0.0}
+    swapping: dict[str, Any] = {
+        "swapped_backgrounds": options.swap,
+        "generated_backgrounds": 0.0,
+        "deep_supervision": False,
+    }
     if options.composite != "standard":
         low, high = options.cuts
         weight = options.heatmap_weight

@@ -78,6 +78,10 @@ class _Layer:
         return self.name.startswith(f"{other.name}.")
 
 
+class NoLayerFoundError(ValueError):
+    """Says that a network has no hidden layer, or no block, of the kind that is looked for."""
+
+
 def find_stages(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
     """Name the last layer of each stage, or every n-th block of a network of one resolution.
 
@@ -102,8 +106,9 @@ def find_stages(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
     Raises
     ------
     TypeError, ValueError
-        If the model does not take images of this shape or returns no logits; if there is no such
-        layer.
+        If the model does not take images of this shape or returns no logits.
+    NoLayerFoundError
+        If there is no such layer.
 
     Examples
     --------
@@ -133,7 +138,7 @@ def find_blocks(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
 
     Raises
     ------
-    ValueError
+    NoLayerFoundError
         If there is no such block.
 
     Examples
@@ -338,8 +343,8 @@ def _that_matter(logits: Tensor, outputs: Sequence[_Output]) -> list[_Output]:
     ]
 
 
-def _none_found(model: nn.Module, image_shape: Sequence[int], kind: str) -> ValueError:
-    return ValueError(
+def _none_found(model: nn.Module, image_shape: Sequence[int], kind: str) -> NoLayerFoundError:
+    return NoLayerFoundError(
         f"no {kind} of {type(model).__name__} is known that all of an image {list(image_shape)} "
         "goes through, smaller than the image and of more than one place; give the "
         "method names of modules, or a larger image"

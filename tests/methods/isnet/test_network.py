@@ -32,7 +32,7 @@ def batch(size: int = 8, classes: int = 4, n: int = 4) -> tuple[Tensor, Tensor, 
 
 @pytest.mark.parametrize("input_rule", ["zb", None])
 def test_published_losses_and_gradients(golden: Golden, input_rule: str | None) -> None:
-    net = ISNet(golden.model, input_rule=input_rule)
+    net = ISNet(golden.model, deep_supervision=False, input_rule=input_rule)
     criterion = ISNetLoss(cut_low=0.1, cut_high=2.5, foreground="l2")
     parts = criterion(net.explain(golden["input"]), golden["labels"], golden["mask"])
     parts.total.backward()
@@ -198,10 +198,29 @@ def test_layers_are_supervised_under_the_rules_too(composite: str) -> None:
 
 
 def test_an_unknown_choice_of_layers() -> None:
-    with pytest.raises(ValueError, match=r"must be False, True, 'full' or a list .* got 'ful'"):
+    with pytest.raises(
+        ValueError, match=r"must be 'auto', False, True, 'full' or a list .* got 'ful'"
+    ):
         ISNet(network(), deep_supervision="ful")
     with pytest.raises(ValueError, match="no block of several branches of Sequential"):
         ISNet(network(), deep_supervision="full").explain(batch()[0])
+
+
+def test_by_default_stages_are_supervised_where_there_are_some(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    resnet = torchvision.models.resnet18(num_classes=3)
+    assert ISNet(resnet).layers == ("layer1", "layer2", "layer3", "layer4")
+    assert ISNet(network()).find_layers((3, 8, 8)) == ("3", "6")
+    assert not caplog.records
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
+    net = ISNet(linear)
+    explanation = net.explain(torch.rand(2, 3, 8, 8))
+    assert not explanation.layers
+    assert net.layers == ()
+    assert "Only the heatmap of the image is supervised: no hidden layer" in caplog.text
+    with pytest.raises(ValueError, match="no hidden layer"):  # asked for
+        ISNet(linear, deep_supervision=True).find_layers((3, 8, 8))
 
 
 @pytest.mark.parametrize("by", ["find_layers", "explain"])
