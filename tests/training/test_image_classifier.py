@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning
 import pytest
 import torch
+from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision.transforms.v2.functional import normalize
 
 from faster_isnet import ISNetLoss
-from faster_isnet.methods import ISNetMethod, Method
+from faster_isnet.methods import ISNetMethod, Method, Standard
 from faster_isnet.methods.isnet.calibration import Calibration, LayerRelevance
-from faster_isnet.models import CONVNET_BLOCKS
+from faster_isnet.models import CONVNET_BLOCKS, build_backbone
 from faster_isnet.models.input_channels import IMAGENET_MEAN, IMAGENET_STD
 from faster_isnet.training.image_classifier import ImageClassifier, Normalise
 
@@ -106,9 +109,35 @@ def test_cuts_come_from_a_calibration_and_stay_when_its_file_is_gone(tmp_path: P
     file = tmp_path / "calibration.json"
     found = Calibration({"image": LayerRelevance((10.0,), (2.0,))}, samples=100)
     found.save(file)
-    lit = small(ISNetMethod(ISNetLoss(0.5), calibration=str(file)))
+    method = ISNetMethod(ISNetLoss(0.5), calibration=str(file), deep_supervision=False)
+    lit = small(method)
     assert lit.method.loss.cuts == found.cuts
     path = checkpoint(lit, tmp_path / "a.ckpt")
     file.unlink()
     again = ImageClassifier.load_from_checkpoint(path, weights_only=True)
     assert again.method.loss.cuts == found.cuts
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"),
+    [
+        ({"pretrained": True}, 1e-3),
+        ({"pretrained": True, "learning_rate": 0.3}, 0.3),
+        ({"pretrained": True, "optimizer": partial(torch.optim.SGD, lr=0.4)}, 0.4),
+        ({}, 2e-3),
+        ({"optimizer": "sgd"}, 1e-2),
+    ],
+)
+def test_pretrained_weights_have_a_learning_rate_of_their_own(
+    options: dict[str, Any], rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(name: str, classes: int, *, pretrained: bool, **more: Any) -> nn.Module:
+        return build_backbone(name, classes, **more)  # nothing is downloaded
+
+    monkeypatch.setattr("faster_isnet.training.image_classifier.build_backbone", build)
+    lit = small(Standard(), schedule="constant", **options)
+    made = lit.build_optimizer(lit.parameters())
+    assert made.param_groups[0]["lr"] == rate
+    kept = lit.recipe_arguments() | {"optimizer": options.get("optimizer", "adamw")}
+    again = ImageClassifier(**kept)
+    assert again.build_optimizer(again.parameters()).param_groups[0]["lr"] == rate

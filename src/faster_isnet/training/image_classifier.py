@@ -26,6 +26,7 @@ from faster_isnet.models.weight_files import naming_damage, read_checkpoint
 from faster_isnet.training.lit_classifier import LitClassifier
 from faster_isnet.training.options_of_0_1 import split_model_options
 
+_PRETRAINED_LEARNING_RATE = 1e-3
 _OF_TRAINING = ("method", "optimizer", "schedule")
 
 
@@ -59,8 +60,11 @@ class ImageClassifier(LitClassifier):
     task
         ``"multiclass"`` or ``"multilabel"``; the classification loss of the method is set to it.
         ``None`` leaves it as it is.
+    learning_rate
+        The largest learning rate, > 0. ``None`` is 0.001 for pretrained weights and an optimiser by
+        name: they are adapted, not learnt.
     **training
-        Optimiser, schedule and gradient clipping, see
+        Optimiser, schedule and gradient clipping, and the learning rate otherwise, see
         :class:`~faster_isnet.training.lit_classifier.LitClassifier`.
 
     Attributes
@@ -91,6 +95,7 @@ class ImageClassifier(LitClassifier):
         dropout: float = 0.0,
         method: Method | None = None,
         task: str | None = None,
+        learning_rate: float | None = None,
         **training: Any,
     ) -> None:
         channels, height, width = image_shape  # which a file has as a list
@@ -105,7 +110,9 @@ class ImageClassifier(LitClassifier):
         if task is not None:
             method.task = check_choice("task", task, TASKS)
         shape = method.image_shape = (channels, height, width)
-        super().__init__(model, method, **training)
+        if learning_rate is None and pretrained and isinstance(training.get("optimizer", ""), str):
+            learning_rate = _PRETRAINED_LEARNING_RATE
+        super().__init__(model, method, learning_rate=learning_rate, **training)
         self.class_names, self.backbone_name = list(class_names), backbone
         self.image_shape = shape
         takes_images = type(method).inputs is Method.inputs
@@ -133,6 +140,7 @@ class ImageClassifier(LitClassifier):
             "class_names": list(self.class_names),  # their order may be of a checkpoint
             "pretrained": False,
             "normalise": self._normalises,
+            "learning_rate": self.learning_rate,
             "method": self.method,
             "task": self.method.task,
         }

@@ -83,8 +83,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
         ``"sgd"``, ``"adam"``, ``"adamw"``; or a class of ``torch.optim``, or a function that makes
         an optimiser of parameters (``functools.partial(torch.optim.SGD, nesterov=True, …)``).
     learning_rate
-        The largest learning rate, > 0. ``None`` is 0.001 for ``"adam"`` and ``"adamw"``, 0.01 for
-        ``"sgd"``; a class or function keeps its own.
+        The largest learning rate, > 0. ``None`` is 0.002 for ``"adam"`` and ``"adamw"``
+        (``docs/results/recipe.md``), 0.01 for ``"sgd"``; a class or function keeps its own.
     momentum
         Of ``"sgd"``, in [0, 1].
     weight_decay

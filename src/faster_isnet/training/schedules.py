@@ -35,7 +35,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
 }
-LEARNING_RATES = {"sgd": 1e-2, "adam": 1e-3, "adamw": 1e-3}
+LEARNING_RATES = {"sgd": 1e-2, "adam": 2e-3, "adamw": 2e-3}
 """The learning rate of an optimiser by name, unless another is given."""
 CONSTANT, COSINE, ONE_CYCLE, MILESTONES = "constant", "cosine", "one-cycle", "milestones"
 SCHEDULES = get_args(ScheduleName)

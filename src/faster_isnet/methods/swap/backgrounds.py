@@ -14,7 +14,7 @@ from faster_isnet.methods.swap.pool import BackgroundPool
 
 FILLS = ("blur", "inpaint", "image")
 """What replaces the foreground of an image that lends its background."""
-SWAPPED, GENERATED = 1.0, 0.33
+SWAPPED, GENERATED = 1.0, 0.5
 """Of how many training images the background is swapped, and how many of those are generated:
 chosen in ``docs/results/recipe.md``."""
 PLAIN = 0.25

@@ -67,8 +67,8 @@ class Swap(Method):
     generated
         In [0, 1]: how many of the swapped backgrounds are no image's, but one colour or noise, so
         that the classifier meets backgrounds that the training images do not have; see
-        :func:`~faster_isnet.methods.swap.generated.generated_backgrounds`. A third by default
-        (``docs/which-method.md``).
+        :func:`~faster_isnet.methods.swap.generated.generated_backgrounds`. Half by default
+        (``docs/results/recipe.md``).
 
     Raises
     ------
