@@ -20,7 +20,7 @@ from faster_isnet.methods import ISNetMethod, Standard
 # For each option a value that is not its default, and where it is seen in the object.
 OF_THE_NETWORK: dict[str, tuple[Any, Callable[[ISNet], Any]]] = {
     "variant": ("stochastic", lambda net: net.variant),
-    "deep_supervision": (["block2", "block4"], lambda net: list(net.layers)),
+    "deep_supervision": (["block2", "block4"], lambda net: list(net.explainer.layers)),
     "composite": ("epsilon", lambda net: net.explainer.composite.name),
     "epsilon": (0.5, lambda net: net.explainer.epsilon),
     "input_rule": ("w2", lambda net: net.explainer.input_rule),

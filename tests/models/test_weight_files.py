@@ -363,7 +363,8 @@ def test_own_weights_round_trip(tmp_path: Path, save: Save) -> None:
 
 
 def test_a_checkpoint_of_litisnet(tmp_path: Path) -> None:
-    lit = LitISNet(ISNet(Small()), ISNetLoss(0.0, class_weights=[1.0, 2.0, 3.0]))
+    loss = ISNetLoss(0.0, class_weights=[1.0, 2.0, 3.0])
+    lit = LitISNet(ISNet(Small()), loss, swapped_backgrounds=0)
     data = torch.utils.data.TensorDataset(torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))
     trainer = lightning.Trainer(
         **{"max_epochs": 1, "accelerator": "cpu", "default_root_dir": tmp_path, "logger": False},

@@ -80,6 +80,7 @@ def like(model: nn.Module, other: nn.Module) -> nn.Module:
 def step(model: nn.Module, x: Tensor, **settings: Any) -> tuple[Explanation, list[Tensor]]:
     """Return the explanation of a training step, and its gradients."""
     torch.manual_seed(1)
+    settings = {"deep_supervision": False} | settings
     explanation = ISNet(model, **settings).explain(x)
     heatmaps = (explanation.heatmap, *explanation.layers.values())
     loss = sum(h.abs().mean() for h in heatmaps) + explanation.logits.square().sum()
@@ -198,7 +199,7 @@ def test_memory(reentrant: bool) -> None:
         return saved_bytes(lambda: Explainer(model)(x))
 
     def train(model: nn.Module) -> int:
-        return saved_bytes(lambda: ISNet(model).explain(x))
+        return saved_bytes(lambda: ISNet(model, deep_supervision=False).explain(x))
 
     assert explain(checkpointed) < 0.5 * explain(model)
     assert train(checkpointed) < 0.95 * train(model)
@@ -240,11 +241,33 @@ def test_batch_norm_counts_every_run_as_torch_does(reentrant: bool) -> None:
     model, x = Network(lambda _: reentrant).double(), images()
     checkpointed, plain = (model.blocks[number][1].num_batches_tracked for number in (1, 0))
     with torch.no_grad():
-        ISNet(model).explain(x)
+        ISNet(model, deep_supervision=False).explain(x)
     assert int(checkpointed) == 2  # forward and relevance
     step(model, x)
     assert int(checkpointed) == 5  # forward, relevance and backward
     assert int(plain) == 2  # reads the image, so it is not checkpointed
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_hidden_layers_are_supervised_by_default_where_they_can_be_found(
+    reentrant: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What torch does not differentiate by parts is explained all the same, and the log says so."""
+    images = torch.rand(2, 1, 48, 48, dtype=torch.float64)
+    model = nn.Sequential(nn.Conv2d(1, 3, 3, 2), Checkpointed(reentrant), nn.Conv2d(3, 3, 3, 2))
+    model = model.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten()).double()
+    explanation = ISNet(model).explain(images)
+    assert bool(explanation.layers) != reentrant
+    assert ("Only the heatmap of the image is supervised" in caplog.text) == reentrant
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.reentrant, self.inner = reentrant, nn.Sequential(nn.Conv2d(3, 3, 3, 2), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.inner, x, use_reentrant=self.reentrant)  # type: ignore[no-any-return]
 
 
 def torchs() -> list[object]:
@@ -264,7 +287,7 @@ def test_nothing_remains(reentrant: bool) -> None:
     for number in (0, 2):
         hook = model.blocks[number].register_forward_hook(fail)
         with pytest.raises(ZeroDivisionError):
-            ISNet(model).explain(images())
+            ISNet(model, deep_supervision=False).explain(images())
         hook.remove()
         assert torchs() == before
     x = images().requires_grad_()

@@ -25,6 +25,7 @@ from faster_isnet.models.input_channels import (
 from faster_isnet.models.weight_files import naming_damage, read_checkpoint
 from faster_isnet.training.lit_classifier import LitClassifier
 from faster_isnet.training.options_of_0_1 import split_model_options
+from faster_isnet.training.schedules import OptimizerFactory, OptimizerName
 
 _PRETRAINED_LEARNING_RATE = 1e-3
 _OF_TRAINING = ("method", "optimizer", "schedule")
@@ -60,12 +61,9 @@ class ImageClassifier(LitClassifier):
     task
         ``"multiclass"`` or ``"multilabel"``; the classification loss of the method is set to it.
         ``None`` leaves it as it is.
-    learning_rate
-        The largest learning rate, > 0. ``None`` is 0.001 for pretrained weights and an optimiser by
-        name: they are adapted, not learnt.
-    **training
-        Optimiser, schedule and gradient clipping, and the learning rate otherwise, see
-        :class:`~faster_isnet.training.lit_classifier.LitClassifier`.
+    optimizer, learning_rate, **training
+        See :class:`~faster_isnet.training.lit_classifier.LitClassifier`; here the learning rate of
+        an optimiser by name is 0.001 for pretrained weights: they are adapted, not learnt.
 
     Attributes
     ----------
@@ -95,6 +93,7 @@ class ImageClassifier(LitClassifier):
         dropout: float = 0.0,
         method: Method | None = None,
         task: str | None = None,
+        optimizer: OptimizerName | OptimizerFactory = "adamw",
         learning_rate: float | None = None,
         **training: Any,
     ) -> None:
@@ -110,9 +109,11 @@ class ImageClassifier(LitClassifier):
         if task is not None:
             method.task = check_choice("task", task, TASKS)
         shape = method.image_shape = (channels, height, width)
-        if learning_rate is None and pretrained and isinstance(training.get("optimizer", ""), str):
+        if learning_rate is None and pretrained and isinstance(optimizer, str):
             learning_rate = _PRETRAINED_LEARNING_RATE
-        super().__init__(model, method, learning_rate=learning_rate, **training)
+        super().__init__(
+            model, method, optimizer=optimizer, learning_rate=learning_rate, **training
+        )
         self.class_names, self.backbone_name = list(class_names), backbone
         self.image_shape = shape
         takes_images = type(method).inputs is Method.inputs

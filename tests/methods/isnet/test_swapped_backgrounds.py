@@ -133,7 +133,7 @@ def test_a_training_says_what_it_does(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "faster_isnet")
     trained(LitISNet(ISNet(Recording())))
     assert "backgrounds are replaced in 100% of the images with a mask" in caplog.text
-    assert "one colour or noise for 33% of them" in caplog.text
+    assert "one colour or noise for 50% of them" in caplog.text
     assert "relevance in the background is penalised, P = 0.1" in caplog.text
 
 

@@ -85,7 +85,7 @@ class ISNet(Recorded, nn.Module):
     deep_supervision
         Hidden layers whose relevance is supervised, too: ``False`` for none, ``True`` for the last
         of each stage, ``"full"`` for every block, or names of modules. ``"auto"``, the default, is
-        ``True``, and ``False`` for a network in which no such layer is found, with a warning:
+        ``True``, and ``False`` for a network in which no such layer can be found, with a warning:
         classifiers err less on replaced backgrounds then (``docs/results/recipe.md``), and a
         training step takes about a tenth longer. For torchvision's DenseNet,
         ResNet and VGG ``True`` and ``"full"`` are the published choices; for any other network they
@@ -263,7 +263,7 @@ class ISNet(Recorded, nn.Module):
 def _stages_if_any(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
     try:
         return find_stages(model, image_shape)
-    except NoLayerFoundError as error:
+    except (NoLayerFoundError, RuntimeError) as error:  # such as of reentrant checkpointing
         log.warning("Only the heatmap of the image is supervised: %s", error)
         return []
 
