@@ -253,21 +253,36 @@ def test_hidden_layers_are_supervised_by_default_where_they_can_be_found(
     reentrant: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What torch does not differentiate by parts is explained all the same, and the log says so."""
-    images = torch.rand(2, 1, 48, 48, dtype=torch.float64)
-    model = nn.Sequential(nn.Conv2d(1, 3, 3, 2), Checkpointed(reentrant), nn.Conv2d(3, 3, 3, 2))
-    model = model.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten()).double()
-    explanation = ISNet(model).explain(images)
-    assert explanation.heatmap.shape == (2, 1, 1, 48, 48)
+    x = torch.rand(2, 1, 48, 48, dtype=torch.float64)
+    model, checkpointed = small(None), small(reentrant)
+    explanation, gradients = step(checkpointed, x, deep_supervision="auto")
     said = "Only the heatmap of the image is supervised" in caplog.text
-    assert said != bool(explanation.layers)
+    assert said == (not explanation.layers) == reentrant
+    layers = list(explanation.layers)  # some lie within the segment
+    expected, of_plain = step(like(checkpointed, model), x, deep_supervision=layers)
+    torch.testing.assert_close(explanation.heatmap, expected.heatmap)
+    for name in layers:
+        torch.testing.assert_close(explanation.layers[name], expected.layers[name])
+    for ours, theirs in zip(gradients, of_plain, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def small(reentrant: bool | None) -> nn.Module:
+    torch.manual_seed(3)
+    layers = nn.Conv2d(1, 3, 3, 2), Checkpointed(reentrant), nn.Conv2d(3, 3, 3, 2)
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).double()
 
 
 class Checkpointed(nn.Module):
-    def __init__(self, reentrant: bool) -> None:
+    """A segment that is checkpointed, unless ``reentrant`` is ``None``."""
+
+    def __init__(self, reentrant: bool | None) -> None:
         super().__init__()
         self.reentrant, self.inner = reentrant, nn.Sequential(nn.Conv2d(3, 3, 3, 2), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.reentrant is None:
+            return self.inner(x)  # type: ignore[no-any-return]
         return checkpoint(self.inner, x, use_reentrant=self.reentrant)  # type: ignore[no-any-return]
 
 

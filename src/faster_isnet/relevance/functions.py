@@ -64,9 +64,11 @@ class RelevancePass:
         if self.deferred:
             self._attach(self.deferred.flush(arguments))
 
-    def reset(self) -> None:
-        """Put all deferred rules into the graph, and drop the last concatenation."""
-        self._attach(self.deferred.reset())
+    def reset(self, attach: bool = True) -> None:
+        """Put all deferred rules into the graph, or drop them; drop the last concatenation."""
+        deferred = list(self.deferred.reset())
+        if attach:
+            self._attach(deferred)
         self.last_concatenation = None
 
     def _attach(self, outputs_and_rules: Iterable[tuple[Tensor, DeferredRule]]) -> None:

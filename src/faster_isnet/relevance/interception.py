@@ -121,6 +121,10 @@ class Interception(TorchFunctionMode):
         return result
 
     def __exit__(self, *exception: Any) -> None:
-        """End the interception, and prepare what the model returned for a relevance pass."""
+        """End the interception, and prepare what the model returned for a relevance pass.
+
+        After an exception nothing is: torch ends a checkpointed segment that is run again with one,
+        as soon as all that was saved is there, and takes no more nodes then.
+        """
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        self._relevance_pass.reset()
+        self._relevance_pass.reset(attach=exception[0] is None)

@@ -263,8 +263,7 @@ class ISNet(Recorded, nn.Module):
 def _stages_if_any(model: nn.Module, image_shape: Sequence[int]) -> list[str]:
     try:
         return find_stages(model, image_shape)
-    # Torch refuses to differentiate some checkpointed modules by parts, with either of these.
-    except (NoLayerFoundError, RuntimeError, AssertionError) as error:
+    except (NoLayerFoundError, RuntimeError) as error:  # torch's, of reentrant checkpointing
         log.warning("Only the heatmap of the image is supervised: %s", error)
         return []
 
