@@ -21,7 +21,7 @@ if [ ! -e "$out/masks/masks.csv" ]; then
   faster-isnet segment predict "$out/segmenter" "$data/images" --out "$out/masks"
 fi
 
-for name in standard selective stochastic; do
+for name in standard isnet selective stochastic; do
   if [ ! -e "$out/$name/test/metrics.json" ]; then
     faster-isnet fit --config "$here/base.yaml" --config "$here/$name.yaml" --out "$out/$name" \
       --data.source "$out/images.csv" --data.root "$data/images" --data.masks "$out/masks"
@@ -29,4 +29,4 @@ for name in standard selective stochastic; do
   fi
 done
 
-faster-isnet compare "$out/standard" "$out/selective" "$out/stochastic" --out "$out/comparison"
+faster-isnet compare "$out/standard" "$out/isnet" "$out/selective" "$out/stochastic" --out "$out/comparison"
