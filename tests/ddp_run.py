@@ -28,6 +28,12 @@ from faster_isnet import NO_MASK, CutCalibration, ISNet, ISNetLoss, LitISNet
 
 PROCESSES, SAMPLES = 2, 12
 LAYERS = ["2", "6"]
+# Images as they are, and steps of one size.
+AS_THEY_ARE: dict[str, Any] = {
+    "swapped_backgrounds": 0,
+    "optimizer": "sgd",
+    "schedule": "constant",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,8 @@ class Case:
         criterion = ISNetLoss(self.heatmap_weight, cut_low="auto" if self.auto else 0.1)
         # A calibration that learns nothing if the processes did not learn together.
         options = {"calibration_epochs": 2, "learning_rate": 0.1, "gradient_clip": None}
-        return LitISNet(ISNet(model, self.variant, **self.options), criterion, **options)
+        net = ISNet(model, self.variant, **{"deep_supervision": False, **self.options})
+        return LitISNet(net, criterion, **AS_THEY_ARE, **options)
 
     def data(self) -> TensorDataset:
         """Return the samples; those of a rank are every second from there."""
@@ -177,7 +184,8 @@ def by_hand(case: Case, rank: int, device: torch.device, shard: bool) -> dict[st
 def epochs(last: int, out: Path, **options: Any) -> tuple[int, dict[str, Tensor]]:
     """Train until an epoch, from where the last run stopped; each process draws for itself."""
     model = nn.Sequential(*network().eval(), nn.Dropout(0.5).train())
-    lit = LitISNet(ISNet(model, "stochastic"), ISNetLoss(cut_low=0.1), learning_rate=0.1)
+    net = ISNet(model, "stochastic", deep_supervision=False)
+    lit = LitISNet(net, ISNetLoss(cut_low=0.1), learning_rate=0.1, **AS_THEY_ARE)
     trainer = lightning.Trainer(
         max_epochs=last,
         logger=False,
