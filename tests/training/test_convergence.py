@@ -112,6 +112,7 @@ def test_relevance_that_never_gets_into_its_range_is_named(low: float, words: li
     (checks,) = (each for each in trainer.callbacks if isinstance(each, ConvergenceChecks))
     shares = [warning for warning in checks.warnings if "out_of_range" in warning]
     assert len(shares) == len(words)
+    assert not ISNetMethod(loss).rare_parts  # beside swapped backgrounds
     assert all(part in warning for warning, part in zip(shares, words, strict=True))
 
 

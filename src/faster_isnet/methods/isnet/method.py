@@ -120,6 +120,8 @@ class ISNetMethod(Method):
         self.generated_backgrounds = check_range(
             "generated_backgrounds", generated_backgrounds, 0, 1
         )
+        if swapped_backgrounds:  # a heatmap loss of small weight need not reach its range
+            self.rare_parts = MappingProxyType({})
         if not loss.weight_is_given:
             loss.heatmap_weight = WEIGHT_IF_SWAPPED if swapped_backgrounds else WEIGHT
         schedule = heatmap_weight_schedule or {}
