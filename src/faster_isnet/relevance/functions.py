@@ -66,7 +66,7 @@ class RelevancePass:
 
     def reset(self, attach: bool = True) -> None:
         """Put all deferred rules into the graph, or drop them; drop the last concatenation."""
-        deferred = list(self.deferred.reset())
+        deferred = list(self.deferred.reset())  # which removes them as it goes
         if attach:
             self._attach(deferred)
         self.last_concatenation = None

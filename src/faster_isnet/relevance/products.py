@@ -122,10 +122,10 @@ def _factors(func: Any, args: Any, kwargs: Any, sources: Collection[Any]) -> flo
 
 def is_softmax(value: Any) -> bool:
     """Return whether a value is what a softmax has returned, moved around at most."""
-    return isinstance(value, Tensor) and follows_softmax(value.grad_fn)
+    return isinstance(value, Tensor) and _follows_softmax(value.grad_fn)
 
 
-def follows_softmax(node: Any) -> bool:
+def _follows_softmax(node: Any) -> bool:
     """Return whether a node of the graph only moves around what a softmax has returned."""
     while node is not None and node.name() not in _SOFTMAX:
         before = [n for n, _ in node.next_functions if n is not None]

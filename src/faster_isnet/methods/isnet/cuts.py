@@ -11,7 +11,7 @@ IMAGE = "image"
 """Name of the image's heatmap, beside the names of supervised layers."""
 
 AUTO = "auto"
-"""Value of ``cut_low`` for calibration."""
+"""Value of options that are left to what is found: C1 and C2, P, the supervised layers."""
 
 Cut = float | Sequence[float] | Mapping[str, float | Sequence[float]]
 """C1 or C2: one for all heatmaps, one for each heatmap of a sample, or by layer."""
