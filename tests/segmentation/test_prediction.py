@@ -12,7 +12,7 @@ from torch import nn
 
 from faster_isnet.data import add_mask_folder, list_images, read_mask
 from faster_isnet.data.samples import Sample
-from faster_isnet.segmentation import Segmenter, SegmenterSettings, predict_masks
+from faster_isnet.segmentation import SegmenterSettings, TrainedSegmenter, predict_masks
 from faster_isnet.segmentation.shapes import Shape, ShapeRanges
 
 
@@ -21,15 +21,15 @@ class Bright(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(()))
+        self.scale = nn.Parameter(torch.full((), 5.0))  # it is sure of what it finds
 
     def forward(self, images):
         return self.scale * images.mean(1, keepdim=True)
 
 
-def segmenter(components: int = 2) -> Segmenter:
+def segmenter(components: int = 2) -> TrainedSegmenter:
     seen = ShapeRanges((0.05, 0.2), (1, 2), (0.4, 0.6), (0.4, 0.6))
-    return Segmenter(Bright(), SegmenterSettings(size=64, components=components), seen)
+    return TrainedSegmenter(Bright(), SegmenterSettings(size=64, components=components), seen)
 
 
 def picture(*squares: tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> np.ndarray:
@@ -208,4 +208,10 @@ def test_the_table_measures_the_mask_that_was_written(tmp_path):
     (row,) = predict_masks(segmenter(5), [image], tmp_path / "masks").to_dict("records")
     shape = Shape.of(read_mask(tmp_path / "masks/1.png"))
     assert (row["area"], row["components"]) == (shape.area, shape.components)
-    assert row["reason"] == segmenter().seen.why_implausible(shape, 0.1)
+    of_shape, *of_stability = row["reason"].split("; unsure: ")
+    assert of_shape == segmenter().expected.why_implausible(shape, 0.1)
+    assert of_stability == (
+        []
+        if row["stability"] >= 0.8
+        else [f"stability {row['stability']:.2f}, expected at least 0.8"]
+    )

@@ -116,14 +116,14 @@ class TestRanges:
             (Shape(0.181, 1, 0.31, 0.59), ""),  # within the tolerance of a tenth
             (Shape(0.439, 1, 0.59, 0.41), ""),
             (Shape(0.0, 0, math.nan, math.nan), "nothing was found"),
-            (Shape(0.179, 1, 0.45, 0.5), "area 0.179, in training 0.2 to 0.4"),
-            (Shape(0.441, 1, 0.45, 0.5), "area 0.441, in training 0.2 to 0.4"),
-            (Shape(0.3, 1, 0.61, 0.5), "centre's row 0.61, in training 0.4 to 0.5"),
-            (Shape(0.3, 1, 0.45, 0.39), "centre's column 0.39, in training 0.5 to 0.5"),
-            (Shape(0.3, 3, 0.45, 0.5), "number of components 3, in training 1 to 2"),
+            (Shape(0.179, 1, 0.45, 0.5), "area 0.179, expected 0.2 to 0.4"),
+            (Shape(0.441, 1, 0.45, 0.5), "area 0.441, expected 0.2 to 0.4"),
+            (Shape(0.3, 1, 0.61, 0.5), "centre's row 0.61, expected 0.4 to 0.5"),
+            (Shape(0.3, 1, 0.45, 0.39), "centre's column 0.39, expected 0.5 to 0.5"),
+            (Shape(0.3, 3, 0.45, 0.5), "number of components 3, expected 1 to 2"),
             (
                 Shape(0.1, 3, 0.45, 0.5),
-                "area 0.1, in training 0.2 to 0.4; number of components 3, in training 1 to 2",
+                "area 0.1, expected 0.2 to 0.4; number of components 3, expected 1 to 2",
             ),
         ],
     )

@@ -1,4 +1,4 @@
-"""Run ``faster-isnet segment``: train a segmenter on masks, and write masks with it."""
+"""Run ``faster-isnet segment``: write masks, with a segmenter trained on masks or by others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeInt
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, image_files, parameters
 from faster_isnet.data import (
@@ -16,29 +17,54 @@ from faster_isnet.data import (
     from_table,
     list_images,
 )
+from faster_isnet.reporting import write_mask_review
+from faster_isnet.reporting.mask_review_page import MOST
 from faster_isnet.segmentation import (
+    Segmenter,
     SegmenterSettings,
     fit_segmenter,
     load_segmenter,
     predict_masks,
+    pretrained_segmenter,
 )
+from faster_isnet.segmentation.prediction import MASK_TABLE
+from faster_isnet.segmentation.pretrained import SALIENT
 
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command, of which ``arguments`` are the name and what follows it."""
     options = parser().parse_args(list(arguments[1:]))
-    {"fit": _fit, "predict": _predict}[options.subcommand](options[options.subcommand])
+    commands = {"auto": _auto, "fit": _fit, "predict": _predict}
+    commands[options.subcommand](options[options.subcommand])
 
 
 def parser() -> CommandParser:
-    """Return the command's parser, with one for each of its two commands."""
+    """Return the command's parser, with one for each of its commands."""
     parser = CommandParser(
         prog="faster-isnet segment",
-        description="Train a segmenter on images that have masks, and write masks of others.",
+        description="Write masks of images: with networks that others have trained, or with a "
+        "segmenter that is trained on images that have masks.",
     )
     commands = parser.add_subcommands(required=True)
+    commands.add_subcommand("auto", _auto_parser(), help="write masks without any to learn from")
     commands.add_subcommand("fit", _fit_parser(), help="train; reports Dice on held-out images")
     commands.add_subcommand("predict", _predict_parser(), help="write masks, name implausible ones")
+    return parser
+
+
+def _auto_parser() -> CommandParser:
+    parser = command_parser(None, "Write masks of images with a network that is trained already.")
+    add = parser.add_argument
+    add("images", nargs="+", type=Path, help="image files, or folders of them")
+    add("--out", type=Path, default=Path("masks"), help="folder of the masks")
+    add(
+        "--with",
+        default=SALIENT,
+        help="salient: the object that an image shows; coco:CLASS,…: all that is of these classes; "
+        "run: what a segmenter of faster-isnet segment fit finds, whose folder is --weights",
+    )
+    parser.add_parameters(pretrained_segmenter, skip=("name",), group=False)
+    _add_options_of_masks(parser)
     return parser
 
 
@@ -64,8 +90,18 @@ def _predict_parser() -> CommandParser:
     add("segmenter", type=Path, help="the folder of faster-isnet segment fit")
     add("images", nargs="+", type=Path, help="image files, or folders of them")
     add("--out", type=Path, default=Path("masks"), help="folder of the masks")
-    parser.add_parameters(predict_masks, skip=("segmenter", "images", "out"), group=False)
+    _add_options_of_masks(parser)
     return parser
+
+
+def _add_options_of_masks(parser: CommandParser) -> None:
+    parser.add_parameters(predict_masks, skip=("segmenter", "images", "out"), group=False)
+    parser.add_argument(
+        "--review",
+        type=NonNegativeInt,
+        default=MOST,
+        help="number of masks, the least plausible ones, on the page to look at them; 0 for none",
+    )
 
 
 def _fit(options: Namespace) -> None:
@@ -95,12 +131,24 @@ def _samples(options: Namespace) -> list[Sample]:
     return add_mask_folder(samples, options.source, options.masks)
 
 
+def _auto(options: Namespace) -> None:
+    chosen = parameters(pretrained_segmenter, options) | {"name": options["with"]}
+    _write_masks(pretrained_segmenter(**chosen), options)
+
+
 def _predict(options: Namespace) -> None:
+    _write_masks(load_segmenter(options.segmenter), options)
+
+
+def _write_masks(segmenter: Segmenter, options: Namespace) -> None:
     given = parameters(predict_masks, options) | {
-        "segmenter": load_segmenter(options.segmenter),
+        "segmenter": segmenter,
         "images": image_files(options.images),
     }
     table = predict_masks(**given)
     implausible = int((~table["plausible"].astype(bool)).sum())
     print(f"{len(table)} images, {implausible} masks implausible")
-    print(f"The table: {(options.out / 'masks.csv').resolve()}")
+    print(f"The table: {(options.out / MASK_TABLE).resolve()}")
+    if options.review:
+        page = write_mask_review(table, options.out, options.review)
+        print(f"Look at them: {page.resolve()}")

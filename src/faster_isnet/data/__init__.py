@@ -16,6 +16,7 @@ from faster_isnet.data.folders import add_mask_folder, from_folders, list_images
 from faster_isnet.data.hdf5 import from_hdf5
 from faster_isnet.data.image_data import ImageData, ImageSet
 from faster_isnet.data.images import read_image
+from faster_isnet.data.mask_review import MaskReview
 from faster_isnet.data.masks import Boxes, Foreground, MaskFile, Segments, grow, read_mask, shrink
 from faster_isnet.data.planting import PlantedDataset, Planting
 from faster_isnet.data.sample_tables import from_table
@@ -40,6 +41,7 @@ __all__ = [
     "ImageDataset",
     "ImageSet",
     "MaskFile",
+    "MaskReview",
     "PlantedDataset",
     "Planting",
     "Sample",

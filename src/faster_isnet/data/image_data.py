@@ -23,6 +23,7 @@ from faster_isnet.data.division import Division
 from faster_isnet.data.duplicates import group_near_duplicates
 from faster_isnet.data.folders import add_mask_folder
 from faster_isnet.data.loaders import balancing_sampler, class_counts, image_loader
+from faster_isnet.data.mask_review import MaskReview
 from faster_isnet.data.masks import Foreground
 from faster_isnet.data.planting import PlantedDataset, Planting
 from faster_isnet.data.samples import SPLITS, TRAINING_SPLITS, Sample, relabel
@@ -78,6 +79,10 @@ class ImageData(ClassifierData):
         Number that values of the foreground are above, for masks with intermediate values.
     mask_margin
         Distance by which masks are dilated, in pixels at ``size``.
+    mask_review
+        The table of decisions that the review page of ``faster-isnet segment`` saves. Masks that
+        are rejected or to be drawn are not used; images whose masks are rejected are left out of
+        training and validation. See :class:`~faster_isnet.data.mask_review.MaskReview`.
     augmentation
         Of training images; ``None`` for none.
     planting
@@ -162,6 +167,7 @@ class ImageData(ClassifierData):
         mask_foreground: list[float] | None = None,
         mask_threshold: float | None = None,
         mask_margin: float = 0.0,
+        mask_review: Path | None = None,
         augmentation: Augmentation | None = Augmentation(),  # noqa: B008 (it is frozen)
         planting: Planting | None = None,
         worse_masks: WorseMasks | None = None,
@@ -196,6 +202,7 @@ class ImageData(ClassifierData):
         self.channels = check_channels(channels)
         self.foreground = Foreground.of(mask_foreground, mask_threshold)
         self.mask_margin = mask_margin
+        self.mask_review = MaskReview({}) if mask_review is None else MaskReview.load(mask_review)
         self.augmentation = augmentation
         self.planting = planting
         self.worse_masks = worse_masks
@@ -263,6 +270,7 @@ class ImageData(ClassifierData):
             samples = [*samples, *self._read_additional(name, source)]
         if self.division is not None:
             samples = self._divide_as_recorded(self.division, samples)
+        samples = self.mask_review.apply(samples)
         findings = check_samples(
             samples, self.class_names, self.skip_unreadable, self.allow_duplicates
         )
@@ -485,7 +493,7 @@ class ImageData(ClassifierData):
         return PlantedDataset(images, self.planting, "biased", self.num_classes)
 
     def _samples_of(self, name: str) -> list[Sample]:
-        samples = self.findings.of_split(name)
+        samples = self._without_rejected(name)
         if name not in self._masked_only:
             return samples
         masked = self.findings.with_foreground(samples)
@@ -500,6 +508,19 @@ class ImageData(ClassifierData):
                 *(len(samples) - len(masked), len(samples), name),
             )
         return masked
+
+    def _without_rejected(self, name: str) -> list[Sample]:
+        samples = self.findings.of_split(name)
+        if name not in (*TRAINING_SPLITS, *self.val_sources):
+            return samples
+        rejected = self.mask_review.rejected(samples)
+        if rejected:
+            log.warning(
+                "%d of the %d images of %r are left out, since their masks were rejected, such as "
+                "%r (mask_review)",
+                *(len(rejected), len(samples), name, min(rejected)),
+            )
+        return [sample for sample in samples if sample.name not in rejected]
 
     def _loaders(self, *names: str) -> dict[str, DataLoader[Item]]:
         sets = {name: self.datasets[name] for name in names if name in self.datasets}

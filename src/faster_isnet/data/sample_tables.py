@@ -77,7 +77,7 @@ def from_table(
     """
     path = Path(path)
     root = path.parent if root is None else Path(root)
-    table = _read_table(path)
+    table = read_cells(path)
     if len(boxes) not in (0, 4):
         raise ValueError(
             f"boxes must name four columns, left, top, width and height, got {list(boxes)}"
@@ -119,8 +119,16 @@ def from_table(
     return (_join_boxes(samples, table[list(boxes)], rows) if boxes else samples), names
 
 
-def _read_table(path: Path) -> pd.DataFrame:
-    """Read all cells as strings; missing values become empty strings."""
+def read_cells(path: Path) -> pd.DataFrame:
+    """Read all cells of a CSV or Parquet file as strings; missing values become empty strings.
+
+    Raises
+    ------
+    FileNotFoundError
+        If it is missing.
+    ValueError
+        If it cannot be read, or has no rows.
+    """
     check_choice(f"kind of table {str(path)!r}:", path.suffix.lower(), TABLE_SUFFIXES)
     check_file(path, "table")
     try:

@@ -31,7 +31,15 @@ def script_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(sha256(script.encode()).digest()).decode()
 
 
-def data_uri(picture: Figure | bytes) -> str:
-    """Return a figure, or a PNG, as a ``data:`` URI that holds it all."""
+def data_uri(picture: Figure | bytes, kind: str = "png") -> str:
+    """Return a figure, or the file of a picture, as a ``data:`` URI that holds it all.
+
+    Parameters
+    ----------
+    picture
+        A figure, or the bytes of a file.
+    kind
+        The file's: ``"png"`` or ``"jpeg"``.
+    """
     content = png(picture) if isinstance(picture, Figure) else picture
-    return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return f"data:image/{kind};base64," + base64.b64encode(content).decode("ascii")

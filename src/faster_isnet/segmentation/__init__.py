@@ -1,4 +1,4 @@
-"""Train a segmenter on the masks there are, and predict masks for other images.
+"""Predict masks of images, with a segmenter trained on the masks there are or by others.
 
 Masks that exist as files are read in :mod:`faster_isnet.data`; classifiers are trained in
 :mod:`faster_isnet.training`.
@@ -6,13 +6,17 @@ Masks that exist as files are read in :mod:`faster_isnet.data`; classifiers are 
 
 from faster_isnet.segmentation.fitting import fit_segmenter
 from faster_isnet.segmentation.prediction import predict_masks
-from faster_isnet.segmentation.segmenter import Segmenter, load_segmenter
+from faster_isnet.segmentation.pretrained import pretrained_segmenter
+from faster_isnet.segmentation.segmenter import Segmenter
 from faster_isnet.segmentation.settings import SegmenterSettings
+from faster_isnet.segmentation.trained_segmenter import TrainedSegmenter, load_segmenter
 
 __all__ = [
     "Segmenter",
     "SegmenterSettings",
+    "TrainedSegmenter",
     "fit_segmenter",
     "load_segmenter",
     "predict_masks",
+    "pretrained_segmenter",
 ]

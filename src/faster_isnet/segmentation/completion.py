@@ -21,10 +21,10 @@ from faster_isnet.common.spreadsheets import original_cell, safe_csv
 from faster_isnet.data.duplicates import pixel_hash
 from faster_isnet.data.samples import Sample, relative_name
 from faster_isnet.segmentation.fitting import fit_segmenter_to_samples
-from faster_isnet.segmentation.prediction import COLUMNS, MASK_TABLE, TOLERANCE, mask_row, png
-from faster_isnet.segmentation.segmenter import DESCRIPTION, load_segmenter
+from faster_isnet.segmentation.prediction import COLUMNS, MASK_TABLE, mask_row, png
 from faster_isnet.segmentation.settings import SegmenterSettings
 from faster_isnet.segmentation.shapes import main_components
+from faster_isnet.segmentation.trained_segmenter import DESCRIPTION, load_segmenter
 
 log = logging.getLogger(__name__)
 
@@ -126,9 +126,10 @@ def draw_missing_masks(
     rows = []
     for sample, name, path in zip(to_draw, names, _mask_paths(names), strict=True):
         height, width = sample.read_image().shape[1:]
-        mask = segmenter.mask(read(sample)[0], size=(height, width))
+        found = segmenter.probabilities(read(sample)[0], (height, width))
+        mask = segmenter.mask_of(found)
         write_atomically(out / path, png(mask))
-        rows.append(mask_row(name, path, mask, segmenter, TOLERANCE))
+        rows.append(mask_row(name, path, mask, found, segmenter.expected))
     write_atomically(out / CONTENT, content_hash(datasets, folder).encode())
     table = pd.DataFrame(rows, columns=list(COLUMNS))
     write_atomically(out / MASK_TABLE, safe_csv(table))  # last: it says that all are there

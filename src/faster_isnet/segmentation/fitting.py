@@ -27,9 +27,9 @@ from faster_isnet.data.masks import EITHER_OF_TWO, Foreground, MaskFile
 from faster_isnet.data.samples import Sample
 from faster_isnet.data.splits import split
 from faster_isnet.models.unet import CHANNELS, build_unet, mask_logits, segmentation_loss, smp
-from faster_isnet.segmentation.segmenter import Segmenter, save_segmenter
 from faster_isnet.segmentation.settings import SegmenterSettings
 from faster_isnet.segmentation.shapes import Shape, ShapeRanges, clean
+from faster_isnet.segmentation.trained_segmenter import TrainedSegmenter, save_segmenter
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +70,9 @@ def fit_segmenter(
     dict
         The content of ``segmenter.json``: the ``network``'s class, the ``settings``, the ranges
         ``seen`` in the training masks, ``dice`` and ``iou`` (means over the held-out images, of
-        masks at original size as :meth:`Segmenter.mask` returns them), ``held_out`` (the same
-        for each image), the number ``trained_on`` of training images, ``seconds``, ``machine``.
+        masks at original size as :meth:`TrainedSegmenter.mask` returns them), ``held_out`` (the
+        same for each image), the number ``trained_on`` of training images, ``seconds``,
+        ``machine``.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def fit_segmenter_to_samples(
         dataset = _TrainingPairs(map(read, trained_on), settings)
         log.info("Training on %d images, %d are held out", len(trained_on), len(held_out))
         _train(network, dataset, settings)
-    segmenter = Segmenter(network.eval(), settings, dataset.seen)
+    segmenter = TrainedSegmenter(network.eval(), settings, dataset.seen)
     scores = pd.DataFrame([_scores(segmenter, sample, *read(sample)) for sample in held_out])
     out = Path(out)
     write_atomically(out / HELD_OUT_TABLE, safe_csv(scores))
@@ -252,7 +253,7 @@ def read_pair(sample: Sample) -> Pair:
 
 
 def _scores(
-    segmenter: Segmenter, sample: Sample, image: Tensor, mask: Tensor
+    segmenter: TrainedSegmenter, sample: Sample, image: Tensor, mask: Tensor
 ) -> dict[str, str | float]:
     metrics = smp().metrics
     counts = metrics.get_stats(segmenter.mask(image)[None].long(), mask[None].long(), mode="binary")

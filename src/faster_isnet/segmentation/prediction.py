@@ -11,18 +11,26 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.data.images import read_image
 from faster_isnet.segmentation.segmenter import Segmenter
-from faster_isnet.segmentation.shapes import Shape
+from faster_isnet.segmentation.shapes import Shape, ShapeRanges, stability
 
 MASK_TABLE = "masks.csv"
 TOLERANCE = 0.1
-COLUMNS = ("image", "mask", "area", "components", "plausible", "reason")
-_UNREADABLE = {"mask": "", "area": float("nan"), "components": 0, "plausible": False}
+STABLE = 0.8
+COLUMNS = ("image", "mask", "area", "components", "stability", "plausible", "reason")
+_UNREADABLE = {
+    "mask": "",
+    "area": float("nan"),
+    "components": 0,
+    "stability": float("nan"),
+    "plausible": False,
+}
 
 
 def predict_masks(
@@ -45,7 +53,8 @@ def predict_masks(
     Parameters
     ----------
     segmenter
-        See :func:`~faster_isnet.segmentation.load_segmenter`.
+        See :func:`~faster_isnet.segmentation.load_segmenter` and
+        :func:`~faster_isnet.segmentation.pretrained_segmenter`.
     images
         The images' files.
     out
@@ -56,9 +65,9 @@ def predict_masks(
         The folder of the images, whose subfolders are repeated in ``out``. By default the deepest
         that contains all images.
     tolerance
-        How far a plausible mask may exceed the ranges of the training masks, ≥ 0: its area by
-        this share of the range's end, its centre by this share of the image's side. The number of
-        components must be in its range.
+        How far a plausible mask may exceed the ranges that are expected (those of the training
+        masks, if the segmenter was trained here), ≥ 0: its area by this share of the range's end,
+        its centre by this share of the image's side. The number of components must be in its range.
     overwrite
         Replace existing masks, which may be drawn by hand.
     skip_unreadable
@@ -68,8 +77,10 @@ def predict_masks(
     -------
     pandas.DataFrame
         A row for each image: ``image`` (its path), ``mask`` (its path from ``out``, empty if
-        there is none), ``area`` (its share of the image), ``components``, ``plausible``, and the
-        ``reason`` if it is not.
+        there is none), ``area`` (its share of the image), ``components``, ``stability`` (how
+        little the mask depends on the threshold of its probabilities: intersection over union of
+        those at 0.3 and 0.7), ``plausible``, and the ``reason`` if it is not. Masks below a
+        stability of 0.8 are implausible, too.
 
     Raises
     ------
@@ -90,7 +101,7 @@ def predict_masks(
     _check_output_paths(names, out, overwrite)
     rows: list[dict[str, object]] = []
     try:
-        for path, name in names.items():
+        for path, name in tqdm(names.items(), unit="image", disable=None):
             try:
                 image = read_image(path)
             except (OSError, ValueError) as error:
@@ -101,9 +112,10 @@ def predict_masks(
                     ) from error
                 rows.append({"image": str(path), **_UNREADABLE, "reason": str(error)})
                 continue
-            mask = segmenter.mask(image, components)
+            found = segmenter.probabilities(image)
+            mask = segmenter.mask_of(found, components)
             write_atomically(out / name, png(mask))
-            rows.append(mask_row(str(path), name, mask, segmenter, tolerance))
+            rows.append(mask_row(str(path), name, mask, found, segmenter.expected, tolerance))
     finally:  # list the masks that were written, also after an error
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         if rows:
@@ -112,16 +124,26 @@ def predict_masks(
 
 
 def mask_row(
-    image: str, name: Path, mask: Tensor, segmenter: Segmenter, tolerance: float
+    image: str,
+    name: Path,
+    mask: Tensor,
+    probabilities: Tensor,
+    expected: ShapeRanges,
+    tolerance: float = TOLERANCE,
 ) -> dict[str, object]:
     """Return the row of a mask in the table, see :func:`predict_masks`."""
     shape = Shape.of(mask)
-    reason = segmenter.seen.why_implausible(shape, tolerance)
+    steady = stability(probabilities)
+    reasons = [expected.why_implausible(shape, tolerance)]
+    if shape.components and steady < STABLE:
+        reasons.append(f"unsure: stability {steady:.2f}, expected at least {STABLE}")
+    reason = "; ".join(filter(None, reasons))
     return {
         "image": image,
         "mask": name.as_posix(),
         "area": shape.area,
         "components": shape.components,
+        "stability": steady,
         "plausible": not reason,
         "reason": reason,
     }

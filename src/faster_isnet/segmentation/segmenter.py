@@ -1,47 +1,47 @@
-"""Apply a trained segmenter, and read and write its files."""
+"""Say what every segmenter does, whoever has trained it."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from abc import ABC, abstractmethod
 
-import torch
-from safetensors.torch import save
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
-from faster_isnet.common.files import write_atomically
-from faster_isnet.data.dataset import fit_image
-from faster_isnet.models.unet import CHANNELS, build_unet, mask_logits
-from faster_isnet.models.weight_files import load_backbone_weights
-from faster_isnet.segmentation.settings import SegmenterSettings
-from faster_isnet.segmentation.shapes import ShapeRanges, clean
-
-WEIGHTS, DESCRIPTION = "segmenter.safetensors", "segmenter.json"
+from faster_isnet.segmentation.shapes import ShapeRanges, clean, main_components
 
 
-@dataclass(frozen=True, eq=False)
-class Segmenter:
-    """Predict masks with a trained network.
+class Segmenter(ABC):
+    """Find the foreground of images.
 
-    Attributes
+    Parameters
     ----------
-    network
-        Maps images ``[B, 3, S, S]`` to logits ``[B, 1, S, S]``, in eval mode.
-    settings
-        The settings of its training.
-    seen
-        Ranges of the training masks' shapes, after the same cleaning as predicted masks.
+    expected
+        Ranges in which the shapes of plausible masks are.
+    components
+        Number of connected components that masks have at most, ≥ 1. ``None`` keeps the largest
+        ones, which make up 95 % of what was found.
     """
 
-    network: nn.Module
-    settings: SegmenterSettings
-    seen: ShapeRanges
+    def __init__(self, expected: ShapeRanges, components: int | None) -> None:
+        self.expected = expected
+        self.components = components
 
-    @torch.no_grad()
+    @abstractmethod
+    def probabilities(self, image: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Compute how probable it is that each pixel is foreground.
+
+        Parameters
+        ----------
+        image
+            ``[C, H, W]`` in [0, 1], C 1 or 3.
+        size
+            Height and width of the result; by default the image's.
+
+        Returns
+        -------
+        Tensor
+            ``[1, *size]`` float32 in [0, 1], on the CPU.
+        """
+
     def mask(
         self, image: Tensor, components: int | None = None, size: tuple[int, int] | None = None
     ) -> Tensor:
@@ -52,7 +52,7 @@ class Segmenter:
         image
             ``[C, H, W]`` in [0, 1], C 1 or 3.
         components
-            Number of connected components to keep; by default as in the settings.
+            Number of connected components to keep; by default the segmenter's own.
         size
             Height and width of the mask; by default the image's.
 
@@ -61,90 +61,10 @@ class Segmenter:
         Tensor
             ``[1, *size]`` float32 in {0, 1}, on the CPU, without holes.
         """
-        device = next(self.network.parameters()).device
-        side = self.settings.size
-        square = fit_image(image, (side, side), CHANNELS)[None].to(device)
-        # Resizing logits instead of masks keeps the outline smooth.
-        logits = F.interpolate(
-            mask_logits(self.network, square),
-            image.shape[1:] if size is None else size,
-            mode="bilinear",
-            antialias=True,
-        )
-        mask = (logits[0] > 0).float().cpu()
-        return clean(mask, self.settings.components if components is None else components)
+        return self.mask_of(self.probabilities(image, size), components)
 
-
-def save_segmenter(segmenter: Segmenter, folder: Path, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Write ``segmenter.safetensors`` and ``segmenter.json`` into a folder.
-
-    Parameters
-    ----------
-    segmenter
-        The segmenter.
-    folder
-        The folder; created if missing.
-    extra
-        Additional content of the JSON file.
-
-    Returns
-    -------
-    dict
-        The content of the JSON file.
-    """
-    text = json.dumps(
-        {
-            "network": type(segmenter.network).__qualname__,
-            "settings": asdict(segmenter.settings),
-            "seen": asdict(segmenter.seen),
-            **extra,
-        },
-        indent=2,
-    )
-    state = {name: value.cpu() for name, value in segmenter.network.state_dict().items()}
-    write_atomically(folder / WEIGHTS, save(state))
-    write_atomically(folder / DESCRIPTION, f"{text}\n".encode())
-    description: dict[str, Any] = json.loads(text)
-    return description
-
-
-def load_segmenter(folder: str | Path) -> Segmenter:
-    """Read a segmenter written by :func:`~faster_isnet.segmentation.fit_segmenter`.
-
-    Parameters
-    ----------
-    folder
-        Contains ``segmenter.safetensors`` and ``segmenter.json``.
-
-    Returns
-    -------
-    Segmenter
-        In eval mode, on the CPU; ``segmenter.network.to(device)`` moves it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If a file is missing.
-    ValueError
-        If a file cannot be read, or settings and weights do not match.
-    ImportError
-        If segmentation-models-pytorch is not installed.
-    """
-    folder = Path(folder)
-    for name in (DESCRIPTION, WEIGHTS):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"there is no {str(folder / name)!r}; name the folder that a segmenter was written "
-                "to, or train one first: faster-isnet segment fit"
-            )
-    try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
-        settings = SegmenterSettings.from_dict(description["settings"])
-        seen = ShapeRanges(**{name: tuple(ends) for name, ends in description["seen"].items()})
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{str(folder / DESCRIPTION)!r} does not describe a segmenter ({error!r}); train it "
-            "anew: faster-isnet segment fit"
-        ) from error
-    network = load_backbone_weights(folder / WEIGHTS, build_unet(settings.encoder))
-    return Segmenter(network.eval(), settings, seen)
+    def mask_of(self, probabilities: Tensor, components: int | None = None) -> Tensor:
+        """Return the mask ``[1, H, W]`` of what is probably foreground; see :meth:`mask`."""
+        mask = (probabilities > 0.5).float()
+        kept = self.components if components is None else components
+        return clean(mask, max(1, main_components(mask)) if kept is None else kept)

@@ -1,4 +1,4 @@
-"""Clean masks, and compare their shapes with those of training masks."""
+"""Clean masks, and compare their shapes with what is expected of them."""
 
 from __future__ import annotations
 
@@ -66,6 +66,29 @@ def main_components(mask: Tensor, share: float = 0.95) -> int:
         return 0
     sizes = np.sort(np.bincount(labels.ravel())[1:])[::-1]
     return 1 + int(np.searchsorted(sizes.cumsum(), share * sizes.sum()))
+
+
+def stability(probabilities: Tensor) -> float:
+    """Compute how little a mask depends on the threshold of its probabilities.
+
+    Parameters
+    ----------
+    probabilities
+        ``[1, H, W]`` in [0, 1].
+
+    Returns
+    -------
+    float
+        Intersection over union of the masks at the thresholds 0.3 and 0.7, in [0, 1]; NaN if
+        nothing is above 0.3. Kirillov et al. 2023 ("Segment Anything") call it stability score.
+
+    Examples
+    --------
+    >>> stability(torch.tensor([[[0.0, 0.5, 0.9, 1.0]]]))  # doctest: +ELLIPSIS
+    0.666...
+    """
+    larger = int((probabilities > 0.3).sum())
+    return int((probabilities > 0.7).sum()) / larger if larger else float("nan")
 
 
 @dataclass(frozen=True)
@@ -157,5 +180,9 @@ class ShapeRanges:
         return "; ".join(reasons)
 
 
-def _outside(name: str, value: float, seen: tuple[float, float]) -> str:
-    return f"{name} {value:.3g}, in training {seen[0]:.3g} to {seen[1]:.3g}"
+OF_OBJECTS = ShapeRanges((0.01, 0.8), (1, 5), (0, 1), (0, 1))
+"""What is expected of masks of any object: some pixels, not all of them, and in few pieces."""
+
+
+def _outside(name: str, value: float, expected: tuple[float, float]) -> str:
+    return f"{name} {value:.3g}, expected {expected[0]:.3g} to {expected[1]:.3g}"

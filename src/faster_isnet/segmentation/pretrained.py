@@ -1,0 +1,87 @@
+"""Choose a segmenter by a name: networks that others have trained, or one that was trained here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from faster_isnet.segmentation.coco_classes import CocoSegmenter
+from faster_isnet.segmentation.salient_objects import SalientObjectSegmenter
+from faster_isnet.segmentation.segmenter import Segmenter
+from faster_isnet.segmentation.trained_segmenter import load_segmenter
+
+SALIENT, COCO, RUN = "salient", "coco", "run"
+
+
+def pretrained_segmenter(
+    name: str = SALIENT,
+    network: str | None = None,
+    weights: str | Path | None = None,
+    download: bool = False,
+) -> Segmenter:
+    """Load a segmenter that is trained already.
+
+    Their masks have as many connected components as make up 95 % of what was found, and are
+    implausible if they cover less than 1 % or more than 80 % of the image or have more than five
+    components (but those of ``"run"``, see :func:`~faster_isnet.segmentation.load_segmenter`).
+
+    Parameters
+    ----------
+    name
+        ``"salient"``: the object that an image shows, whatever it is. ``"coco:dog,cat"``: all that
+        is of these classes. ``"run"``: what the segmenter of ``faster-isnet segment fit`` was
+        trained to find; its folder is ``weights``.
+    network
+        Of ``"salient"``: ``"u2netp"`` (the default, 4.6 MB), ``"u2net"`` (176 MB) or
+        ``"isnet-general-use"`` (179 MB). Of ``"coco"``: torchvision's name of a DeepLabV3, LR-ASPP
+        or Mask R-CNN, by default ``"deeplabv3_mobilenet_v3_large"`` (42 MB, 20 classes), or
+        ``"maskrcnn_resnet50_fpn_v2"`` (177 MB, 80 classes) if that does not know a class.
+    weights
+        The file of the network's weights: ONNX for ``"salient"``, a ``state_dict`` for ``"coco"``.
+        By default the one that was downloaded before.
+    download
+        Download the weights if they are not on this machine; their hash is checked.
+
+    Returns
+    -------
+    Segmenter
+        For :func:`~faster_isnet.segmentation.predict_masks`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the weights are not there and are not to be downloaded.
+    ValueError
+        If name, network or class are unknown, the weights are of something else, or ``network`` or
+        ``download`` are given for ``"run"``.
+    OSError
+        If the weights cannot be downloaded.
+    ImportError
+        If a package is missing that the segmenter needs.
+    """
+    kind, _, classes = name.partition(":")
+    if kind == COCO and classes:
+        return CocoSegmenter(
+            [each.strip() for each in classes.split(",")], network, weights, download
+        )
+    if name == SALIENT:
+        chosen = {} if network is None else {"network": network}
+        return SalientObjectSegmenter(**chosen, weights=weights, download=download)
+    if name == RUN:
+        return _trained_here(network, weights, download)
+    raise ValueError(
+        f"there is no segmenter {name!r}; choose {SALIENT}, {COCO}:CLASS (or several: "
+        f"{COCO}:dog,cat), or {RUN}"
+    )
+
+
+def _trained_here(network: str | None, weights: str | Path | None, download: bool) -> Segmenter:
+    if network is not None or download:
+        raise ValueError(
+            f"the segmenter {RUN!r} was trained on this machine and has a network of its own; name "
+            "its folder as the weights, and neither a network nor download"
+        )
+    if weights is None:
+        raise ValueError(
+            f"{RUN!r} is a segmenter that was trained here; name its folder: --weights FOLDER"
+        )
+    return load_segmenter(weights)

