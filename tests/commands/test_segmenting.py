@@ -72,6 +72,15 @@ def test_masks_are_written_by_what_is_trained_already(
     assert not (out / "review.html").exists()
 
 
+def test_masks_are_compared(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn, out = images.with_name("drawn"), images.with_name("agreement.csv")
+    assert main(["segment", "compare", str(drawn), str(drawn), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("8 images have a mask in both")
+    assert f"{drawn / '0.png'}: IoU 1.000, Dice 1.000" in said
+    assert (pd.read_csv(out)["hausdorff"] == 0).all()
+
+
 def test_a_table_names_images_masks_and_groups(images: Path) -> None:
     rows = [(f"images/{n}.png", f"drawn/{n}.png" if n < 8 else "", f"p{n // 4}") for n in range(10)]
     table = images.with_name("table.csv")

@@ -9,6 +9,8 @@ from jsonargparse import Namespace
 from jsonargparse.typing import NonNegativeInt
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, image_files, parameters
+from faster_isnet.common.files import write_atomically
+from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.data import (
     Foreground,
     ImageData,
@@ -22,6 +24,7 @@ from faster_isnet.reporting.mask_review_page import MOST
 from faster_isnet.segmentation import (
     Segmenter,
     SegmenterSettings,
+    compare_masks,
     fit_segmenter,
     load_segmenter,
     predict_masks,
@@ -30,11 +33,13 @@ from faster_isnet.segmentation import (
 from faster_isnet.segmentation.prediction import MASK_TABLE
 from faster_isnet.segmentation.pretrained import SALIENT
 
+_SHOWN = 5
+
 
 def run(arguments: Sequence[str]) -> None:
     """Run the command, of which ``arguments`` are the name and what follows it."""
     options = parser().parse_args(list(arguments[1:]))
-    commands = {"auto": _auto, "fit": _fit, "predict": _predict}
+    commands = {"auto": _auto, "compare": _compare, "fit": _fit, "predict": _predict}
     commands[options.subcommand](options[options.subcommand])
 
 
@@ -47,6 +52,7 @@ def parser() -> CommandParser:
     )
     commands = parser.add_subcommands(required=True)
     commands.add_subcommand("auto", _auto_parser(), help="write masks without any to learn from")
+    commands.add_subcommand("compare", _compare_parser(), help="say how far masks agree")
     commands.add_subcommand("fit", _fit_parser(), help="train; reports Dice on held-out images")
     commands.add_subcommand("predict", _predict_parser(), help="write masks, name implausible ones")
     return parser
@@ -65,6 +71,16 @@ def _auto_parser() -> CommandParser:
     )
     parser.add_parameters(pretrained_segmenter, skip=("name",), group=False)
     _add_options_of_masks(parser)
+    return parser
+
+
+def _compare_parser() -> CommandParser:
+    parser = command_parser(None, "Measure how far two folders of masks agree.")
+    add = parser.add_argument
+    add("masks", type=Path, help="a folder of masks")
+    add("others", type=Path, help="another one, with masks of the same images by their names")
+    add("--out", type=Path, help="a CSV file of all images, the least agreeing first")
+    parser.add_parameters(ImageData, only=("mask_foreground", "mask_threshold"), group=False)
     return parser
 
 
@@ -134,6 +150,22 @@ def _samples(options: Namespace) -> list[Sample]:
 def _auto(options: Namespace) -> None:
     chosen = parameters(pretrained_segmenter, options) | {"name": options["with"]}
     _write_masks(pretrained_segmenter(**chosen), options)
+
+
+def _compare(options: Namespace) -> None:
+    foreground = Foreground.of(options.mask_foreground, options.mask_threshold)
+    table = compare_masks(options.masks, options.others, foreground)
+    if options.out is not None:
+        write_atomically(options.out, safe_csv(table))
+    print(f"{len(table)} images have a mask in both")
+    numbers = table.drop(columns=["mask", "other"]).quantile([0.5, 0.1, 0.9])
+    numbers.index = ["median", "10 % quantile", "90 % quantile"]
+    print(numbers.to_string(float_format="{:.3f}".format))
+    print("They agree least on:")
+    for row in table.head(_SHOWN).itertuples():
+        print(f"  {row.mask}: IoU {row.iou:.3f}, Dice {row.dice:.3f}")
+    if options.out is not None:
+        print(f"The table: {options.out.resolve()}")
 
 
 def _predict(options: Namespace) -> None:

@@ -4,6 +4,7 @@ Masks that exist as files are read in :mod:`faster_isnet.data`; classifiers are 
 :mod:`faster_isnet.training`.
 """
 
+from faster_isnet.segmentation.agreement import compare_masks
 from faster_isnet.segmentation.fitting import fit_segmenter
 from faster_isnet.segmentation.prediction import predict_masks
 from faster_isnet.segmentation.pretrained import pretrained_segmenter
@@ -15,6 +16,7 @@ __all__ = [
     "Segmenter",
     "SegmenterSettings",
     "TrainedSegmenter",
+    "compare_masks",
     "fit_segmenter",
     "load_segmenter",
     "predict_masks",
