@@ -36,7 +36,7 @@ def prevalence(outcomes):
 
 MINE = (
     OverallMeasure(
-        name="brier_score", title="Brier score", unit="", better="lower", function=brier
+        name="squared_error", title="Squared error", unit="", better="lower", function=brier
     ),
     ClassMeasure(
         name="prevalence", title="Prevalence", better=None, interval=False, function=prevalence
@@ -101,21 +101,21 @@ def evaluations(tmp_path_factory: pytest.TempPathFactory) -> list[SavedEvaluatio
 
 def test_they_are_in_the_json_and_are_read_again(evaluations: list[SavedEvaluation]) -> None:
     content = json.loads((evaluations[0].folder / "metrics.json").read_text())["sets"]["test"]
-    assert set(content["scores"]["brier score"]) == {"value", "low", "high"}
+    assert set(content["scores"]["squared error"]) == {"value", "low", "high"}
     assert content["scores"]["macro"]["prevalence"]["value"] == pytest.approx(1 / 3)
     assert content["scores"]["classes"]["dark"]["prevalence"]["low"] is None
     assert content["attention"]["classes"]["dark"]["peak inside"]["value"] == 1
     assert content["sensitivity"]["confidence"]["value"] > 0.7
     assert set(content["sensitivity"]["backgrounds"]["noise"]) >= {"confidence", "changed"}
     foreground, background = (each.sets["test"] for each in evaluations)
-    assert foreground.scores.overall["brier_score"].value < 0.1
+    assert foreground.scores.overall["squared_error"].value < 0.1
     assert background.attention.overall["peak_inside"] == Score(0, 0, 0)
 
 
 def test_they_are_in_the_tables_and_plots_of_the_page(evaluations: list[SavedEvaluation]) -> None:
     page = Headings(render_evaluation_page(evaluations))
     assert page.heads >= {
-        "Brier score",
+        "Squared error",
         "Prevalence",
         "Prevalence, macro",
         "Peak inside",
@@ -123,7 +123,7 @@ def test_they_are_in_the_tables_and_plots_of_the_page(evaluations: list[SavedEva
     }
     assert page.alts >= {"Bars: Peak inside, with intervals", "Bars: Confidence, with intervals"}
     text = text_table(evaluations)
-    for line in ("brier score", "prevalence, macro", "peak inside", "confidence, other image"):
+    for line in ("squared error", "prevalence, macro", "peak inside", "confidence, other image"):
         assert line in text
 
 
@@ -131,27 +131,27 @@ def test_they_are_in_the_comparison(evaluations: list[SavedEvaluation]) -> None:
     first, second = (each.predictions("test") for each in evaluations)
     found = differences(first, second, resamples=30, measures=(*MEASURES, *MINE))
     values = [
-        scores(each, resamples=2, measures=MINE).overall["brier_score"].value
+        scores(each, resamples=2, measures=MINE).overall["squared_error"].value
         for each in (first, second)
     ]
-    assert found.overall["brier_score"].value == pytest.approx(values[1] - values[0])
+    assert found.overall["squared_error"].value == pytest.approx(values[1] - values[0])
     assert found.classes["dark"].scores["prevalence"] == Score(0)
     assert differences_to_json(found)["classes"]["dark"]["prevalence"]["value"] == 0
     alone, compared = (
         render_evaluation_page(evaluations, differences)
         for differences in (None, {"test": {"background": found}})
     )
-    assert compared.count(">Brier score<") == alone.count(">Brier score<") + 1
+    assert compared.count(">Squared error<") == alone.count(">Squared error<") + 1
 
 
 def test_a_page_of_saved_evaluations_needs_no_declaration(
     evaluations: list[SavedEvaluation],
 ) -> None:
     """How a measure is shown is in the file, so another process can make the page."""
-    (brier_score,) = [m for m in evaluations[0].measures if m.name == "brier_score"]
-    assert not isinstance(brier_score, OverallMeasure)
-    assert brier_score.show(0.123456) == "0.123"
-    assert brier_score.improves(Score(-0.2, -0.3, -0.1)) is True
+    (squared_error,) = [m for m in evaluations[0].measures if m.name == "squared_error"]
+    assert not isinstance(squared_error, OverallMeasure)
+    assert squared_error.show(0.123456) == "0.123"
+    assert squared_error.improves(Score(-0.2, -0.3, -0.1)) is True
 
 
 def test_each_measure_of_the_package_is_declared_once_and_described() -> None:

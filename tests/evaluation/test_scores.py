@@ -6,11 +6,18 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
+from torchmetrics.functional.classification import (
+    binary_calibration_error,
+    multiclass_calibration_error,
+)
 
 from faster_isnet.evaluation import Predictions, Score, Scores, scores
+from faster_isnet.evaluation.classification import Outcomes, calibration_curve
+from faster_isnet.evaluation.measures import MEASURES
 
 
 def predictions(
@@ -56,10 +63,53 @@ def test_one_label_is_scored_as_scikit_learn_does(seed: int) -> None:
                 assert of_class[rate] == pytest.approx(each[c])
         area = metrics.roc_auc_score(y == c, p.probabilities[:, c])
         assert of_class["auc"] == pytest.approx(area)
+        average = metrics.average_precision_score(y == c, p.probabilities[:, c])
+        assert of_class["average_precision"] == pytest.approx(average)
         specificity = metrics.recall_score(y != c, said != c)
         assert of_class["specificity"] == pytest.approx(specificity)
     macro = metrics.roc_auc_score(y, p.probabilities, multi_class="ovr")
     assert found.macro["auc"].value == pytest.approx(macro)
+
+
+def test_calibration_is_what_torchmetrics_says() -> None:
+    rng = np.random.default_rng(0)
+    probabilities, labels = rng.dirichlet(np.ones(3), 80), rng.integers(0, 3, 80)
+    names = [str(number) for number in range(80)]
+    one = scores(Predictions(names, labels, probabilities, ["a", "b", "c"]), resamples=2).overall
+    given, true = torch.from_numpy(probabilities), torch.from_numpy(labels)
+    expected = multiclass_calibration_error(given, true, 3, n_bins=15)
+    assert one["calibration_error"].value == pytest.approx(float(expected))
+    assert one["calibration_error"].low is None
+    squares = (probabilities - np.eye(3)[labels]) ** 2
+    assert one["brier_score"].value == pytest.approx(squares.sum(1).mean())
+    several = (rng.random((80, 3)) < 0.4).astype(int)
+    found = scores(Predictions(names, several, probabilities, ["a", "b", "c"]), resamples=2).overall
+    expected = binary_calibration_error(given.ravel(), torch.from_numpy(several.ravel()), 15)
+    assert found["calibration_error"].value == pytest.approx(float(expected))
+    expected = metrics.brier_score_loss(several.ravel(), probabilities.ravel())
+    assert found["brier_score"].value == pytest.approx(expected)
+
+
+def test_a_sure_network_that_is_right_half_of_the_time_is_off_by_half() -> None:
+    labels, probabilities = np.array([0, 1] * 10), np.tile([1.0, 0.0], (20, 1))
+    names = [str(number) for number in range(20)]
+    p = Predictions(names, labels, probabilities, ["a", "b"])
+    assert scores(p, resamples=2).overall["calibration_error"].value == 0.5
+    confidence, right = calibration_curve(p)
+    assert (confidence[-1], right[-1]) == (1, 0.5)
+    assert np.isnan(confidence[:-1]).all()
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel"])
+@pytest.mark.parametrize("measure", ["average_precision", "brier_score", "calibration_error"])
+def test_an_image_that_is_drawn_twice_counts_twice(task: str, measure: str) -> None:
+    p = predictions(task=task)
+    (function,) = (each.function for each in MEASURES if each.name == measure)
+    drawn = np.random.default_rng(1).integers(0, 3, len(p.names))
+    twice = Outcomes.of(p, None, np.stack([np.ones(len(drawn)), drawn]).astype(float))
+    again = p.take(np.repeat(np.arange(len(drawn)), drawn).tolist())
+    alone = Outcomes.of(again, None, np.ones((1, len(again.names))))
+    np.testing.assert_allclose(function(twice)[1], function(alone)[0])
 
 
 def test_several_labels_are_scored_as_scikit_learn_does() -> None:
@@ -81,8 +131,12 @@ def test_several_labels_are_scored_as_scikit_learn_does() -> None:
 def test_every_score_lies_in_its_interval() -> None:
     for task in ("multiclass", "multilabel"):
         found = all_scores(scores(predictions(task=task)))
-        assert len(found) == 2 + 5 + 15
+        assert len(found) == 4 + 6 + 18
+        without = [score for score in found if score.low is None]
+        assert len(without) == 1  # the calibration error
         for score in found:
+            if score in without:
+                continue
             assert 0 <= score.low <= score.value <= score.high <= 1
             assert score.low < score.high or score.value in (0, 1)
 

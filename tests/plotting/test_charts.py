@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
-from faster_isnet.plotting.charts import bars_figure, confusion_figure, roc_figure
+from faster_isnet.plotting.charts import (
+    bars_figure,
+    confusion_figure,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+)
 from faster_isnet.plotting.heatmaps import png
 
 
@@ -22,6 +28,26 @@ def test_curves_are_those_of_scikit_learn():
     written = [text.get_text() for text in axes.get_legend().get_texts()]
     assert written == ["isnet, AUC 50.0 %", "$\\x{$"]
     png(figure)  # which fails where a name is read as a broken formula
+
+
+def test_precision_and_recall_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    has, scores = rng.random(40) < 0.4, rng.random(40).round(1)
+    figure = precision_recall_figure({"isnet": (has, scores), "none": ([0, 0], [0.1, 0.2])})
+    (axes,) = figure.axes
+    expected = precision_recall_curve(has, scores)
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), expected[0])
+    np.testing.assert_allclose(axes.lines[0].get_xdata(), expected[1])
+    np.testing.assert_allclose(axes.lines[1].get_ydata(), has.mean())  # by chance
+    assert len(axes.lines) == 2
+    png(figure)
+
+
+def test_empty_bins_of_confidence_are_left_out():
+    figure = reliability_figure({"isnet": ([np.nan, 0.5, 0.9], [np.nan, 0.4, 1.0])})
+    line, ideal = figure.axes[0].lines
+    assert (list(line.get_xdata()), list(line.get_ydata())) == ([0.5, 0.9], [0.4, 1.0])
+    assert list(ideal.get_xdata()) == list(ideal.get_ydata())
 
 
 @pytest.mark.parametrize("has", [[0, 0, 0], [1, 1, 1]])

@@ -48,7 +48,7 @@ def test_every_picture_loads(browser):
         "Promise.all(pictures.map(p => p.decode().catch(() => null)))"
         ".then(() => done(pictures.map(p => p.naturalWidth)));"
     )
-    assert len(widths) == 26
+    assert len(widths) == 34
     assert min(widths) > 0
 
 

@@ -70,9 +70,10 @@ def test_every_set_classifier_and_class_is_there(page: Page, evaluations: list[S
     of_class = [
         a["data-class"] for tag, a in page.elements if tag == "figure" and "data-class" in a
     ]
-    assert of_class == ["dark", "grey", "light"] * 2
-    # Curves, confusions, two rows of bars; three examples and the worst image of both runs.
-    assert len(page.all("img")) == (3 + 2 + 2 + 6 + 2) + (3 + 2 + 6)
+    assert of_class == ["dark", "dark", "grey", "grey", "light", "light"] * 2
+    # Reliability, curves, confusions, two rows of bars; three examples and the worst image of both
+    # runs.
+    assert len(page.all("img")) == (1 + 6 + 2 + 2 + 6 + 2) + (1 + 6 + 2 + 6)
 
 
 def test_one_evaluation_alone_is_not_compared(evaluations: list[SavedEvaluation]):

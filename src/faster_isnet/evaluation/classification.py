@@ -1,4 +1,4 @@
-"""Compute accuracy, rates and AUC of the original sample and all resamples at once."""
+"""Compute accuracy, rates, areas and calibration of the original and all resamples at once."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from faster_isnet.evaluation.intervals import Floats, Score, ratio
 from faster_isnet.evaluation.predictions import Predictions
 from faster_isnet.evaluation.thresholds import Thresholds, decisions
 
+CALIBRATION_BINS = 15
 _NO_VARIANCE = "needs two images with the class and two without"
 
 
@@ -119,6 +120,72 @@ def auc(outcomes: Outcomes) -> Floats:
     return np.stack(columns, axis=1)
 
 
+def average_precision(outcomes: Outcomes) -> Floats:
+    """Return ``[rows, C]``: the mean precision over thresholds, weighted by the steps of recall."""
+    has, probabilities = outcomes.predictions.has_class, outcomes.predictions.probabilities
+    columns = [
+        _weighted_average_precision(outcomes.weights, has[:, c], probabilities[:, c])
+        for c in range(has.shape[1])
+    ]
+    return np.stack(columns, axis=1)
+
+
+def brier_score(outcomes: Outcomes) -> Floats:
+    """Return ``[rows]``: the mean of Σ(p − y)² over classes, if multi-label of (p − y)².
+
+    y is 1 for a class that an image has, and else 0 (Brier 1950).
+    """
+    predictions = outcomes.predictions
+    squares = (predictions.probabilities - predictions.has_class) ** 2
+    of_image = squares.sum(1) if predictions.task == "multiclass" else squares.mean(1)
+    return ratio(outcomes.weights @ of_image, outcomes.weights.sum(1))
+
+
+def calibration_error(outcomes: Outcomes) -> Floats:
+    """Return ``[rows]``: the expected calibration error (Guo et al. 2017), by 15 equal bins.
+
+    The mean over images of the gap, in the bin of their confidence, between its mean confidence
+    and the share of them that are right; see :func:`confidences`.
+    """
+    confidence, right = confidences(outcomes.predictions)
+    bins = np.eye(CALIBRATION_BINS)[calibration_bin(confidence)]  # [N, L, bins]
+    gaps = outcomes.weights @ ((right - confidence)[..., None] * bins).sum(1)
+    return ratio(np.abs(gaps).sum(1), outcomes.weights.sum(1) * confidence.shape[1])
+
+
+def confidences(predictions: Predictions) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Return the probability of what is said of each image, and whether it is true.
+
+    Returns
+    -------
+    tuple of arrays
+        Multi-class: ``[N, 1]``, of the most probable class. Multi-label: ``[N, C]``, of each class.
+    """
+    if predictions.task == "multilabel":
+        return predictions.probabilities, predictions.has_class
+    said = predictions.probabilities.argmax(1)[:, None]
+    return (
+        np.take_along_axis(predictions.probabilities, said, 1),
+        np.take_along_axis(predictions.has_class, said, 1),
+    )
+
+
+def calibration_curve(predictions: Predictions) -> tuple[Floats, Floats]:
+    """Return for each of the 15 bins its mean confidence, and the share that are right; or NaN."""
+    confidence, right = (each.ravel() for each in confidences(predictions))
+    bins = calibration_bin(confidence)
+    count, sum_of_confidence, sum_of_right = (
+        np.bincount(bins, weights=each, minlength=CALIBRATION_BINS).astype(np.float64)
+        for each in (np.ones_like(confidence), confidence, right)
+    )
+    return ratio(sum_of_confidence, count), ratio(sum_of_right, count)
+
+
+def calibration_bin(confidence: Floats) -> npt.NDArray[np.int64]:
+    """Return the index of the bin that each probability is in."""
+    return np.minimum((confidence * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+
+
 def share_correct(outcomes: Outcomes) -> Floats:
     """Return ``[rows]``: the share of correct images, or of correct labels if multi-label."""
     right, total = outcomes.true_positives, outcomes.true_positives + outcomes.false_negatives
@@ -179,3 +246,19 @@ def _weighted_auc(
     below = negative.cumsum(1) - negative
     wins = (positive * (below + negative / 2)).sum(1)
     return ratio(wins, positive.sum(1) * negative.sum(1))
+
+
+def _weighted_average_precision(
+    weights: Floats, has_class: npt.NDArray[np.bool_], probabilities: Floats
+) -> Floats:
+    """Return the average precision of each row, NaN where no image has the class."""
+    _, value_of = np.unique(-probabilities, return_inverse=True)
+    order = np.argsort(value_of, kind="stable")
+    starts = np.flatnonzero(np.diff(value_of[order], prepend=-1))
+    positive, all_images = (
+        np.add.reduceat((weights * kind)[:, order], starts, axis=1)
+        for kind in (has_class, np.ones_like(has_class))
+    )
+    precisions = ratio(positive.cumsum(1), all_images.cumsum(1))
+    # Without any image so far there is no step of recall either.
+    return ratio(np.nan_to_num(positive * precisions).sum(1), positive.sum(1))

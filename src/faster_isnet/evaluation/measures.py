@@ -211,6 +211,23 @@ MEASURES: tuple[Measure, ...] = (
         function=classification.balanced_accuracy,
         counted=classification.with_class,
     ),
+    OverallMeasure(
+        name="brier_score",
+        title="Brier score",
+        description="mean of Σ(p − y)² over classes (multi-label: of (p − y)²); 0 is best",
+        unit="",
+        better="lower",
+        function=classification.brier_score,
+    ),
+    OverallMeasure(
+        name="calibration_error",
+        title="Calibration error",
+        description="expected gap between the confidence and the share that are right, in 15 bins; "
+        "of few images it is too large",
+        better="lower",
+        interval=False,  # resamples are further off than the images themselves
+        function=classification.calibration_error,
+    ),
     ClassMeasure(
         name="precision",
         title="Precision",
@@ -246,6 +263,13 @@ MEASURES: tuple[Measure, ...] = (
         function=classification.auc,
         class_score=classification.auc_score,
         class_difference=classification.auc_difference_score,
+    ),
+    ClassMeasure(
+        name="average_precision",
+        title="Average precision",
+        description="mean precision over thresholds: area under the precision-recall curve; by "
+        "chance it is the share of images with the class",
+        function=classification.average_precision,
     ),
     AttentionMeasure(
         name=BACKGROUND_SHARE,

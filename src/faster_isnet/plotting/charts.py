@@ -1,4 +1,4 @@
-"""Draw ROC curves, confusion matrices and bars with intervals from plain arrays."""
+"""Draw curves of classifiers, confusion matrices and bars with intervals from plain arrays."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.axis import Axis
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from torchmetrics.functional.classification import binary_roc
+from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
 from faster_isnet.plotting.heatmaps import model_colours, new_figure, percent
 
@@ -40,8 +40,7 @@ def roc_figure(
     >>> figure.axes[0].get_legend().get_texts()[0].get_text()
     'isnet, AUC 75.0 %'
     """
-    figure = new_figure(4.2, 4.2)
-    axes = figure.subplots()
+    figure, axes = _square_of_shares("1 − specificity", "recall")
     colours = model_colours(curves)
     for name, (positive, scores) in curves.items():
         has = torch.from_numpy(np.array(positive, dtype=np.int64))
@@ -52,13 +51,82 @@ def roc_figure(
         label = name if area is None else f"{name}, AUC {percent(area)}"
         axes.plot(false, true, color=colours[name], label=label, linewidth=1.8)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
-    axes.set_xlabel("1 − specificity")
-    axes.set_ylabel("recall")
-    for axis in (axes.xaxis, axes.yaxis):
-        show_percent(axis)
     draw_legend(axes, loc="lower right")
     return figure
+
+
+def precision_recall_figure(
+    curves: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]],
+    averages: Mapping[str, float] | None = None,
+) -> Figure:
+    """Draw the precision-recall curves of one or more classifiers for one class.
+
+    Parameters
+    ----------
+    curves
+        See :func:`roc_figure`. Where no image has the class there is no curve.
+    averages
+        By classifier, the average precision to write into the legend, in [0, 1].
+
+    Examples
+    --------
+    >>> curves = {"isnet": ([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8])}
+    >>> figure = precision_recall_figure(curves, {"isnet": 0.83})
+    >>> figure.axes[0].get_legend().get_texts()[0].get_text()
+    'isnet, average 83.0 %'
+    """
+    figure, axes = _square_of_shares("recall", "precision")
+    colours = model_colours(curves)
+    for name, (positive, scores) in curves.items():
+        has = torch.from_numpy(np.array(positive, dtype=np.int64))
+        if not int(has.sum()):
+            continue
+        probabilities = torch.from_numpy(np.array(scores, dtype=np.float64))
+        precision, recall, _ = binary_precision_recall_curve(probabilities, has)
+        average = (averages or {}).get(name)
+        label = name if average is None else f"{name}, average {percent(average)}"
+        # Between two thresholds the precision is that of the lower one.
+        axes.step(recall, precision, color=colours[name], label=label, where="post", linewidth=1.8)
+        share = float(has.double().mean())
+        axes.plot([0, 1], [share, share], color="grey", linewidth=0.8, linestyle=":")
+    draw_legend(axes, loc="lower left")
+    return figure
+
+
+def reliability_figure(bins: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]) -> Figure:
+    """Draw how often one or more classifiers are right, against how sure they are.
+
+    Parameters
+    ----------
+    bins
+        By classifier, for each bin of confidence: its mean confidence, and the share that are
+        right; both in [0, 1]. NaN where a bin is empty.
+
+    Examples
+    --------
+    >>> figure = reliability_figure({"isnet": ([0.6, 0.9], [0.5, 0.95])})
+    >>> figure.axes[0].lines[0].get_ydata()
+    array([0.5 , 0.95])
+    """
+    figure, axes = _square_of_shares("confidence", "share that are right")
+    colours = model_colours(bins)
+    for name, (confidence, right) in bins.items():
+        there = ~np.isnan(np.asarray(confidence, dtype=np.float64))
+        drawn = [np.asarray(each, dtype=np.float64)[there] for each in (confidence, right)]
+        axes.plot(*drawn, color=colours[name], label=name, linewidth=1.8, marker="o", markersize=4)
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
+    draw_legend(axes, loc="upper left")
+    return figure
+
+
+def _square_of_shares(x: str, y: str) -> tuple[Figure, Axes]:
+    """Return a figure with square axes from 0 to 100 %."""
+    figure = new_figure(4.2, 4.2)
+    axes = figure.subplots()
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", xlabel=x, ylabel=y)
+    for axis in (axes.xaxis, axes.yaxis):
+        show_percent(axis)
+    return figure, axes
 
 
 def confusion_figure(

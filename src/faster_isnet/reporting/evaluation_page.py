@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from faster_isnet.common.files import write_atomically
+from faster_isnet.evaluation.classification import calibration_curve
 from faster_isnet.evaluation.intervals import Score
 from faster_isnet.evaluation.measures import (
     BACKGROUND_AREA,
@@ -20,7 +21,13 @@ from faster_isnet.evaluation.measures import (
 )
 from faster_isnet.evaluation.results import Differences, SavedPicture, ScoreByName
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
-from faster_isnet.plotting.charts import bars_figure, confusion_figure, roc_figure
+from faster_isnet.plotting.charts import (
+    bars_figure,
+    confusion_figure,
+    precision_recall_figure,
+    reliability_figure,
+    roc_figure,
+)
 from faster_isnet.plotting.heatmaps import percent
 from faster_isnet.reporting import result_tables as tables
 from faster_isnet.reporting.pages import data_uri, environment, script_hash
@@ -189,7 +196,7 @@ def _section(
         overall=tables.overall_table(present, data),
         differences=tables.difference_table(present, differences) if differences else None,
         classes=tables.class_table(present, data, differences),
-        curves=_curves(present, data),
+        curves=[_reliability(present, data), *_curves(present, data)],
         confusions=[_confusion(each, data) for each in present],
         attention=tables.attention_table(attention, data) if attention else None,
         attention_bars=_attention_bars(attention, data),
@@ -201,7 +208,7 @@ def _section(
 
 
 def _curves(evaluations: Sequence[SavedEvaluation], data: str) -> list[Illustration]:
-    """Draw for each class the ROC curves of all classifiers, of that class against all others."""
+    """Draw for each class the curves of all classifiers, of that class against all others."""
     predictions = {each.name: each.predictions(data) for each in evaluations}
     drawn = []
     for c, name in enumerate(evaluations[0].class_names):
@@ -210,14 +217,24 @@ def _curves(evaluations: Sequence[SavedEvaluation], data: str) -> list[Illustrat
             for classifier, found in predictions.items()
         }
         scores = {each.name: each.sets[data].scores.classes[name].scores for each in evaluations}
-        areas = {
-            classifier: found["auc"].value
-            for classifier, found in scores.items()
-            if "auc" in found and found["auc"].value is not None
-        }
-        figure = roc_figure(curves, areas)
-        drawn.append(_illustration(figure, "ROC curves", f"{name} against others", name))
+        for measure, draw, what in (
+            ("auc", roc_figure, "ROC"),
+            ("average_precision", precision_recall_figure, "Precision and recall"),
+        ):
+            areas = {
+                classifier: found[measure].value
+                for classifier, found in scores.items()
+                if measure in found and found[measure].value is not None
+            }
+            caption = f"{what}: {name} against others"
+            drawn.append(_illustration(draw(curves, areas), "Curves", caption, name))
     return drawn
+
+
+def _reliability(evaluations: Sequence[SavedEvaluation], data: str) -> Illustration:
+    """Draw how often all classifiers are right, by how sure they are."""
+    curves = {each.name: calibration_curve(each.predictions(data)) for each in evaluations}
+    return _illustration(reliability_figure(curves), "Curves", "Reliability")
 
 
 def _confusion(evaluation: SavedEvaluation, data: str) -> Illustration:
