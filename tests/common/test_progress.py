@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import sys
 
 import lightning
@@ -10,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from faster_isnet.common.progress import Bar, EpochLines, progress_bar
+from faster_isnet.common.progress import Bar, EpochLines, count_bar, progress_bar
 
 
 class Lit(lightning.LightningModule):
@@ -50,6 +52,9 @@ def test_a_log_gets_a_line_for_each_epoch(capsys: pytest.CaptureFixture[str]) ->
     assert [line.split(":")[0] for line in lines] == [f"Epoch {n} of 3" for n in (1, 2, 3)]
     assert all("val/loss 0.1235" in line and "train/loss" in line for line in lines)
     assert not any("hidden" in line or "\r" in line for line in lines)
+    times = [re.search(r", ([\d.e-]+) s an epoch(?:, ([\d:]+) left)?$", line) for line in lines]
+    assert all(found and float(found[1]) > 0 for found in times)
+    assert [bool(found and found[2]) for found in times] == [True, True, False]
 
 
 def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,6 +65,26 @@ def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
     lines.enable()
     fit(lines)
     assert "Epoch 3 of 3" in capsys.readouterr().out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stream", [Terminal, io.StringIO])
+@pytest.mark.parametrize(("show", "total"), [(True, 3), (True, float("inf")), (False, 3)])
+def test_a_count_is_shown_on_a_terminal_and_vanishes(
+    monkeypatch: pytest.MonkeyPatch, stream: type[io.StringIO], show: bool, total: float
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stream())
+    with count_bar(total, "image", show, what="reading") as bar:
+        bar.update(3)
+    written = sys.stderr.getvalue()
+    assert ("reading" in written) == (show and stream is Terminal)
+    if written:
+        assert written.endswith("\r")
+        assert written.split("\r")[-2].strip() == ""
 
 
 @pytest.mark.parametrize(("terminal", "kind"), [(True, Bar), (False, EpochLines)])

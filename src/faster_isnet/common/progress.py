@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import lightning
@@ -15,9 +16,23 @@ def progress_bar() -> ProgressBar:
     return Bar(refresh_rate=5) if sys.stderr.isatty() else EpochLines()
 
 
-def count_bar(total: int, unit: str, show: bool = True) -> tqdm[Any]:
-    """Make a bar on stderr that counts to ``total`` by its ``update``, shown on a terminal only."""
-    return tqdm(total=total, unit=unit, disable=None if show else True)
+def count_bar(total: float, unit: str, show: bool = True, what: str | None = None) -> tqdm[Any]:
+    """Make a bar on stderr that counts to ``total`` by its ``update``, shown on a terminal only.
+
+    Parameters
+    ----------
+    total
+        Infinity if it is not known.
+    unit
+        What is counted.
+    show
+        Whether to show it at all.
+    what
+        What is being done. It vanishes when it is done, since others follow.
+    """
+    known = None if total == float("inf") else total
+    disable = None if show else True
+    return tqdm(total=known, unit=unit, desc=what, leave=what is None, disable=disable)
 
 
 class Bar(TQDMProgressBar):
@@ -29,11 +44,13 @@ class Bar(TQDMProgressBar):
 
 
 class EpochLines(ProgressBar):
-    """Print a line for each epoch, with the metrics of the progress bar."""
+    """Print a line for each epoch, with the metrics of the progress bar and the time left."""
 
     def __init__(self) -> None:
         super().__init__()
         self._enabled = True
+        self._started = 0.0
+        self._epochs = 0  # since then
 
     def enable(self) -> None:
         """Enable printing."""
@@ -43,6 +60,12 @@ class EpochLines(ProgressBar):
         """Disable printing; Lightning calls it in all processes except the first."""
         self._enabled = False
 
+    def on_train_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Begin to measure the time; a training that is resumed begins anew."""
+        self._started, self._epochs = time.perf_counter(), 0
+
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
@@ -51,5 +74,11 @@ class EpochLines(ProgressBar):
             return
         metrics = self.get_metrics(trainer, pl_module)
         shown = [f"{name} {v:.4g}" for name, v in metrics.items() if isinstance(v, float)]
-        last = f" of {trainer.max_epochs}" if (trainer.max_epochs or 0) > 0 else ""
-        print(f"Epoch {trainer.current_epoch + 1}{last}: {', '.join(shown)}", flush=True)
+        self._epochs += 1
+        seconds = (time.perf_counter() - self._started) / self._epochs
+        shown.append(f"{seconds:.3g} s an epoch")
+        epoch, last = trainer.current_epoch + 1, trainer.max_epochs or 0
+        if epoch < last:
+            shown.append(f"{tqdm.format_interval(seconds * (last - epoch))} left")
+        of_last = f" of {last}" if last > 0 else ""
+        print(f"Epoch {epoch}{of_last}: {', '.join(shown)}", flush=True)

@@ -17,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
+from faster_isnet.common.progress import count_bar
 from faster_isnet.data.samples import Sample
 
 Result = TypeVar("Result")
@@ -137,5 +138,9 @@ def map_samples(
         except (ValueError, OSError) as error:
             return error
 
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(call, samples))
+    results = []
+    with ThreadPoolExecutor() as pool, count_bar(len(samples), "image", what="reading") as bar:
+        for result in pool.map(call, samples):
+            results.append(result)
+            bar.update()
+    return results

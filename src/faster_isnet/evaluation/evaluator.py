@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import NO_MASK, check_range
+from faster_isnet.common.progress import count_bar
 from faster_isnet.common.renaming import renamed_arguments
 from faster_isnet.data.backgrounds import BACKGROUNDS, ReplacedBackground
 from faster_isnet.data.dataset import Item
@@ -186,7 +187,11 @@ class Evaluator:
         predictions = self._predict(dataset)
         target = PREDICTION if predictions.task == "multiclass" else "highest-logit"
         attention = measure_attention(
-            self._explainer, self._loader(dataset), predictions.names, target, self.measures
+            self._explainer,
+            self._loader(dataset, "heatmaps"),
+            predictions.names,
+            target,
+            self.measures,
         )
         has_masks = len(attention) >= 2
         results = Results(
@@ -204,15 +209,18 @@ class Evaluator:
     def _options(self) -> dict[str, Any]:
         return {**self.settings.resampling, "measures": self.measures}
 
-    def _loader(self, dataset: Dataset[Item]) -> Iterator[Batch]:
+    def _loader(self, dataset: ImageSet | ReplacedBackground, what: str) -> Iterator[Batch]:
         loader = DataLoader(dataset, self.settings.batch_size)
-        for batch in map(Batch.of, self._fabric.setup_dataloaders(loader)):
-            yield batch._replace(images=self._inputs(batch))
+        with count_bar(len(dataset), "image", what=what) as bar:
+            for batch in map(Batch.of, self._fabric.setup_dataloaders(loader)):
+                yield batch._replace(images=self._inputs(batch))
+                bar.update(len(batch.images))
 
     def _predict(self, dataset: ImageSet) -> Predictions:
         names = [sample.name for sample in dataset.samples]
         groups = [sample.group or sample.name for sample in dataset.samples]
-        return predict(self._network, self._loader(dataset), self.class_names, names, groups)
+        loader = self._loader(dataset, "predictions")
+        return predict(self._network, loader, self.class_names, names, groups)
 
     def _sensitivity(
         self,
@@ -228,7 +236,7 @@ class Evaluator:
         backgrounds = {}
         for kind in BACKGROUNDS:
             replaced = ReplacedBackground(images, kind, labels, self.settings.seed)
-            loader = self._loader(replaced)
+            loader = self._loader(replaced, f"background: {kind}")
             after = predict(self._network, loader, self.class_names, names, groups)
             backgrounds[kind] = sensitivity(before, after, thresholds, **self._options)
         untouched = sensitivity(before, before, thresholds, **self._options)

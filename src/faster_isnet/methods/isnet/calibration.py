@@ -21,6 +21,7 @@ from faster_isnet.common.batch import Batch, says_too_few_samples
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.eval_mode import eval_mode
 from faster_isnet.common.files import write_atomically
+from faster_isnet.common.progress import count_bar
 from faster_isnet.common.torch_private import with_own_iteration
 from faster_isnet.explaining.explainer import Explanation
 from faster_isnet.methods.isnet.cuts import IMAGE, Cuts
@@ -232,11 +233,14 @@ class CutCalibration(lightning.Callback):
         sizes, masks = _Sizes(), MaskPresence()
         assert trainer.train_dataloader is not None  # Lightning has it once training starts
         loader = with_own_iteration(trainer.train_dataloader)  # the training's has begun
-        with torch.enable_grad(), _own_random_numbers():
+        steps = self.epochs * trainer.num_training_batches
+        bar = count_bar(steps, "step", trainer.is_global_zero, what="calibrating C1 and C2")
+        with torch.enable_grad(), _own_random_numbers(), bar:
             for epoch in range(self.epochs):
                 for number, batch in enumerate(loader):
                     if number >= trainer.num_training_batches:
                         break
+                    bar.update()
                     batch = trainer.precision_plugin.convert_input(Batch.of(batch))
                     batch = trainer.strategy.batch_to_device(batch, lit.device)
                     if epoch == 0:
