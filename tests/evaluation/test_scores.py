@@ -95,8 +95,8 @@ def test_a_sure_network_that_is_right_half_of_the_time_is_off_by_half() -> None:
     names = [str(number) for number in range(20)]
     p = Predictions(names, labels, probabilities, ["a", "b"])
     assert scores(p, resamples=2).overall["calibration_error"].value == 0.5
-    confidence, right = calibration_curve(p)
-    assert (confidence[-1], right[-1]) == (1, 0.5)
+    confidence, right, count = calibration_curve(p)
+    assert (confidence[-1], right[-1], count[-1]) == (1, 0.5, 20)
     assert np.isnan(confidence[:-1]).all()
 
 

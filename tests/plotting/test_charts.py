@@ -44,8 +44,11 @@ def test_precision_and_recall_are_those_of_scikit_learn():
 
 
 def test_empty_bins_of_confidence_are_left_out():
-    figure = reliability_figure({"isnet": ([np.nan, 0.5, 0.9], [np.nan, 0.4, 1.0])})
+    bins = [np.nan, 0.5, 0.9], [np.nan, 0.4, 1.0], [0, 10, 30]
+    figure = reliability_figure({"isnet": bins})
     line, ideal = figure.axes[0].lines
+    small, large = figure.axes[0].collections[0].get_sizes()
+    assert large == 3 * small
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([0.5, 0.9], [0.4, 1.0])
     assert list(ideal.get_xdata()) == list(ideal.get_ydata())
 

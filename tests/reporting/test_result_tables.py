@@ -8,12 +8,14 @@ import pytest
 
 from faster_isnet.evaluation import MEASURES, Score
 from faster_isnet.evaluation.measures import OverallMeasure
+from faster_isnet.evaluation.results import Confusion
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 from faster_isnet.reporting.result_tables import (
     attention_table,
     class_table,
     difference_cell,
     difference_table,
+    never_predicted,
     overall_table,
     score_cell,
     sensitivity_table,
@@ -49,6 +51,25 @@ def test_a_difference_is_for_the_better_as_its_measure_has_it():
     neither = replace(LOSS, better=None)
     assert difference_cell(Score(-0.5, -1, -0.25), neither).improves is None
     assert difference_cell(Score(None, reason="no value"), LOSS).detail == "no value"
+
+
+def test_classes_that_are_never_predicted_are_named(evaluations: list[SavedEvaluation]):
+    first = evaluations[0]
+    assert never_predicted(first, "elsewhere and nowhere") == ""
+
+    def with_counts(confusion: Confusion) -> SavedEvaluation:
+        found = first.sets["test"]
+        changed = replace(found, scores=replace(found.scores, confusion=confusion))
+        return replace(first, sets={"test": changed})
+
+    a, b, c = first.class_names
+    one = with_counts(Confusion((((3, 0, 1), (2, 0, 0), (1, 0, 1)),), multilabel=False))
+    assert never_predicted(one, "test") == f"{first.name} never predicts {b}."
+    assert never_predicted(one, "test") in text_table([one])
+    never, always = ((4, 0), (2, 0)), ((0, 4), (1, 1))
+    several = with_counts(Confusion((never, always, never), multilabel=True))
+    assert never_predicted(several, "test") == f"{first.name} never predicts {a}, {c}."
+    assert never_predicted(with_counts(Confusion((always,) * 3, multilabel=True)), "test") == ""
 
 
 def test_every_table_is_as_wide_as_its_head_and_has_a_row_for_each(

@@ -170,15 +170,18 @@ def confidences(predictions: Predictions) -> tuple[Floats, npt.NDArray[np.bool_]
     )
 
 
-def calibration_curve(predictions: Predictions) -> tuple[Floats, Floats]:
-    """Return for each of the 15 bins its mean confidence, and the share that are right; or NaN."""
+def calibration_curve(predictions: Predictions) -> tuple[Floats, Floats, Floats]:
+    """Return for each bin its mean confidence, the share that are right, and how many there are.
+
+    Confidence and share of an empty bin are NaN.
+    """
     confidence, right = (each.ravel() for each in confidences(predictions))
     bins = calibration_bin(confidence)
     count, sum_of_confidence, sum_of_right = (
         np.bincount(bins, weights=each, minlength=CALIBRATION_BINS).astype(np.float64)
         for each in (np.ones_like(confidence), confidence, right)
     )
-    return ratio(sum_of_confidence, count), ratio(sum_of_right, count)
+    return ratio(sum_of_confidence, count), ratio(sum_of_right, count), count
 
 
 def calibration_bin(confidence: Floats) -> npt.NDArray[np.int64]:

@@ -17,6 +17,7 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 
 from faster_isnet.plotting.heatmaps import model_colours, new_figure, percent
 
+_LARGEST_POINT = 250  # in square points, of all images
 Floats = npt.NDArray[np.float64]
 
 
@@ -93,27 +94,33 @@ def precision_recall_figure(
     return figure
 
 
-def reliability_figure(bins: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike]]) -> Figure:
+def reliability_figure(
+    bins: Mapping[str, tuple[npt.ArrayLike, npt.ArrayLike, npt.ArrayLike]],
+) -> Figure:
     """Draw how often one or more classifiers are right, against how sure they are.
+
+    The area of a point is the share of images that it stands for.
 
     Parameters
     ----------
     bins
-        By classifier, for each bin of confidence: its mean confidence, and the share that are
-        right; both in [0, 1]. NaN where a bin is empty.
+        By classifier, for each bin of confidence: its mean confidence and the share that are
+        right, both in [0, 1] and NaN where a bin is empty, and the number of images.
 
     Examples
     --------
-    >>> figure = reliability_figure({"isnet": ([0.6, 0.9], [0.5, 0.95])})
+    >>> figure = reliability_figure({"isnet": ([0.6, 0.9], [0.5, 0.95], [10, 40])})
     >>> figure.axes[0].lines[0].get_ydata()
     array([0.5 , 0.95])
     """
     figure, axes = _square_of_shares("confidence", "share that are right")
     colours = model_colours(bins)
-    for name, (confidence, right) in bins.items():
-        there = ~np.isnan(np.asarray(confidence, dtype=np.float64))
-        drawn = [np.asarray(each, dtype=np.float64)[there] for each in (confidence, right)]
-        axes.plot(*drawn, color=colours[name], label=name, linewidth=1.8, marker="o", markersize=4)
+    for name, (*place, count) in bins.items():
+        images = np.asarray(count, dtype=np.float64)
+        confidence, right = (np.asarray(each, dtype=np.float64)[images > 0] for each in place)
+        axes.plot(confidence, right, color=colours[name], label=name, linewidth=1)
+        areas = _LARGEST_POINT * images[images > 0] / images.sum()
+        axes.scatter(confidence, right, areas, color=colours[name], zorder=2)
     axes.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     draw_legend(axes, loc="upper left")
     return figure

@@ -74,6 +74,7 @@ class Section:
     overall: Table
     differences: Table | None
     classes: Table
+    never_predicted: list[str]
     curves: list[Illustration]
     confusions: list[Illustration]
     attention: Table | None
@@ -196,6 +197,9 @@ def _section(
         overall=tables.overall_table(present, data),
         differences=tables.difference_table(present, differences) if differences else None,
         classes=tables.class_table(present, data, differences),
+        never_predicted=[
+            remark for each in present if (remark := tables.never_predicted(each, data))
+        ],
         curves=[_reliability(present, data), *_curves(present, data)],
         confusions=[_confusion(each, data) for each in present],
         attention=tables.attention_table(attention, data) if attention else None,

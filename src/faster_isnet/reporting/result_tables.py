@@ -13,6 +13,7 @@ from faster_isnet.evaluation.results import Differences, ScoreByName
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 
 MISSING = "–"
+_NAMED = 10  # classes in a sentence
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,25 @@ def sensitivity_table(evaluations: Sequence[SavedEvaluation], data: str) -> Tabl
     return Table("Images with a mask; the foreground stays as it is", columns, rows)
 
 
+def never_predicted(evaluation: SavedEvaluation, data: str) -> str:
+    """Say which classes a classifier assigns to no image of a data set; nothing if there are none.
+
+    Accuracy and AUC may look well although it knows fewer classes than there are.
+    """
+    if data not in evaluation.sets:
+        return ""
+    confusion = evaluation.sets[data].scores.confusion
+    if confusion.multilabel:
+        counts = [sum(row[1] for row in table) for table in confusion.tables]
+    else:
+        counts = [sum(column) for column in zip(*confusion.tables[0], strict=True)]
+    names = [n for n, count in zip(evaluation.class_names, counts, strict=True) if not count]
+    if not names:
+        return ""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{evaluation.name} never predicts {', '.join(names[:_NAMED])}{more}."
+
+
 def text_table(evaluations: Sequence[SavedEvaluation]) -> str:
     """Return tables for a terminal, one for each data set of the first evaluation."""
     parts = []
@@ -166,7 +186,10 @@ def text_table(evaluations: Sequence[SavedEvaluation]) -> str:
         for evaluation in evaluations:
             for name, cell in _highlights(evaluation, data).items():
                 frame.loc[name, evaluation.name] = _line(cell)
-        parts.append(f"{data}: {table.caption}\n{frame.fillna(MISSING).to_string()}")
+        remarks = [remark for e in evaluations if (remark := never_predicted(e, data))]
+        parts.append(
+            "\n".join([f"{data}: {table.caption}", frame.fillna(MISSING).to_string(), *remarks])
+        )
     return "\n\n".join(parts)
 
 
