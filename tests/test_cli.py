@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,9 @@ import pytest
 from faster_isnet import cli
 from faster_isnet.benchmark import BenchmarkSettings
 from faster_isnet.commands import benchmarking, demonstrating
+from faster_isnet.data import BiasedDigitsData
 from faster_isnet.demo import DemoMetrics, DemoSettings, ModelScores, run_demo
+from faster_isnet.demo import run as demo
 from faster_isnet.methods.isnet.network import VARIANTS
 
 TINY = DemoSettings(standard_epochs=1, isnet_epochs=1, train_size=128)
@@ -24,7 +27,8 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert all(f"  {name} " in text for name in cli.COMMANDS)
     commands = [[name] for name in cli.COMMANDS if name != "segment"]
-    for arguments in (*commands, ["segment", "fit"], ["segment", "predict"]):
+    segment = (["segment", each] for each in ("auto", "compare", "fit", "predict"))
+    for arguments in (*commands, *segment):
         with pytest.raises(SystemExit) as stop:
             cli.main([*arguments, "--help"])
         assert stop.value.code == 0
@@ -120,7 +124,14 @@ def test_benchmark_passes_its_options_on(
     assert "did you mean 'step'" in capsys.readouterr().err
 
 
+@pytest.fixture
+def few_test_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluate the demo on 60 digits, not on 1,000, which takes most of its time here."""
+    monkeypatch.setattr(demo, "BiasedDigitsData", partial(BiasedDigitsData, test_size=60))
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_test_digits")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_demo_runs_with_every_variant(tmp_path: Path, variant: str) -> None:
     metrics = run_demo(replace(TINY, variant=variant), tmp_path)
@@ -131,6 +142,7 @@ def test_the_demo_runs_with_every_variant(tmp_path: Path, variant: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("few_test_digits")
 def test_the_demo_writes_what_it_says_and_a_seed_repeats_it(tmp_path: Path) -> None:
     one, two = (run_demo(TINY, tmp_path / name) for name in ("one", "two"))
     assert replace(one, seconds={}) == replace(two, seconds={})

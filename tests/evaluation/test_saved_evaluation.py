@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,7 @@ def test_the_shape_of_files_is_that_of_version_0_1(saved: tuple[Path, object]) -
     old, new = (json.loads((folder / "metrics.json").read_text()) for folder in (OF_0_1, saved[0]))
     assert list(new.pop("measures")[0]) == list(Measure.__dataclass_fields__)
     assert new.pop("training_warnings") == []
+    assert (new.pop("checkpoint_sha256"), bool(new.pop("date"))) == ("", True)  # there is no file
     new["settings"]["samples"] = new["settings"].pop("resamples")
     for content, classes in ((old, old["class_names"]), (new, CLASSES)):
         for part in ("scores", "attention"):
@@ -111,6 +114,21 @@ def test_the_shape_of_files_is_that_of_version_0_1(saved: tuple[Path, object]) -
     for part in ("scores", "attention"):
         assert new["sets"][part]["classes"] == old["sets"][part]["classes"]
     assert list(new["sets"]["pictures"][0]) == list(old["sets"]["pictures"][0])
+
+
+def test_checkpoint_and_date_are_recorded(
+    saved: tuple[Path, Mapping[str, Evaluation]], tmp_path: Path
+) -> None:
+    checkpoint = tmp_path / "best.ckpt"
+    checkpoint.write_bytes(b"weights")
+    evaluator = Evaluator(Reader(True), CLASSES, EvaluationSettings(accelerator="cpu"))
+    save_evaluation(tmp_path, saved[1], evaluator, name="it", checkpoint=checkpoint, seconds=1)
+    loaded = SavedEvaluation.load(tmp_path)
+    assert loaded.checkpoint_sha256 == hashlib.sha256(b"weights").hexdigest()
+    age = datetime.now(timezone.utc) - datetime.fromisoformat(loaded.date)
+    assert 0 <= age.total_seconds() < 600
+    assert list(loaded.details)[:2] == ["date", "sha256 of the checkpoint"]
+    assert "date" not in SavedEvaluation.load(OF_0_1).details
 
 
 def test_no_picture_is_read_from_outside(saved: tuple[Path, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -13,6 +14,7 @@ from typing import BinaryIO
 from uuid import uuid4
 
 _SUFFIX = ".tmp"
+_BLOCK = 2**20  # bytes
 _HOUR = 3600.0  # in seconds; no file takes as long to write
 
 
@@ -43,6 +45,23 @@ def check_file(path: Path, kind: str = "file", cure: str = "correct its name") -
         raise FileNotFoundError(f"there is no {kind} {str(path)!r}; {cure}") from error
     if not stat.S_ISREG(mode):
         raise ValueError(f"{str(path)!r} is not a file; name one")
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hash of a file's content in hexadecimal digits, in little memory.
+
+    Parameters
+    ----------
+    path
+        The file.
+    algorithm
+        Its name in :mod:`hashlib`.
+    """
+    digest = hashlib.new(algorithm, usedforsecurity=False)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_atomically(path: str | Path, content: bytes) -> Path:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from faster_isnet.common.environment import machine
-from faster_isnet.common.files import write_atomically
+from faster_isnet.common.files import file_hash, write_atomically
 from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.evaluation.evaluator import Evaluation, EvaluationSettings, Evaluator
 from faster_isnet.evaluation.json_format import (
@@ -56,6 +57,10 @@ class SavedEvaluation:
         Run times, by what took them.
     training_warnings
         What was not right at the end of the training.
+    date
+        When it was evaluated, by ISO 8601, in UTC; empty where that was not recorded.
+    checkpoint_sha256
+        The hash of the checkpoint's file; empty where that was not recorded.
     """
 
     name: str
@@ -69,6 +74,8 @@ class SavedEvaluation:
     environment: Mapping[str, str | int]
     seconds: Mapping[str, float]
     training_warnings: Sequence[str] = ()
+    date: str = ""
+    checkpoint_sha256: str = ""
 
     @classmethod
     def load(cls, folder: str | Path) -> SavedEvaluation:
@@ -97,6 +104,8 @@ class SavedEvaluation:
                 environment=environment,
                 seconds=content["seconds"],
                 training_warnings=[str(each) for each in content.get("training_warnings", ())],
+                date=str(content.get("date", "")),
+                checkpoint_sha256=str(content.get("checkpoint_sha256", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ValueError(
@@ -105,8 +114,10 @@ class SavedEvaluation:
 
     @property
     def details(self) -> dict[str, Any]:
-        """Return the settings, the versions and the machine, by name."""
-        return {**asdict(self.settings), **self.environment}
+        """Return date and checkpoint, the settings, the versions and the machine, by name."""
+        recorded = {"date": self.date, "sha256 of the checkpoint": self.checkpoint_sha256}
+        known = {name: value for name, value in recorded.items() if value}
+        return {**known, **asdict(self.settings), **self.environment}
 
     def predictions(self, data: str) -> Predictions:
         """Load the predictions of a data set's images."""
@@ -176,6 +187,8 @@ def save_evaluation(
     content = {
         "name": name,
         "checkpoint": str(checkpoint),
+        "checkpoint_sha256": file_hash(checkpoint) if checkpoint.is_file() else "",
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "task": tasks.pop(),
         "class_names": evaluator.class_names,
         "sets": sets,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,12 +10,11 @@ from urllib.parse import urlsplit
 import torch
 
 from faster_isnet.common.checks import check_choice
-from faster_isnet.common.files import check_file, replacing_atomically
+from faster_isnet.common.files import check_file, file_hash, replacing_atomically
 
 log = logging.getLogger(__name__)
 
 _ALGORITHMS = ("md5", "sha256")
-_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class PublishedFile:
             If its hash is another.
         """
         check_file(path, "file of weights")
-        found = _digest(path, self.algorithm)
+        found = file_hash(path, self.algorithm)
         if not found.startswith(self.digest):
             raise ValueError(
                 f"{str(path)!r} is not the published {self.name}: its {self.algorithm} is {found}, "
@@ -108,11 +106,3 @@ class PublishedFile:
                     "name the file: --weights FILE"
                 ) from error
             self.check(temporary)
-
-
-def _digest(path: Path, algorithm: str) -> str:
-    digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
