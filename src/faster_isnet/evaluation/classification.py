@@ -175,10 +175,10 @@ def calibration_curve(predictions: Predictions) -> tuple[Floats, Floats, Floats]
 
     Confidence and share of an empty bin are NaN.
     """
-    confidence, right = (each.ravel() for each in confidences(predictions))
-    bins = calibration_bin(confidence)
+    confidence, right = confidences(predictions)
+    bins = calibration_bin(confidence).ravel()
     count, sum_of_confidence, sum_of_right = (
-        np.bincount(bins, weights=each, minlength=CALIBRATION_BINS).astype(np.float64)
+        np.bincount(bins, weights=each.ravel(), minlength=CALIBRATION_BINS).astype(np.float64)
         for each in (np.ones_like(confidence), confidence, right)
     )
     return ratio(sum_of_confidence, count), ratio(sum_of_right, count), count

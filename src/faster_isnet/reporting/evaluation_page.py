@@ -226,9 +226,9 @@ def _curves(evaluations: Sequence[SavedEvaluation], data: str) -> list[Illustrat
             ("average_precision", precision_recall_figure, "Precision and recall"),
         ):
             areas = {
-                classifier: found[measure].value
+                classifier: value
                 for classifier, found in scores.items()
-                if measure in found and found[measure].value is not None
+                if measure in found and (value := found[measure].value) is not None
             }
             caption = f"{what}: {name} against others"
             drawn.append(_illustration(draw(curves, areas), "Curves", caption, name))
