@@ -70,6 +70,8 @@ def test_masks_are_written_by_what_is_trained_already(
     assert "unknown class 'unicorn'" in capsys.readouterr().err
     assert main([*command, "--with", "run", "--weights", str(segmenter), "--review", "0"]) == 0
     assert not (out / "review.html").exists()
+    assert main([*command, "--with", "run", "--weights", str(segmenter), "--review", "-1"]) == 2
+    assert "review" in capsys.readouterr().err
 
 
 def test_masks_are_compared(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
-from jsonargparse.typing import NonNegativeInt
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, image_files, parameters
+from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.data import (
@@ -114,7 +114,7 @@ def _add_options_of_masks(parser: CommandParser) -> None:
     parser.add_parameters(predict_masks, skip=("segmenter", "images", "out"), group=False)
     parser.add_argument(
         "--review",
-        type=NonNegativeInt,
+        type=int,
         default=MOST,
         help="number of masks, the least plausible ones, on the page to look at them; 0 for none",
     )
@@ -173,6 +173,7 @@ def _predict(options: Namespace) -> None:
 
 
 def _write_masks(segmenter: Segmenter, options: Namespace) -> None:
+    check_range("review", options.review, 0)  # before masks are written
     given = parameters(predict_masks, options) | {
         "segmenter": segmenter,
         "images": image_files(options.images),
