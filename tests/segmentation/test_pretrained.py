@@ -158,7 +158,8 @@ def test_an_unknown_segmenter_is_named(name):
     ("options", "message"),
     [
         ({}, "--weights FOLDER"),
-        ({"weights": "x", "download": True}, "has a network of its own"),
+        ({"download": True}, "has a network of its own"),
+        ({"weights": "x", "download": True}, "leave out one: --weights or --download"),
         ({"weights": "x", "network": "u2netp"}, "has a network of its own"),
         ({"weights": "x"}, "there is no 'x/segmenter.json'"),
     ],

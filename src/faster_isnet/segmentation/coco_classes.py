@@ -64,7 +64,7 @@ class CocoSegmenter(Segmenter):
         download: bool = False,
     ) -> None:
         super().__init__(OF_OBJECTS, None)
-        name = _modelfor(classes) if network is None else network
+        name = _network_that_knows(classes) if network is None else network
         published = _weights(name)
         self._indices = [_class_index(published, each) for each in classes]
         if weights is None:
@@ -98,7 +98,7 @@ class CocoSegmenter(Segmenter):
         return masks.amax(0) if len(masks) else image.new_zeros(1, *image.shape[1:])
 
 
-def _modelfor(classes: Sequence[str]) -> str:
+def _network_that_knows(classes: Sequence[str]) -> str:
     """Return the first of the default networks that knows all classes, or the last."""
     for name in _DEFAULTS:
         if set(classes) <= set(_weights(name).meta["categories"]):

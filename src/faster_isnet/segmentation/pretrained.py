@@ -51,13 +51,18 @@ def pretrained_segmenter(
     FileNotFoundError
         If the weights are not there and are not to be downloaded.
     ValueError
-        If name, network or class are unknown, the weights are of something else, or ``network`` or
-        ``download`` are given for ``"run"``.
+        If name, network or class are unknown, the weights are of something else, weights are given
+        and to be downloaded, or ``network`` or ``download`` are given for ``"run"``.
     OSError
         If the weights cannot be downloaded.
     ImportError
         If a package is missing that the segmenter needs.
     """
+    if weights is not None and download:
+        raise ValueError(
+            f"the weights are given, {str(weights)!r}, and are to be downloaded; leave out one: "
+            "--weights or --download"
+        )
     kind, _, classes = name.partition(":")
     if kind == COCO and classes:
         return CocoSegmenter(
