@@ -24,7 +24,7 @@ from faster_isnet.segmentation import (
     predict_masks,
 )
 from faster_isnet.segmentation.fitting import _scores, _TrainingPairs, read_pair
-from faster_isnet.segmentation.segmenter import DESCRIPTION, WEIGHTS
+from faster_isnet.segmentation.trained_segmenter import DESCRIPTION, WEIGHTS
 
 HEIGHT, WIDTH = 72, 96
 BRIEF = SegmenterSettings(size=64, epochs=1, batch_size=4)
