@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
+import time
 
 import lightning
 import pytest
@@ -33,11 +34,11 @@ class Lit(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def fit(callback: lightning.Callback) -> None:
+def fit(*callbacks: lightning.Callback) -> None:
     loader = DataLoader(torch.rand(6, 2), 2)
     trainer = lightning.Trainer(
         max_epochs=3,
-        callbacks=[callback],
+        callbacks=list(callbacks),
         logger=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -55,6 +56,21 @@ def test_a_log_gets_a_line_for_each_epoch(capsys: pytest.CaptureFixture[str]) ->
     times = [re.search(r", ([\d.e-]+) s an epoch(?:, ([\d:]+) left)?$", line) for line in lines]
     assert all(found and float(found[1]) > 0 for found in times)
     assert [bool(found and found[2]) for found in times] == [True, True, False]
+
+
+class SlowToBegin(lightning.Callback):
+    def on_train_start(self, *args: object) -> None:
+        time.sleep(2)
+
+
+def test_what_is_done_before_the_first_epoch_is_not_part_of_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fit(EpochLines(), SlowToBegin())
+    first = next(line for line in capsys.readouterr().out.splitlines() if "Epoch 1 of 3" in line)
+    seconds = re.search(r"([\d.e-]+) s an epoch", first)
+    assert seconds
+    assert float(seconds[1]) < 2
 
 
 def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:

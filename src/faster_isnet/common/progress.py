@@ -63,8 +63,15 @@ class EpochLines(ProgressBar):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Begin to measure the time; a training that is resumed begins anew."""
-        self._started, self._epochs = time.perf_counter(), 0
+        """Count the epochs anew, also in a training that is resumed."""
+        self._epochs = 0
+
+    def on_train_epoch_start(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Begin to measure the time, after what other callbacks do before the first epoch."""
+        if not self._epochs:
+            self._started = time.perf_counter()
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
