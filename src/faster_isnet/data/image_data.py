@@ -271,6 +271,7 @@ class ImageData(ClassifierData):
         if self.division is not None:
             samples = self._divide_as_recorded(self.division, samples)
         samples = self.mask_review.apply(samples)
+        self._log_rejected(samples)
         findings = check_samples(
             samples, self.class_names, self.skip_unreadable, self.allow_duplicates
         )
@@ -285,6 +286,21 @@ class ImageData(ClassifierData):
         if text := str(changes):
             log.warning("The images are not those that the run was divided with.\n%s", text)
         return samples
+
+    def _log_rejected(self, samples: Sequence[Sample]) -> None:
+        for name in self._trained_on:
+            members = [sample for sample in samples if sample.split == name]
+            if rejected := self.mask_review.rejected(members):
+                log.warning(
+                    "%d of the %d images of %r are left out, since their masks were rejected, such "
+                    "as %r (mask_review)",
+                    *(len(rejected), len(members), name, min(rejected)),
+                )
+
+    @property
+    def _trained_on(self) -> tuple[str, ...]:
+        """Names of the data sets that a network is trained on, or chosen by."""
+        return (*TRAINING_SPLITS, *self.val_sources)
 
     def unmasked_images(self, name: str) -> list[str]:
         """Return the names of a data set's images that have no mask with foreground."""
@@ -372,7 +388,7 @@ class ImageData(ClassifierData):
 
         How many are left out is logged when the data sets are used next.
         """
-        self._masked_only = ("train", "val", *self.val_sources)
+        self._masked_only = self._trained_on
         self.__dict__.pop("datasets", None)  # they are made anew, without these images
 
     def train_dataloader(self) -> DataLoader[Item]:
@@ -511,15 +527,9 @@ class ImageData(ClassifierData):
 
     def _without_rejected(self, name: str) -> list[Sample]:
         samples = self.findings.of_split(name)
-        if name not in (*TRAINING_SPLITS, *self.val_sources):
+        if name not in self._trained_on:
             return samples
         rejected = self.mask_review.rejected(samples)
-        if rejected:
-            log.warning(
-                "%d of the %d images of %r are left out, since their masks were rejected, such as "
-                "%r (mask_review)",
-                *(len(rejected), len(samples), name, min(rejected)),
-            )
         return [sample for sample in samples if sample.name not in rejected]
 
     def _loaders(self, *names: str) -> dict[str, DataLoader[Item]]:
