@@ -43,7 +43,7 @@ class Augmentation:
     scaling
         Largest change of size: 0.1 for factors of 0.9 to 1.1; in [0, 1).
     horizontal_flip, vertical_flip
-        Probabilities. Turn them off if classes differ by orientation.
+        Probabilities. Off by default: a mirrored radiograph has its heart on the wrong side.
     brightness, contrast
         Largest change, as a share, in [0, 1].
 
@@ -56,7 +56,7 @@ class Augmentation:
     rotation: float = 10.0
     translation: float = 0.05
     scaling: float = 0.1
-    horizontal_flip: float = 0.5
+    horizontal_flip: float = 0.0
     vertical_flip: float = 0.0
     brightness: float = 0.1
     contrast: float = 0.1

@@ -12,7 +12,7 @@ from faster_isnet.data.dataset import Augmentation
 _STRIDE = 32  # total stride of the encoders
 _SMALLEST = 2 * _STRIDE  # batch norm needs more than one value in the deepest layer
 _AUGMENTATION = Augmentation(
-    rotation=10, translation=0.1, scaling=0.2, brightness=0.3, contrast=0.3
+    rotation=10, translation=0.1, scaling=0.2, horizontal_flip=0.5, brightness=0.3, contrast=0.3
 )
 
 
