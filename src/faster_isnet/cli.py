@@ -49,6 +49,11 @@ COMMANDS = {
         "The run is as it was, and files of the evaluation are whole; run the command again.",
     ),
     "compare": _Command("comparing", "put tested classifiers side by side"),
+    "audit": _Command(
+        "auditing",
+        "measure how much anybody's classifier depends on the background",
+        "What was measured is kept; run the command again, and it goes on.",
+    ),
     "explain": _Command(
         "explaining",
         "write heatmaps of images",
@@ -93,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0; 2 after an error that the user can cure; 143 and 130 after SIGTERM and Ctrl-C.
+        0; 2 after an error that the user can cure; 3 if an audit finds more than it was allowed;
+        143 and 130 after SIGTERM and Ctrl-C.
         Arguments that cannot be parsed, and ``--help``, raise ``SystemExit`` with 2 and 0.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -103,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         module = import_module(f"faster_isnet.commands.{COMMANDS[name].module}")
     with raising_when_stopped() as received:
         try:
-            module.run(given)
+            status: int | None = module.run(given)
         except (Exception, KeyboardInterrupt, SystemExit) as ending:
             number = received.number or stopped_by(ending)
             if number is not None:
@@ -112,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 raise
             print(f"faster-isnet {name}: {_message(ending)}", file=sys.stderr)
             return 2
-    return 0
+    return status or 0
 
 
 def _tell_stop(name: str, number: int, ending: BaseException) -> int:

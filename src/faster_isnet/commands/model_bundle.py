@@ -2,40 +2,116 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from jsonargparse import Namespace
 from torch import Tensor, nn
 
-from faster_isnet.commands.arguments import CommandParser
+from faster_isnet.commands.arguments import CommandParser, parameters
 from faster_isnet.commands.run_folder import best_checkpoint
 from faster_isnet.common.batch import Batch
-from faster_isnet.common.checks import check_range
+from faster_isnet.common.checks import (
+    TASKS,
+    check_channels,
+    check_choice,
+    check_logits,
+    check_range,
+)
+from faster_isnet.common.files import check_file, file_hash
+from faster_isnet.common.logits import class_logits
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.images import read_image
 from faster_isnet.methods import Standard
-from faster_isnet.models import backbone_names
+from faster_isnet.models import backbone_names, build_backbone
+from faster_isnet.models.imagenet import IMAGENET, imagenet_names
+from faster_isnet.models.input_channels import IMAGENET_MEAN, IMAGENET_STD
+from faster_isnet.models.own_networks import (
+    ONNX_SUFFIX,
+    OnnxNetwork,
+    input_shape_of,
+    is_torchscript,
+    load_torchscript,
+    network_from_code,
+    statistics_of,
+)
 from faster_isnet.models.timm_models import PREFIX as TIMM
-from faster_isnet.models.weight_files import load_backbone_weights
-from faster_isnet.training.image_classifier import ImageClassifier
+from faster_isnet.models.weight_files import load_backbone_weights, weights_hash
+from faster_isnet.training.export import read_description
+from faster_isnet.training.image_classifier import ImageClassifier, Normalise
 
 
 def add_network_options(parser: CommandParser) -> None:
-    """Add the options that :meth:`ModelBundle.load` builds a network by name with."""
-    add = parser.add_argument
-    add("--weights", type=Path, help="of a network by name: a file (default: its own pretrained)")
-    add("--classes", type=int, default=1000, help="of a network by name")
-    add("--size", type=int, default=224, help="of images for a network by name")
-    add("--channels", type=int, default=3, help="of images for a network by name: 3 or 1")
+    """Add what must be known of networks that ``faster-isnet fit`` has not trained."""
+    parser.add_parameters(NetworkOptions)
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Say what must be known of a network that ``faster-isnet fit`` has not trained.
+
+    Parameters
+    ----------
+    weights
+        Its weights, of a network by its name or of a function that builds one: a file (default: a
+        network's own pretrained ones, which are downloaded on first use; what the function loads).
+    classes
+        How many it has, of a network by its name.
+    size
+        Of its images, in pixels (default: its own, else 224).
+    channels
+        Of its images, 3 or 1 (default: its own, else 3).
+    mean, std
+        Of each channel, if it takes (x − mean) / std for pixels x in [0, 1] (default: its own where
+        they are known, else pixels as they are).
+    class_names
+        A file with a name in each line, or imagenet for ImageNet's 1,000 (default: its own where
+        they are known, else numbers).
+    task
+        multiclass (softmax) or multilabel (sigmoid).
+    """
+
+    weights: Path | None = None
+    classes: int = 1000
+    size: int | None = None
+    channels: int | None = None
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    class_names: str | None = None
+    task: str = "multiclass"
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the network."""
+        check_choice("task", self.task, TASKS)
+        if self.size is not None:
+            check_range("size", self.size, 1)
+        if self.channels is not None:
+            check_channels(self.channels)
+        if (self.mean is None) != (self.std is None):
+            raise ValueError(
+                f"mean is {self.mean} and std {self.std}; give both, one for each channel, or none"
+            )
+        if self.std is not None and not min(self.std) > 0:
+            raise ValueError(f"std must be above 0, got {self.std}")
+
+    def check_unused(self, model: str) -> None:
+        """Raise ``ValueError`` if anything is said of a checkpoint, which knows it all."""
+        default = NetworkOptions()
+        for field in fields(self):
+            if (value := getattr(self, field.name)) != getattr(default, field.name):
+                raise ValueError(
+                    f"--{field.name} {value} is for networks of others, such as resnet50, but "
+                    f"{model!r} is a checkpoint of faster-isnet fit, which has it; leave it out"
+                )
 
 
 def load_network(model: str, options: Namespace) -> ModelBundle:
-    """Load a checkpoint's network, or one by name as :func:`add_network_options` says."""
-    shape = options.channels, options.size, options.size
-    return ModelBundle.load(model, options.classes, shape, options.weights)
+    """Load a network as :func:`add_network_options` says."""
+    return ModelBundle.load(model, NetworkOptions(**parameters(NetworkOptions, options)))
 
 
 def check_runs(network: nn.Module, image_shape: tuple[int, int, int], name: str) -> None:
@@ -79,6 +155,12 @@ class ModelBundle:
         Makes the network's input of a batch: its images, unless the method needs masks as well.
     needs_every_mask
         Whether it needs the mask of each image.
+    differentiable
+        Whether it has gradients, so that it can be explained.
+    normalisation
+        What is done to pixels in [0, 1] before the network, in words.
+    file
+        That holds its weights, where the network itself does not: ONNX.
     """
 
     network: nn.Module
@@ -88,6 +170,9 @@ class ModelBundle:
     task: str
     inputs: Callable[[Batch], Tensor]
     needs_every_mask: bool = False
+    differentiable: bool = True
+    normalisation: str = ""
+    file: Path | None = None
 
     @classmethod
     def from_checkpoint(cls, path: Path) -> ModelBundle:
@@ -95,55 +180,128 @@ class ModelBundle:
         return cls._of(ImageClassifier.load_deployed(path))
 
     @classmethod
-    def load(
-        cls, model: str, classes: int, image_shape: tuple[int, int, int], weights: Path | None
-    ) -> ModelBundle:
-        """Read a checkpoint, or the best one of a run's folder, or build a network by its name.
+    def load(cls, model: str, options: NetworkOptions | None = None) -> ModelBundle:
+        """Load a trained network, whoever trained it.
+
+        Parameters
+        ----------
+        model
+            A checkpoint of ``faster-isnet fit`` or a run's folder; an ONNX file (``.onnx``) or a
+            TorchScript program; a function that builds a network, ``"package.module:function"``;
+            or a network's name, such as ``"resnet50"`` or ``"timm:…"``.
+        options
+            What must be known of networks that ``faster-isnet fit`` has not trained.
 
         Raises
         ------
         OSError
             If it is a path of no file, or of a folder that is no run's.
         ValueError
-            If there are weights beside a checkpoint; if a name is unknown.
+            If an option does not fit the network; if a name is unknown.
         """
+        options = NetworkOptions() if options is None else options
         path = Path(model)
         if path.is_dir() and model not in backbone_names():
-            path = best_checkpoint(path)
+            options.check_unused(model)
+            return cls.from_checkpoint(best_checkpoint(path))
+        if path.is_file() and path.suffix.lower() == ONNX_SUFFIX:
+            return cls._of_onnx(path, options)
+        if is_torchscript(path):
+            network = load_torchscript(path)
+            return cls._of_others(network, options, differentiable=False)
         if path.is_file():
-            if weights is None:
-                return cls.from_checkpoint(path)
-            raise ValueError(
-                f"--weights {weights} is for a network by name, such as resnet50, but {model!r} is "
-                "a checkpoint, which has its own; leave one out"
-            )
+            options.check_unused(model)
+            return cls.from_checkpoint(path)
+        if ":" in model and not model.startswith(TIMM):
+            network = network_from_code(model, options.weights)
+            return cls._of_others(network, options, statistics_of(network))
         if not model.startswith(TIMM) and (path.suffix or path.name != model):
             raise FileNotFoundError(
                 f"there is no file {model!r}; give a checkpoint of faster-isnet fit, a run's "
-                "folder, or a network's name: resnet50, timm:…"
+                "folder, a network's name (resnet50, timm:…), package.module:function, or an ONNX "
+                "or TorchScript file"
             )
-        return cls.by_name(model, classes, image_shape, weights)
+        return cls._by_name(model, options)
 
     @classmethod
-    def by_name(
-        cls, name: str, classes: int, image_shape: tuple[int, int, int], weights: Path | None
-    ) -> ModelBundle:
+    def _by_name(cls, name: str, options: NetworkOptions) -> ModelBundle:
         """Build a network, with weights from a file or its own."""
-        check_range("size", min(image_shape[1:]), 1)
-        lit = ImageClassifier(
-            [str(number) for number in range(classes)],
-            image_shape,
-            name,
-            pretrained=weights is None,
-            method=Standard(),
+        channels = options.channels or 3
+        pretrained = options.weights is None
+        network = build_backbone(name, options.classes, pretrained, channels=channels)
+        if options.weights is not None:
+            load_backbone_weights(options.weights, network)
+        own, names = None, None
+        if pretrained:
+            own = statistics_of(network) or (IMAGENET_MEAN, IMAGENET_STD)
+            if channels == 1:
+                own = [fmean(own[0])], [fmean(own[1])]
+            names = imagenet_names() if options.classes == len(imagenet_names()) else None
+        bundle = cls._of_others(network, options, own, class_names=names)
+        return replace(bundle, architecture=name)
+
+    @classmethod
+    def _of_onnx(cls, path: Path, options: NetworkOptions) -> ModelBundle:
+        if options.weights is not None:
+            raise ValueError(f"{str(path)!r} has its own weights; leave out --weights")
+        network = OnnxNetwork(path)
+        described = read_description(path)
+        channels, height, width = network.image_shape
+        return replace(
+            cls._of_others(
+                network,
+                options,
+                None if described is None else described.statistics,
+                (channels, height, width) if described is None else described.image_shape,
+                None if described is None else described.class_names,
+                differentiable=False,
+            ),
+            architecture=path.name if described is None else described.architecture,
+            file=path,
         )
-        if weights is not None:
-            load_backbone_weights(weights, lit.deployed)
-        return cls._of(lit)
+
+    @classmethod
+    def _of_others(
+        cls,
+        network: nn.Module,
+        options: NetworkOptions,
+        statistics: tuple[Sequence[float], Sequence[float]] | None = None,
+        image_shape: Sequence[int | None] = (None, None, None),
+        class_names: Sequence[str] | None = None,
+        *,
+        differentiable: bool = True,
+    ) -> ModelBundle:
+        """Put a network that takes normalised images behind its normalisation, and name classes."""
+        own_shape = input_shape_of(network) or (3, 224, 224)
+        channels, height, width = (a or b for a, b in zip(image_shape, own_shape, strict=True))
+        if options.size is not None:
+            height = width = options.size
+        shape = options.channels or channels, height, width
+        known, whose = statistics, "its own"
+        if options.mean is not None and options.std is not None:
+            known, whose = (options.mean, options.std), "as given"
+        words = "pixels in [0, 1], as they are"
+        if known is not None:
+            mean, std = (_for_each_channel(each, shape[0]) for each in known)
+            parts = OrderedDict(normalise=Normalise(mean, std), network=network)
+            words = f"(x − mean) / std with mean {mean} and std {std} ({whose})"
+        whole = network if known is None else nn.Sequential(parts)
+        count = _count_classes(whole, shape, options.task)
+        return cls(
+            whole.eval(),
+            type(network).__name__,
+            _class_names(options.class_names, class_names, count),
+            shape,
+            options.task,
+            Standard().inputs,
+            differentiable=differentiable,
+            normalisation=words,
+        )
 
     @classmethod
     def _of(cls, lit: ImageClassifier) -> ModelBundle:
         network = lit.deployed.eval()
+        normalises = any(isinstance(module, Normalise) for module in network.modules())
         return cls(
             network,
             lit.architecture,
@@ -152,7 +310,34 @@ class ModelBundle:
             lit.method.task,
             lit.method.inputs,
             lit.method.needs_every_mask,
+            normalisation="as ImageNet's images, within the network"
+            if normalises
+            else "pixels in [0, 1], as they are",
         )
+
+    @property
+    def preprocessing(self) -> str:
+        """What is done to an image before it is classified, in words."""
+        channels, height, width = self.image_shape
+        colours = "grey" if channels == 1 else "RGB"
+        return (
+            f"{colours}, resized to {height} x {width} pixels (the aspect ratio is not kept); "
+            f"{self.normalisation}"
+        )
+
+    @property
+    def sha256(self) -> str:
+        """Hash of its weights, or of the file that has them."""
+        return weights_hash(self.network) if self.file is None else file_hash(self.file)
+
+    def check_has_gradients(self, command: str) -> None:
+        """Raise ``ValueError`` if a command needs the gradients that the network does not have."""
+        if not self.differentiable:
+            raise ValueError(
+                f"{self.architecture} has no gradients that LRP could follow, as a network in "
+                f"PyTorch has; {command} needs them. Load it in Python (package.module:function), "
+                "or measure what the background does: faster-isnet audit"
+            )
 
     def check_takes_images_alone(self, command: str) -> None:
         """Raise ``ValueError`` if the network needs masks, which a command has none of."""
@@ -168,3 +353,38 @@ class ModelBundle:
         """Return an image as the network takes it, ``[C, H, W]`` in [0, 1]."""
         channels, *size = self.image_shape
         return fit_image(read_image(path), size, channels)
+
+
+def _for_each_channel(values: Sequence[float], channels: int) -> list[float]:
+    if len(values) not in (1, channels):
+        raise ValueError(
+            f"mean or std has {len(values)} values, {list(values)}, but images have {channels} "
+            "channels; give one for each"
+        )
+    return list(values) * (channels if len(values) == 1 else 1)
+
+
+def _count_classes(network: nn.Module, image_shape: tuple[int, int, int], task: str) -> int:
+    check_runs(network, image_shape, "the network")
+    with torch.no_grad():
+        logits = network(torch.zeros(1, *image_shape))
+    check_logits(logits, 1)
+    return class_logits(logits, task).shape[1]
+
+
+def _class_names(given: str | None, own: Sequence[str] | None, count: int) -> list[str]:
+    """Return what classes are called: as the user says, as the file does, or by their numbers."""
+    if given == IMAGENET:
+        names = imagenet_names()
+    elif given is not None:
+        check_file(Path(given), "file of class names")
+        names = Path(given).read_text(encoding="utf-8").split("\n")
+        names = [name.strip() for name in names if name.strip()]
+    else:
+        names = [str(number) for number in range(count)] if own is None else list(own)
+    if len(names) != count:
+        raise ValueError(
+            f"there are {len(names)} class names, but the network has {count} classes; give as "
+            "many names (--class_names), in the order of its logits"
+        )
+    return names

@@ -33,6 +33,10 @@ from faster_isnet.segmentation import (
 from faster_isnet.segmentation.prediction import MASK_TABLE
 from faster_isnet.segmentation.pretrained import SALIENT
 
+NETWORKS_HELP = (
+    "salient: the object that an image shows; coco:CLASS,…: all that is of these classes; run: "
+    "what a segmenter of faster-isnet segment fit finds"
+)
 _SHOWN = 5
 
 
@@ -66,8 +70,7 @@ def _auto_parser() -> CommandParser:
     add(
         "--with",
         default=SALIENT,
-        help="salient: the object that an image shows; coco:CLASS,…: all that is of these classes; "
-        "run: what a segmenter of faster-isnet segment fit finds, whose folder is --weights",
+        help=f"{NETWORKS_HELP}, whose folder is --weights",
     )
     parser.add_parameters(pretrained_segmenter, skip=("name",), group=False)
     _add_options_of_masks(parser)

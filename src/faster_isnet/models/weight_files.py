@@ -6,6 +6,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -144,6 +145,24 @@ def load_published_checkpoint(path: str | Path, backbone: nn.Module) -> nn.Modul
     if ignored := state.keys() - key_map.values():
         log.warning("%s: ignored, as not of the backbone: %s", path, _shortened(sorted(ignored)))
     return backbone
+
+
+def weights_hash(network: nn.Module) -> str:
+    """Return a SHA-256 of the names and values of all parameters and buffers.
+
+    Examples
+    --------
+    >>> network = nn.Linear(2, 2)
+    >>> before = weights_hash(network)
+    >>> _ = nn.init.zeros_(network.bias)
+    >>> before == weights_hash(network)
+    False
+    """
+    digest = sha256()
+    for name, value in network.state_dict().items():
+        digest.update(f"{name}\0{value.dtype}\0{list(value.shape)}\0".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _expected(backbone: object) -> dict[str, Tensor]:

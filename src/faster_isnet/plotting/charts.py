@@ -18,6 +18,7 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 from faster_isnet.plotting.heatmaps import model_colours, new_figure, percent
 
 _LARGEST_POINT = 250  # in square points, of all images
+_LEGEND_WIDTH = 40  # in letters
 Floats = npt.NDArray[np.float64]
 
 
@@ -217,7 +218,8 @@ def bars_figure(
     if as_percent:
         axes.set_xlim(0, 1)
         show_percent(axes.xaxis)
-    draw_legend(axes, loc="lower left", bbox_to_anchor=(0, 1), ncols=3)
+    columns = max(1, min(3, _LEGEND_WIDTH // max(map(len, values))))
+    draw_legend(axes, loc="lower left", bbox_to_anchor=(0, 1), ncols=columns)
     return figure
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +12,7 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from faster_isnet.common.checks import check_choice
+from faster_isnet.common.onnx_session import onnx_session
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.models.downloads import PublishedFile
 from faster_isnet.segmentation.segmenter import Segmenter
@@ -22,7 +21,6 @@ from faster_isnet.segmentation.shapes import OF_OBJECTS
 _RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0/"
 _CHANNELS = 3
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-_PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 
 
 @dataclass(frozen=True)
@@ -83,18 +81,12 @@ class SalientObjectSegmenter(Segmenter):
     ) -> None:
         super().__init__(OF_OBJECTS, None)
         self._network = NETWORKS[check_choice("network", network, NETWORKS)]
-        onnxruntime = _onnxruntime()
         if weights is None:
             path = self._network.file.find(download)
         else:
             path = Path(weights)
             self._network.file.check(path)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        there = onnxruntime.get_available_providers()
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, [each for each in _PROVIDERS if each in there]
-        )
+        self._session = onnx_session(path, on_gpu=True)
 
     def probabilities(self, image: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """See :meth:`Segmenter.probabilities`."""
@@ -113,12 +105,3 @@ class SalientObjectSegmenter(Segmenter):
             antialias=True,
         )
         return found[0].clamp(0, 1)
-
-
-def _onnxruntime() -> Any:
-    try:
-        return import_module("onnxruntime")
-    except ImportError as error:
-        raise ImportError(
-            f"salient objects need onnxruntime: pip install 'faster-isnet[onnx]' ({error})"
-        ) from error

@@ -190,6 +190,63 @@ class _Images:
         ]
 
 
+@dataclass(frozen=True)
+class Description:
+    """Hold what :func:`export` says of a network.
+
+    Attributes
+    ----------
+    architecture
+        Its name.
+    image_shape
+        ``(C, H, W)``.
+    statistics
+        Mean and standard deviation of each channel for pixels in [0, 1]; ``None`` if it takes these
+        as they are.
+    class_names
+        ``None`` if they are not known.
+    """
+
+    architecture: str
+    image_shape: tuple[int, int, int]
+    statistics: tuple[list[float], list[float]] | None
+    class_names: list[str] | None
+
+
+def read_description(onnx: Path) -> Description | None:
+    """Read what :func:`export` has written beside an ONNX file; ``None`` if there is nothing.
+
+    Raises
+    ------
+    ValueError
+        If the description is damaged.
+    """
+    path = onnx.with_name(DESCRIPTION)
+    if onnx.name != FILES["onnx"] or not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        given = content["input"]
+        low, high = given["range"]
+        width = high - low
+        mean, std = given["mean"] or [0.0], given["std"] or [1.0]
+        # Of low + width * x, where x is in [0, 1].
+        statistics = [(m - low) / width for m in mean], [s / width for s in std]
+        plain = set(statistics[0]) == {0.0} and set(statistics[1]) == {1.0}
+        channels, rows, columns = given["shape"][1:]
+        return Description(
+            content["architecture"],
+            (channels, rows, columns),
+            None if plain else statistics,
+            content["output"]["class_names"],
+        )
+    except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise ValueError(
+            f"{str(path)!r} does not describe {onnx.name} ({error!r}); export the network again, "
+            "or remove the file and give what it would say"
+        ) from error
+
+
 def _check_installed(formats: Iterable[str]) -> None:
     packages = [package for name in formats for package in _PACKAGES.get(name, ())]
     if missing := [name for name in packages if importlib.util.find_spec(name) is None]:

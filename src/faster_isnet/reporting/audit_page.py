@@ -1,0 +1,232 @@
+"""Write the page of an audit, or of several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path, PurePath
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from faster_isnet.common.files import write_atomically
+from faster_isnet.evaluation.audit import Audit, AuditPicture, GroupFindings, RelevanceFindings
+from faster_isnet.evaluation.intervals import Score
+from faster_isnet.evaluation.measures import MEASURES
+from faster_isnet.plotting.charts import bars_figure
+from faster_isnet.reporting import audit_text
+from faster_isnet.reporting.pages import data_uri, environment, script_hash
+from faster_isnet.reporting.result_tables import (
+    MISSING,
+    Cell,
+    Column,
+    Row,
+    Table,
+    count_cell,
+    difference_cell,
+    score_cell,
+)
+
+_SHOWN = 20  # classes of each audit
+_SHARE = next(measure for measure in MEASURES if measure.name == "changed")
+
+
+@dataclass(frozen=True)
+class ShownPicture:
+    """An image as it is, with another background, and its heatmap, as ``data:`` URIs."""
+
+    picture: AuditPicture
+    image: str
+    original: str
+    changed: str
+    heatmap: str | None
+
+
+@dataclass(frozen=True)
+class AuditSection:
+    """What the page shows of one audit."""
+
+    audit: Audit
+    headline: str
+    judgement: str
+    sentences: list[str]
+    pictures: list[ShownPicture]
+
+
+def write_audit_page(path: str | Path, audits: Sequence[Audit]) -> Path:
+    """Write the page; an older one at ``path`` stays whole if anything fails.
+
+    Parameters
+    ----------
+    path
+        The HTML file; missing folders are made.
+    audits
+        One or more, each with a name of its own.
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Raises
+    ------
+    ValueError
+        If there are no audits, two have one name, or a file of theirs is damaged.
+    """
+    names = [audit.name for audit in audits]
+    if not names:
+        raise ValueError("there are no audits to show")
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"{names.count(twice[0])} audits are called {twice[0]!r}; make them again under names "
+            "of their own: --name"
+        )
+    script = files("faster_isnet.reporting").joinpath("templates", "tables.js").read_text("utf-8")
+    page = environment().get_template("audit.html.jinja")
+    rendered = page.render(
+        sections=[_section(audit) for audit in audits],
+        level=audits[0].settings["level"],
+        bars=data_uri(_bars(audits)),
+        backgrounds=_background_table(audits),
+        attention=_attention_table(audits),
+        masks=_mask_table(audits),
+        classes=_group_table(audits, "classes", "Predicted class"),
+        attributes=_group_table(audits, "attributes", "Attribute"),
+        no_proof=audit_text.NO_PROOF,
+        missing=MISSING,
+        script=script,
+        script_hash=script_hash(script),
+    )
+    return write_atomically(path, rendered.encode())
+
+
+def _section(audit: Audit) -> AuditSection:
+    return AuditSection(
+        audit,
+        audit_text.headline(audit),
+        audit_text.judgement(audit),
+        [
+            audit_text.without_foreground(audit),
+            audit_text.attention(audit.findings.relevance),
+            *audit_text.mask_words(audit),
+        ],
+        [_shown(audit, picture) for picture in audit.pictures],
+    )
+
+
+def _shown(audit: Audit, picture: AuditPicture) -> ShownPicture:
+    return ShownPicture(
+        picture,
+        PurePath(picture.image).name,
+        data_uri(audit.read(picture.original), "jpeg"),
+        data_uri(audit.read(picture.changed), "jpeg"),
+        None if picture.heatmap is None else data_uri(audit.read(picture.heatmap)),
+    )
+
+
+def _kinds(audits: Sequence[Audit]) -> list[str]:
+    return list(dict.fromkeys(kind for audit in audits for kind in audit.findings.backgrounds))
+
+
+def _bars(audits: Sequence[Audit]) -> Figure:
+    kinds = _kinds(audits)
+    values, intervals = {}, {}
+    for audit in audits:
+        found = audit.findings.backgrounds
+        scores = [found[kind].changed if kind in found else Score(None) for kind in kinds]
+        # None becomes NaN.
+        values[audit.name] = np.array([each.value for each in scores], dtype=np.float64)
+        ends = [(each.low, each.high) for each in scores]
+        intervals[audit.name] = np.array(ends, dtype=np.float64)
+    groups = [audit_text.background_name(kind) for kind in kinds]
+    return bars_figure(values, groups, "Predictions that change", intervals)
+
+
+def _background_table(audits: Sequence[Audit]) -> Table:
+    rows = []
+    for audit in audits:
+        for kind, found in audit.findings.backgrounds.items():
+            rows.append(
+                Row(
+                    [
+                        Cell(audit.name),
+                        Cell(audit_text.background_name(kind)),
+                        score_cell(found.changed, _SHARE),
+                        score_cell(found.probability_change, _SHARE),
+                    ]
+                )
+            )
+    columns = [
+        Column("Classifier"),
+        Column("New background"),
+        Column("Predictions that change"),
+        Column("Change of probabilities", "mean of ½ Σ|Δp| over classes (multi-label: of |Δp|)"),
+    ]
+    return Table("The foreground stays as it is", columns, rows)
+
+
+def _relevance_cells(found: RelevanceFindings | None) -> list[Cell]:
+    if found is None:
+        return [Cell(MISSING, "not measured") for _ in range(3)]
+    return [
+        score_cell(found.share, _SHARE),
+        score_cell(found.area, _SHARE),
+        difference_cell(found.excess, _SHARE),
+    ]
+
+
+_RELEVANCE_COLUMNS = [
+    Column("Relevance in the background", "share of the absolute relevance"),
+    Column("Area of the background", "what a heatmap that is the same everywhere has there"),
+    Column("Share minus area", "in percentage points; below 0 is less than by chance"),
+]
+
+
+def _attention_table(audits: Sequence[Audit]) -> Table:
+    rows = [
+        Row(
+            [
+                Cell(audit.name),
+                *_relevance_cells(audit.findings.relevance),
+                score_cell(audit.findings.unchanged_without_foreground, _SHARE),
+            ]
+        )
+        for audit in audits
+    ]
+    last = Column("Same without foreground", "predictions that stay when the foreground is removed")
+    return Table("Means over images", [Column("Classifier"), *_RELEVANCE_COLUMNS, last], rows)
+
+
+def _mask_table(audits: Sequence[Audit]) -> Table:
+    rows = []
+    for audit in audits:
+        found = audit.findings
+        by_masks = {"as they are": (found.changed, found.relevance)} | {
+            name: (each.changed, each.relevance) for name, each in found.mask_changes.items()
+        }
+        for name, (changed, relevance) in by_masks.items():
+            cells = [Cell(audit.name), Cell(name), score_cell(changed, _SHARE)]
+            rows.append(Row([*cells, *_relevance_cells(relevance)]))
+    columns = [Column("Classifier"), Column("Masks"), Column("Predictions that change")]
+    return Table(
+        "The same with masks that are larger and smaller", [*columns, *_RELEVANCE_COLUMNS], rows
+    )
+
+
+def _group_table(audits: Sequence[Audit], of: str, title: str) -> Table | None:
+    rows = []
+    for audit in audits:
+        groups: list[GroupFindings] = getattr(audit.findings, of)
+        for found in groups[:_SHOWN]:
+            cells = [Cell(audit.name), Cell(found.name), count_cell(found.images)]
+            cells += [score_cell(found.changed, _SHARE), *_relevance_cells(found.relevance)]
+            rows.append(Row(cells))
+    if not rows:
+        return None
+    columns = [
+        *(Column("Classifier"), Column(title), Column("Images")),
+        *(Column("Predictions that change"), *_RELEVANCE_COLUMNS),
+    ]
+    caption = f"The most changed first, at most {_SHOWN} of each classifier"
+    return Table(caption, columns, rows)

@@ -1,0 +1,159 @@
+"""Say in sentences what an audit found: for its page, for a terminal, and for a model card."""
+
+from __future__ import annotations
+
+from faster_isnet.evaluation.audit import ABOVE, BELOW, Audit, RelevanceFindings
+from faster_isnet.evaluation.intervals import Score
+from faster_isnet.plotting.heatmaps import percent
+
+NO_PROOF = (
+    "A clean heatmap alone proves nothing, and neither does a prediction that stays: the audit "
+    "sees no clue within the foreground, and none that all of these images share."
+)
+_BACKGROUNDS = {
+    "blur": "blurred",
+    "noise": "noise",
+    "zeros": "black",
+    "another image": "another image's",
+    "another class": "another class's",
+}
+
+
+_REALISTIC = {
+    "another image": "another image",
+    "another class": "an image that is predicted as something else",
+}
+
+
+def background_name(kind: str) -> str:
+    """Return what a kind of background is called in tables."""
+    return _BACKGROUNDS.get(kind, kind)
+
+
+def share(score: Score) -> str:
+    """Return a share with its interval, in percent."""
+    if score.value is None:
+        return f"unknown ({score.reason})"
+    if score.low is None or score.high is None:
+        return percent(score.value)
+    return f"{percent(score.value)} ({100 * score.low:.1f} to {100 * score.high:.1f})"
+
+
+def headline(audit: Audit) -> str:
+    """Return the answer in a sentence: how many predictions change when the background does."""
+    found = audit.findings
+    return (
+        f"{audit.name}: {share(found.changed)} of {found.images} predictions change when only the "
+        "background does"
+    )
+
+
+def judgement(audit: Audit) -> str:
+    """Compare that with the limit, in words."""
+    limit = percent(audit.limit)
+    by = f"The new background is that of {_REALISTIC[audit.findings.realistic]}. "
+    if audit.verdict == ABOVE:
+        return f"{by}More than {limit} change: the classifier depends on the background."
+    if audit.verdict == BELOW:
+        return (
+            f"{by}Fewer than {limit} change: no strong dependence on the background was found, "
+            "which is no proof that there is none."
+        )
+    return f"{by}Whether more than {limit} change cannot be told by these images."
+
+
+def attention(found: RelevanceFindings | None) -> str:
+    """Say how much relevance lies in the background, and whether that is more than by chance."""
+    if found is None:
+        return "Where the classifier looks was not measured."
+    low, high = found.excess.low, found.excess.high
+    if low is None or high is None or low <= 0 <= high:
+        than = "about as much as"
+    else:
+        than = "more than" if low > 0 else "less than"
+    return (
+        f"{share(found.share)} of its relevance lies in the background, which is "
+        f"{percent(found.area.value or 0)} of the area: {than} a heatmap that is the same "
+        "everywhere would have there."
+    )
+
+
+def without_foreground(audit: Audit) -> str:
+    """Say how many predictions need no foreground."""
+    return (
+        f"{share(audit.findings.unchanged_without_foreground)} of predictions stay the same when "
+        "the foreground is removed (filled in from its surroundings)."
+    )
+
+
+def mask_words(audit: Audit) -> list[str]:
+    """Say what the masks are worth."""
+    found, margin = audit.findings, audit.settings["mask_change"]
+    implausible = audit.masks.implausible
+    words = [
+        f"Masks: {audit.masks.source}. The background is {share(found.area)} of the area."
+        + ("" if implausible is None else f" {implausible} masks look implausible by their shape.")
+    ]
+    for change, changed in found.mask_changes.items():
+        words.append(
+            f"With {change} by {margin:.0%} of their size {share(changed.changed)} of predictions "
+            "change"
+            + (
+                "."
+                if changed.relevance is None
+                else f", and {share(changed.relevance.share)} of the relevance lies in the "
+                f"background, {percent(changed.area.value or 0)} of the area."
+            )
+        )
+    return words
+
+
+def summary(audit: Audit) -> str:
+    """Return the lines that a terminal shows."""
+    found = audit.findings
+    lines = [f"{headline(audit)}.", judgement(audit), "", "Predictions that change, by background:"]
+    lines += [
+        f"  {background_name(kind)}: {share(each.changed)}"
+        for kind, each in found.backgrounds.items()
+    ]
+    lines += ["", without_foreground(audit), attention(found.relevance), *mask_words(audit)]
+    if audit.not_judged:
+        lines += ["", "Not judged:", *(f"  {each}" for each in audit.not_judged)]
+    return "\n".join(lines)
+
+
+def model_card(audit: Audit) -> str:
+    """Return a section of Markdown for the classifier's model card."""
+    found = audit.findings
+    rows = [
+        f"| {background_name(kind)} | {share(each.changed)} |"
+        for kind, each in found.backgrounds.items()
+    ]
+    limits = [*audit.not_judged, NO_PROOF]
+    return "\n".join(
+        [
+            "## Dependence on the background",
+            "",
+            f"{headline(audit)}. {judgement(audit)}",
+            "",
+            "| the background is replaced: | predictions that change |",
+            "|---|---|",
+            *rows,
+            "",
+            without_foreground(audit),
+            attention(found.relevance),
+            "",
+            *mask_words(audit),
+            "",
+            f"Of {audit.counts.given} images {found.images} were judged. Intervals contain "
+            f"{audit.settings['level']:.0%} of the values on resampled "
+            f"{'groups' if found.groups < found.images else 'images'}. Measured on "
+            f"{audit.date[:10]} by faster-isnet {audit.environment['faster-isnet']}, of weights "
+            f"with the SHA-256 {audit.model.sha256[:16]}….",
+            "",
+            "Limits:",
+            "",
+            *(f"- {each}" for each in limits),
+            "",
+        ]
+    )

@@ -1,0 +1,259 @@
+"""faster-isnet audit, of classifiers of every kind, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from faster_isnet.cli import main
+from faster_isnet.evaluation.audit import Audit
+from faster_isnet.training.export import export
+from html_page import Page
+from toy_images import CLASSES, SIZE, Reader, toy_dataset
+
+CODE = """
+from toy_images import Reader
+
+def reads_background():
+    return Reader(False)
+
+def reads_foreground():
+    return Reader(True)
+
+def no_network():
+    return 3
+"""
+QUICK = ["--resamples", "50", "--pictures", "2", "--accelerator", "cpu"]
+NETWORK = ["--size", str(SIZE), "--class_names", "names.txt"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory with images, their masks, and a module that builds networks."""
+    toy_dataset(tmp_path / "images", per_class=8)
+    mask = tmp_path / "images" / "mask.png"
+    (tmp_path / "masks").mkdir()
+    for image in list((tmp_path / "images").glob("[0-9]*.png")):
+        (tmp_path / "masks" / image.name).write_bytes(mask.read_bytes())
+    mask.unlink()
+    (tmp_path / "own_networks_of_mine.py").write_text(CODE)
+    (tmp_path / "names.txt").write_text("\n".join(CLASSES) + "\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def audit(model: str, *more: str, out: str = "audit", status: int = 0) -> dict[str, Any]:
+    """Audit on the toy images, and return what ``audit.json`` holds."""
+    images = ["images", "--masks", "masks", "--out", out]
+    assert main(["audit", model, *images, *QUICK, *more]) == status
+    content: dict[str, Any] = json.loads(Path(out, "audit.json").read_text())
+    return content
+
+
+def flat(content: Any, path: str = "") -> dict[str, Any]:
+    """Return all values by where they are."""
+    if not isinstance(content, dict):
+        return {path: content}
+    return {k: v for key, each in content.items() for k, v in flat(each, f"{path}/{key}").items()}
+
+
+def test_a_network_from_code_is_audited(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = audit("own_networks_of_mine:reads_background", *NETWORK)
+    said = capsys.readouterr().out
+    assert "100.0 % (78.2 to 100.0)" not in said  # there are no groups: 24 images
+    assert (
+        "own_networks_of_mine:reads_background: 100.0 % (85.8 to 100.0) of 24 predictions change "
+        "when only the background does." in said
+    )
+    assert "More than 20.0 % change: the classifier depends on the background." in said
+    assert "pixels in [0, 1], as they are" in found["model"]["preprocessing"]
+    assert found["findings"]["relevance"]["share"]["value"] == pytest.approx(1)
+    assert {each["name"] for each in found["findings"]["classes"]} == set(CLASSES)
+    out = folder / "audit"
+    assert not (out / "unfinished").exists()
+    assert len(pd.read_csv(out / "images.csv")) == 24
+    card = (out / "model-card.md").read_text()
+    assert card.startswith("## Dependence on the background")
+    assert "100.0 % (85.8 to 100.0)" in card
+    page = Page((out / "report.html").read_text())
+    assert "100.0 % (85.8 to 100.0) of 24 predictions change" in page.text
+    assert "What could not be judged" in page.text
+    assert len(page.all("img")) == 1 + 2 * 3
+    assert all(each["src"].startswith("data:") for each in page.all("img"))
+
+
+def test_what_is_written_follows_the_schema_and_is_read_again(folder: Path) -> None:
+    content = audit("own_networks_of_mine:reads_foreground", *NETWORK)
+    resource = files("faster_isnet.evaluation.audit").joinpath("audit.schema.json")
+    schema = json.loads(resource.read_text("utf-8"))
+    jsonschema.validate(content, schema)
+    for part in content:
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate({k: v for k, v in content.items() if k != part}, schema)
+    loaded = Audit.load("audit")
+    assert loaded.findings.verdict(0.5) == "below"
+    before = (folder / "audit" / "audit.json").read_text()
+    loaded.save()
+    assert (folder / "audit" / "audit.json").read_text() == before
+    for damage in ("{}", "not json", json.dumps({**content, "counts": 3})):
+        (folder / "audit" / "audit.json").write_text(damage)
+        with pytest.raises(ValueError, match=r"no audit of this version .* make it anew"):
+            Audit.load("audit")
+    with pytest.raises(FileNotFoundError, match="faster-isnet audit"):
+        Audit.load("nowhere")
+
+
+def test_onnx_and_torchscript_give_what_needs_no_gradients(folder: Path) -> None:
+    whole = audit("own_networks_of_mine:reads_background", *NETWORK)
+    export(Reader(False), "exported", (3, SIZE, SIZE), ["onnx"], CLASSES)
+    with torch.no_grad():
+        traced = torch.jit.trace(Reader(False).eval(), torch.zeros(1, 3, SIZE, SIZE))
+    traced.save("traced.pt")
+    for model, options in (("exported/model.onnx", []), ("traced.pt", NETWORK)):
+        found = audit(model, *options, out=f"of {Path(model).name}")
+        assert found["findings"]["relevance"] is None
+        assert found["explained"] is None
+        assert any("has no gradients" in each for each in found["not_judged"])
+        for part in ("backgrounds", "unchanged_without_foreground", "area", "images"):
+            expected = pytest.approx(flat(whole["findings"][part]), abs=1e-5)
+            assert flat(found["findings"][part]) == expected, part
+        for change, each in found["findings"]["mask_changes"].items():
+            assert each["changed"] == whole["findings"]["mask_changes"][change]["changed"]
+        assert not list(Path(f"of {Path(model).name}", "pictures").glob("*heatmap*"))
+
+
+def test_runs_of_ours_are_audited(images: Path, run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "audit"
+    arguments = ["audit", str(run), str(images), "--masks", str(images.with_name("masks"))]
+    assert main([*arguments, "--out", str(out), *QUICK]) == 0
+    found = json.loads((out / "audit.json").read_text())
+    assert found["counts"]["without_mask"] > 0
+    assert any("have no mask" in each for each in found["not_judged"])
+    assert found["name"] == run.name
+
+
+def test_more_changes_than_allowed_have_a_status_of_their_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = ["--fail_above", "0.5"]
+    found = audit("own_networks_of_mine:reads_background", *NETWORK, *failing, status=3)
+    assert found["verdict"] == {"limit": 0.5, "result": "above"}
+    assert "More than 50% of predictions change (--fail_above)" in capsys.readouterr().out
+    audit("own_networks_of_mine:reads_foreground", *NETWORK, *failing)
+    assert main(["audit", "resnet18", "images", "--fail_above", "1.5"]) == 2
+    assert "fail_above" in capsys.readouterr().err
+
+
+def test_audits_are_put_side_by_side(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for reads in ("background", "foreground"):
+        audit(f"own_networks_of_mine:reads_{reads}", *NETWORK, "--name", reads, out=reads)
+    capsys.readouterr()
+    assert main(["compare", "background", "foreground", "--out", "both"]) == 0
+    said = capsys.readouterr().out
+    assert "background: 100.0 %" in said
+    assert "foreground: 0.0 %" in said
+    text = Page((folder / "both" / "report.html").read_text()).text
+    for word in ("background: 100.0 %", "foreground: 0.0 %", "depends on the background"):
+        assert word in text
+    assert main(["compare", "background", "background", "--out", "both"]) == 2
+    assert "2 audits are called 'background'" in capsys.readouterr().err
+
+
+def test_a_table_names_masks_groups_and_attributes(folder: Path) -> None:
+    rows = [
+        f"images/{i}.png,masks/{i}.png,patient {i // 4},{'old' if i < 12 else 'new'} scanner"
+        for i in range(24)
+    ]
+    (folder / "table.csv").write_text("image,mask,group,attribute\n" + "\n".join(rows) + "\n")
+    model = ["own_networks_of_mine:reads_background", "table.csv", *NETWORK]
+    assert main(["audit", *model, *QUICK]) == 0
+    found = json.loads((folder / "audit" / "audit.json").read_text())["findings"]
+    assert found["groups"] == 6
+    assert [each["name"] for each in found["attributes"]] == ["new scanner", "old scanner"]
+
+
+def test_masks_are_drawn_once_and_counted(folder: Path, u2netp: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        pixels = rng.integers(0, 60, (64, 64))
+        pixels[20:44, 16:40] = 220
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / "images" / f"new-{number}.png")
+    arguments = ["own_networks_of_mine:reads_background", "images", *NETWORK, *QUICK]
+    drawing = ["--with", "salient", "--mask_weights", str(u2netp)]
+    assert main(["audit", *arguments, *drawing]) == 0
+    found = json.loads((folder / "audit" / "audit.json").read_text())
+    assert found["masks"]["source"] == "drawn by 'salient'"
+    assert found["masks"]["implausible"] >= 24  # those of the toy images, which show nothing
+    drawn = {path: path.stat().st_mtime_ns for path in (folder / "audit" / "masks").glob("*.png")}
+    assert main(["audit", *arguments, *drawing]) == 0
+    assert drawn == {path: path.stat().st_mtime_ns for path in drawn}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["own_networks_of_mine:reads_background", "images"], "name masks"),
+        (["own_networks_of_mine:missing", "images"], "has no function 'missing'"),
+        (["no_such_module_here:build", "images"], "cannot be imported"),
+        (["own_networks_of_mine:no_network", "images"], "must return a torch.nn.Module"),
+        (["missing.onnx", "images"], "there is no file 'missing.onnx'"),
+        (["resnet81", "images"], "resnet18"),
+        (["own_networks_of_mine:reads_background", "nowhere"], "there is no folder 'nowhere'"),
+        (
+            ["own_networks_of_mine:reads_background", "images", "--class_names", "imagenet"],
+            "there are 1000 class names, but the network has 3 classes",
+        ),
+        (
+            ["own_networks_of_mine:reads_background", "images", "--mean", "0.5"],
+            "give both, one for each channel, or none",
+        ),
+        (
+            [
+                "own_networks_of_mine:reads_background",
+                "images",
+                "--mean",
+                "0",
+                "0",
+                "--std",
+                "1",
+                "1",
+            ],
+            "2 values",
+        ),
+        (["names.txt", "images"], "names.txt"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["audit", "--size", str(SIZE), *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "audit" / "audit.json").exists()
+
+
+def test_nothing_is_said_of_a_run_that_it_knows_itself(
+    run: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["audit", str(run), str(images), "--mean", "0.5", "--std", "0.5"]) == 2
+    assert "--mean [0.5] is for networks of others" in capsys.readouterr().err
+
+
+def test_what_has_no_gradients_is_neither_explained_nor_exported(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export(Reader(False), "exported", (3, SIZE, SIZE), ["onnx"], CLASSES)
+    for command in (
+        ["explain", "exported/model.onnx", "images"],
+        ["export", "exported/model.onnx"],
+    ):
+        assert main(command) == 2
+        assert "has no gradients that LRP could follow" in capsys.readouterr().err
