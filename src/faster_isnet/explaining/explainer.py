@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +52,10 @@ from faster_isnet.relevance import (
     shared_statistics,
 )
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
 log = logging.getLogger(__name__)
 
 
@@ -77,6 +81,60 @@ class Explanation:
     heatmap: Tensor
     layers: Mapping[str, Tensor]
     quantity: Tensor
+
+    def plot(
+        self,
+        images: Tensor,
+        masks: Tensor | None = None,
+        class_names: Sequence[str] | None = None,
+        most: int = 8,
+    ) -> Figure:
+        """Draw the images beside their heatmaps.
+
+        Parameters
+        ----------
+        images, masks, class_names, most
+            See :func:`~faster_isnet.explaining.pictures.explanation_plot`.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            To change, or to save: ``.savefig("heatmaps.png")``.
+
+        Raises
+        ------
+        ValueError
+            If they do not fit the explanation.
+        """
+        from faster_isnet.explaining.pictures import explanation_plot  # matplotlib is heavy
+
+        return explanation_plot(self.logits, self.heatmap, images, masks, class_names, most)
+
+    def show(
+        self,
+        images: Tensor,
+        masks: Tensor | None = None,
+        class_names: Sequence[str] | None = None,
+        most: int = 8,
+    ) -> Image:
+        """Return what :meth:`plot` draws as a picture, which a notebook displays.
+
+        Returns
+        -------
+        PIL.Image.Image
+            Outside of a notebook its ``.show()`` opens it.
+
+        Examples
+        --------
+        >>> images = torch.rand(2, 1, 8, 8)
+        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+        >>> picture = Explainer(model)(images).show(images, class_names=["a", "b", "c"])
+        >>> picture.format
+        'PNG'
+        """
+        from faster_isnet.explaining.pictures import explanation_picture
+
+        return explanation_picture(self.logits, self.heatmap, images, masks, class_names, most)
 
 
 class Explainer:

@@ -183,7 +183,7 @@ class Audit:
         return path.read_bytes()
 
     def save(self) -> Path:
-        """Write ``audit.json`` into the folder, as ``audit.schema.json`` beside this module says."""
+        """Write ``audit.json``, as ``audit.schema.json`` beside this module says."""
         content = asdict(self)
         del content["folder"]
         content["verdict"] = {"limit": self.limit, "result": self.verdict}
