@@ -17,7 +17,7 @@ audit() {  # NAME MODEL IMAGES OPTIONS…
     if [ -e "$out/audit.json" ]; then continue; fi
     given=(--masks masks)
     if [ "$masks" = salient ]; then given=(--with salient --mask_weights "$u2netp"); fi
-    PYTHONPATH="$here" faster-isnet audit "$2" "$3" "${given[@]}" --name "$1, $masks masks" --out "$out" "${@:4}"
+    PYTHONPATH="$here:${PYTHONPATH:-}" faster-isnet audit "$2" "$3" "${given[@]}" --name "$1, $masks masks" --out "$out" "${@:4}"
   done
 }
 audit imagenet lite0:build plain "${imagenet[@]}"

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from browser import needs_browser, start_browser
 from faster_isnet.cli import main
 from faster_isnet.evaluation.audit import Audit
 from faster_isnet.training.export import export
@@ -166,6 +167,41 @@ def test_audits_are_put_side_by_side(folder: Path, capsys: pytest.CaptureFixture
         assert word in text
     assert main(["compare", "background", "background", "--out", "both"]) == 2
     assert "2 audits are called 'background'" in capsys.readouterr().err
+
+
+def test_the_page_can_be_read_without_seeing_and_loads_nothing(folder: Path) -> None:
+    audit("own_networks_of_mine:reads_background", *NETWORK, "--name", "<b>mine</b>")
+    html = (folder / "audit" / "report.html").read_text()
+    assert html.count("<script") == 1
+    assert "<b>mine</b>" not in html
+    page = Page(html)
+    assert len(page.all("h1")) == 1
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(th["scope"] in ("col", "row") for th in page.all("th"))
+    assert all(len(image["alt"]) > 10 for image in page.all("img"))
+    assert not {"iframe", "object", "embed", "base"} & {tag for tag, _ in page.elements}
+    assert all(each.get("src", "data:").startswith("data:") for _, each in page.elements)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_the_page_works_in_a_browser(folder: Path) -> None:
+    audit("own_networks_of_mine:reads_background", *NETWORK)
+    browser = start_browser()
+    try:
+        browser.get((folder / "audit" / "report.html").as_uri())
+        assert browser.get_log("browser") == []
+        head = browser.find_element("css selector", "#backgrounds ~ .scroll th button")
+        head.click()
+        cell = "#backgrounds ~ .scroll thead th"
+        assert browser.find_element("css selector", cell).get_attribute("aria-sort") == "ascending"
+        browser.set_window_size(500, 900)
+        overflow = browser.execute_script(
+            "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert overflow <= 0
+    finally:
+        browser.quit()
 
 
 def test_a_table_names_masks_groups_and_attributes(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -59,7 +60,7 @@ REPORT, CARD = "report.html", "model-card.md"
 TOO_MANY_CHANGE = 3
 """The exit status if more predictions change than ``--fail_above`` allows."""
 _MASKS, _PARTS, _PICTURES = "masks", "unfinished", "pictures"
-_BY = "drawn-by.txt"
+_DRAWN_FROM = "drawn-from.json"
 _NAMED = 10  # classes in a sentence
 _SIDE = 240  # of pictures, in pixels
 
@@ -240,20 +241,7 @@ def _drawn(samples: Sequence[Sample], options: Namespace) -> tuple[list[Sample],
     files = [image for image in lacking if isinstance(image, Path)]
     if not files:
         return list(samples), 0
-    folder = options.out / _MASKS
-    table = _earlier_masks(folder / MASK_TABLE, files, options["with"])
-    if table is None:
-        segmenter = pretrained_segmenter(
-            options["with"], None, options.mask_weights, options.download
-        )
-        table = predict_masks(
-            segmenter,
-            files,
-            folder,
-            overwrite=True,
-            skip_unreadable=options.skip_unreadable,
-        )
-        write_atomically(folder / _BY, options["with"].encode())
+    folder, table = options.out / _MASKS, _draw(files, options)
     masks = {
         str(image): folder / str(mask)
         for image, mask in zip(table["image"], table["mask"], strict=True)
@@ -263,13 +251,21 @@ def _drawn(samples: Sequence[Sample], options: Namespace) -> tuple[list[Sample],
     return drawn, int((~table["plausible"].astype(bool)).sum())
 
 
-def _earlier_masks(table: Path, images: Sequence[Path], by: str) -> pd.DataFrame | None:
-    """Return the table of masks if it is of exactly these images, and drawn by the same network."""
-    record = table.with_name(_BY)
-    if not table.is_file() or not record.is_file() or record.read_text() != by:
-        return None
-    found = pd.read_csv(table, keep_default_na=False)
-    return found if list(found["image"]) == list(map(str, images)) else None
+def _draw(files: Sequence[Path], options: Namespace) -> pd.DataFrame:
+    """Write masks, or take those of an earlier audit of the same files by the same network."""
+    folder = options.out / _MASKS
+    record = folder / _DRAWN_FROM
+    stamps = [[str(file), _stamp(file)] for file in files]
+    drawn_from = json.dumps([options["with"], str(options.mask_weights), stamps]).encode()
+    if record.is_file() and record.read_bytes() == drawn_from:
+        return pd.read_csv(folder / MASK_TABLE, keep_default_na=False)
+    record.unlink(missing_ok=True)  # until all masks are those of this audit
+    segmenter = pretrained_segmenter(options["with"], None, options.mask_weights, options.download)
+    table = predict_masks(
+        segmenter, files, folder, overwrite=True, skip_unreadable=options.skip_unreadable
+    )
+    write_atomically(record, drawn_from)
+    return table
 
 
 def _implausible(table: Path) -> int | None:

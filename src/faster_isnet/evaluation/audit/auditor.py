@@ -57,7 +57,7 @@ class AuditSettings:
     pictures
         Number of images shown: those whose prediction changes most.
     batch_size
-        Images at a time; each is run with all of its backgrounds, so nine times as many.
+        Images at a time; each is read with all of its backgrounds, nine pictures.
     workers
         Number of processes that read images; 0 reads in the main process.
     accelerator
@@ -110,7 +110,7 @@ class AuditedNetwork:
     differentiable: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Measured:
     """Hold what was measured, image by image.
 
