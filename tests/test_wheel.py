@@ -57,4 +57,5 @@ def test_the_demo_runs_from_it(wheel: Path, tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
     )
     assert Path(done.stdout.splitlines()[0]).is_relative_to(tmp_path)
-    assert (tmp_path / "demo" / "report.html").is_file()
+    for file in ("report.html", "metrics.json"):
+        assert (tmp_path / "demo" / file).stat().st_size

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from faster_isnet.commands.model_bundle import check_runs
+import pytest
+import torch
+
+from faster_isnet.commands.model_bundle import ModelBundle, NetworkOptions, check_runs
 from faster_isnet.models import build_backbone
 from faster_isnet.models.small_vit import SmallViT
 
@@ -23,3 +26,37 @@ def test_so_are_images_that_patches_do_not_divide_and_too_small_ones() -> None:
         check_runs(model, (3, 8, 8), "ag-sononet-8")
     check_runs(model, (3, 16, 16), "ag-sononet-8")
     assert model.training
+
+
+def test_the_network_is_as_its_weights_say(tmp_path: Path) -> None:
+    trained = build_backbone("convnet", 3)
+    path = tmp_path / "weights.pt"
+    torch.save(trained.state_dict(), path)
+    bundle = ModelBundle.load("convnet", NetworkOptions(weights=path, classes=3, size=32))
+    assert not bundle.network.training
+    for name, value in bundle.network.state_dict().items():
+        assert torch.equal(value, trained.state_dict()[name]), name
+    assert bundle.class_names == ["0", "1", "2"]
+    assert bundle.names_no_classes
+    assert bundle.normalisation == "pixels in [0, 1], as they are"
+
+
+def test_names_options_and_preprocessing_are_those_that_are_given(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(build_backbone("convnet", 2, channels=1).state_dict(), path)
+    (tmp_path / "names.txt").write_text("no\n\nyes\n")
+    options = NetworkOptions(
+        path, 2, 16, 1, mean=[0.5], std=[0.25], class_names=str(tmp_path / "names.txt")
+    )
+    bundle = ModelBundle.load("convnet", options)
+    assert bundle.class_names == ["no", "yes"]
+    assert bundle.image_shape == (1, 16, 16)
+    assert bundle.preprocessing == (
+        "grey, resized to 16 x 16 pixels (the aspect ratio is not kept); (x − mean) / std with "
+        "mean [0.5] and std [0.25] (as given)"
+    )
+    image = torch.rand(1, 1, 16, 16)
+    plain = ModelBundle.load("convnet", NetworkOptions(path, 2, 16, 1))
+    with torch.no_grad():
+        expected = plain.network((image - 0.5) / 0.25)
+        torch.testing.assert_close(bundle.network(image), expected)

@@ -13,6 +13,8 @@ from faster_isnet.cli import main
 from faster_isnet.evaluation import Predictions
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 from faster_isnet.training import convergence
+from toy_images import CLASSES as LEVELS
+from toy_images import SIZE, toy_dataset
 from toy_runs import CLASSES, fit
 
 OF_0_1 = Path(__file__).parents[1] / "runs_of_0_1" / "run-isnet" / "test"
@@ -198,3 +200,34 @@ def test_thresholds_of_several_labels_come_from_validation_images_and_go_along(
     assert set(thresholds) == {"any", *CLASSES}
     assert main([*elsewhere, *FEW]) == 0
     assert SavedEvaluation.load(run / "test-labels").sets["labels"].thresholds == thresholds
+
+
+def test_a_network_of_ones_own_is_tested_on_images_that_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = toy_dataset(tmp_path / "images")
+    rows = [f"{Path(s.name).name},{LEVELS[int(s.label)]},mask.png" for s in dataset.samples]
+    table = tmp_path / "images" / "table.csv"
+    table.write_text("image,label,mask\n" + "\n".join(rows) + "\n")
+    (tmp_path / "my_own_network.py").write_text(
+        "from toy_images import Reader\ndef build():\n    return Reader(False)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    model = ["test", "my_own_network:build", "--size", str(SIZE), *FEW]
+    assert main(model) == 2
+    assert "name them: --source" in capsys.readouterr().err
+    assert main([*model, "--source", str(table)]) == 0
+    said = capsys.readouterr().out
+    assert "classes are taken to be, in this order: dark, grey, light; if they are not" in said
+    found = SavedEvaluation.load(tmp_path / "test").sets["table"]
+    assert found.scores.overall["accuracy"].value == 1
+    assert found.attention is not None
+    assert found.attention.overall["background_share"].value == 1
+    (tmp_path / "names.txt").write_text("light\ngrey\ndark\n")
+    named = ["--class_names", "names.txt", "--out", "named"]
+    assert main([*model, "--source", str(table), *named]) == 0
+    accuracy = SavedEvaluation.load("named").sets["table"].scores.overall["accuracy"].value
+    assert accuracy == pytest.approx(1 / 3)  # of the class in the middle alone
+    (tmp_path / "names.txt").write_text("a\nb\nc\n")
+    assert main([*model, "--source", str(table), *named]) == 2
+    assert "class of" in capsys.readouterr().err

@@ -109,6 +109,17 @@ class NetworkOptions:
                 )
 
 
+def is_of_fit(model: str) -> bool:
+    """Return whether a model is a folder or a checkpoint of ``faster-isnet fit``, not another's.
+
+    It is by what it is called and by its kind of file; what the file holds is not looked at.
+    """
+    path = Path(model)
+    if path.is_dir():
+        return model not in backbone_names()
+    return path.is_file() and path.suffix.lower() != ONNX_SUFFIX and not is_torchscript(path)
+
+
 def load_network(model: str, options: Namespace) -> ModelBundle:
     """Load a network as :func:`add_network_options` says."""
     return ModelBundle.load(model, NetworkOptions(**parameters(NetworkOptions, options)))
@@ -201,17 +212,14 @@ class ModelBundle:
         """
         options = NetworkOptions() if options is None else options
         path = Path(model)
-        if path.is_dir() and model not in backbone_names():
+        if is_of_fit(model):
             options.check_unused(model)
-            return cls.from_checkpoint(best_checkpoint(path))
+            return cls.from_checkpoint(best_checkpoint(path) if path.is_dir() else path)
         if path.is_file() and path.suffix.lower() == ONNX_SUFFIX:
             return cls._of_onnx(path, options)
-        if is_torchscript(path):
+        if path.is_file():
             network = load_torchscript(path)
             return cls._of_others(network, options, differentiable=False)
-        if path.is_file():
-            options.check_unused(model)
-            return cls.from_checkpoint(path)
         if ":" in model and not model.startswith(TIMM):
             network = network_from_code(model, options.weights)
             return cls._of_others(network, options, statistics_of(network))
@@ -286,9 +294,10 @@ class ModelBundle:
             parts = OrderedDict(normalise=Normalise(mean, std), network=network)
             words = f"(x − mean) / std with mean {mean} and std {std} ({whose})"
         whole = network if known is None else nn.Sequential(parts)
+        whole.eval()  # before it is run, which would change the statistics of batch norms
         count = _count_classes(whole, shape, options.task)
         return cls(
-            whole.eval(),
+            whole,
             type(network).__name__,
             _class_names(options.class_names, class_names, count),
             shape,
@@ -329,6 +338,11 @@ class ModelBundle:
     def sha256(self) -> str:
         """Hash of its weights, or of the file that has them."""
         return weights_hash(self.network) if self.file is None else file_hash(self.file)
+
+    @property
+    def names_no_classes(self) -> bool:
+        """Whether its classes have nothing but numbers for names."""
+        return list(self.class_names) == [str(number) for number in range(len(self.class_names))]
 
     def check_has_gradients(self, command: str) -> None:
         """Raise ``ValueError`` if a command needs the gradients that the network does not have."""

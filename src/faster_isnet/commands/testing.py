@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,13 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, parameters
-from faster_isnet.commands.model_bundle import ModelBundle
+from faster_isnet.commands.model_bundle import (
+    ModelBundle,
+    NetworkOptions,
+    add_network_options,
+    is_of_fit,
+    load_network,
+)
 from faster_isnet.commands.run_folder import (
     CONFIG,
     best_checkpoint,
@@ -27,6 +33,7 @@ from faster_isnet.data import (
     ClassifierData,
     Division,
     ImageData,
+    ImageSet,
     Planting,
     Sample,
 )
@@ -56,12 +63,52 @@ def run(arguments: Sequence[str]) -> None:
     print(f"\nThe report: {page.resolve()}")
 
 
+@dataclass(frozen=True)
+class _Tested:
+    """A classifier, the images to test it on, and where the results go.
+
+    ``folder`` is the run's; ``None`` for a network that ``faster-isnet fit`` has not trained.
+    """
+
+    bundle: ModelBundle
+    checkpoint: Path
+    data: ClassifierData
+    sets: Mapping[str, ImageSet]
+    out: Path
+    folder: Path | None = None
+
+
 def evaluate(arguments: Sequence[str]) -> SavedEvaluation:
     """Do what :func:`run` does, without its page, whose drawings take as long as a short test."""
     options = parser().parse_args(list(arguments[1:]))
     started = time.perf_counter()
-    checkpoint = options.run if options.run.is_file() else best_checkpoint(options.run)
-    folder = run_folder(options.run)
+    tested = (_run_of_fit if is_of_fit(options.run) else _network_of_others)(options)
+    bundle, folder = tested.bundle, tested.folder
+    settings = EvaluationSettings(**parameters(EvaluationSettings, options))
+    evaluator = Evaluator(bundle.network, list(bundle.class_names), settings, inputs=bundle.inputs)
+    thresholds = None
+    if bundle.task == "multilabel" and folder is not None:
+        thresholds = _thresholds(evaluator, tested.data, folder)
+    evaluations = {name: evaluator(dataset, thresholds) for name, dataset in tested.sets.items()}
+    save_evaluation(
+        tested.out,
+        evaluations,
+        evaluator,
+        name=options.name or (folder or tested.checkpoint).resolve().name,
+        checkpoint=tested.checkpoint,
+        seconds=time.perf_counter() - started,
+        training_warnings=() if folder is None else training_warnings(folder),
+    )
+    saved = SavedEvaluation.load(tested.out)
+    print(text_table([saved]))
+    return saved
+
+
+def _run_of_fit(options: Namespace) -> _Tested:
+    NetworkOptions(**parameters(NetworkOptions, options)).check_unused(options.run)
+    run = Path(options.run)
+    checkpoint = run if run.is_file() else best_checkpoint(run)
+    folder = run_folder(run)
     bundle = ModelBundle.from_checkpoint(checkpoint)
     data = _external_data(options, bundle, folder) if options.source else _own_data(options, folder)
     data.match_classes(bundle.class_names)
@@ -74,24 +121,30 @@ def evaluate(arguments: Sequence[str]) -> SavedEvaluation:
         _check_all_masked(data, sets)
     if options.source:
         sets = {options.source.stem: sets["test"]}
-    settings = EvaluationSettings(**parameters(EvaluationSettings, options))
-    names = list(bundle.class_names)
-    evaluator = Evaluator(bundle.network, names, settings, inputs=bundle.inputs)
-    thresholds = _thresholds(evaluator, data, folder) if bundle.task == "multilabel" else None
-    evaluations = {name: evaluator(dataset, thresholds) for name, dataset in sets.items()}
     out = options.out or folder / _folder_name(options)
-    save_evaluation(
-        out,
-        evaluations,
-        evaluator,
-        name=options.name or folder.resolve().name,
-        checkpoint=checkpoint,
-        seconds=time.perf_counter() - started,
-        training_warnings=training_warnings(folder),
-    )
-    saved = SavedEvaluation.load(out)
-    print(text_table([saved]))
-    return saved
+    return _Tested(bundle, checkpoint, data, sets, out, folder)
+
+
+def _network_of_others(options: Namespace) -> _Tested:
+    bundle = load_network(options.run, options)
+    bundle.check_has_gradients("test")
+    if options.source is None:
+        raise ValueError(
+            f"{options.run!r} is no run of faster-isnet fit, which would know its images; name "
+            "them: --source"
+        )
+    print(f"Images become: {bundle.preprocessing}")
+    names = None if bundle.names_no_classes else bundle.class_names
+    data = _images_of_source(options, bundle, names)
+    if names is None and data.num_classes == len(bundle.class_names):
+        bundle = replace(bundle, class_names=data.class_names)
+        print(
+            f"The network's classes are taken to be, in this order: {', '.join(data.class_names)}; "
+            "if they are not, name them: --class_names"
+        )
+    data.match_classes(bundle.class_names)
+    sets = {options.source.stem: data.evaluation_sets("test")["test"]}
+    return _Tested(bundle, Path(options.run), data, sets, options.out or Path(FOLDER))
 
 
 def parser() -> CommandParser:
@@ -102,7 +155,12 @@ def parser() -> CommandParser:
         "and what it makes of other backgrounds.",
     )
     add = parser.add_argument
-    add("run", type=Path, help="the folder of faster-isnet fit, or a checkpoint of it")
+    add(
+        "run",
+        type=str,
+        help="the folder of faster-isnet fit, or a checkpoint of it; or, with --source, the name "
+        "of a network (resnet50, timm:…) or package.module:function, which builds one",
+    )
     add(
         "--source",
         type=Path,
@@ -122,9 +180,14 @@ def parser() -> CommandParser:
         default=False,
         help="score the run's validation images instead, to choose options without a test image",
     )
-    add("--out", type=Path, help="folder (default: RUN/test, RUN/test-SOURCE or -validation)")
+    add(
+        "--out",
+        type=Path,
+        help="folder (default: RUN/test, RUN/test-SOURCE or -validation; of others' networks test)",
+    )
     add("--name", type=str, help="what to call the run in tables (default: its folder's name)")
     parser.add_parameters(ImageData, only=("new_images", *_GO_ON), group=False)
+    add_network_options(parser)
     parser.add_parameters(EvaluationSettings, skip=("resamples",))
     add(
         "--resamples",
@@ -200,24 +263,34 @@ def _external_data(options: Namespace, bundle: ModelBundle, folder: Path) -> Ima
         raise ValueError("--validation is of the run's own images; leave out --source")
     if options.new_images is not None:
         raise ValueError("--new_images is of the run's own images; those of --source are all used")
+    margin = _data_config(folder).get("mask_margin", 0.0)
+    data = _images_of_source(options, bundle, bundle.class_names, margin)
+    if not options.trained_images:
+        _check_unseen(data.datasets["test"].samples, recorded_division(folder))
+    return data
+
+
+def _images_of_source(
+    options: Namespace,
+    bundle: ModelBundle,
+    class_names: Sequence[str] | None,
+    mask_margin: float = 0.0,
+) -> ImageData:
     channels, *size = bundle.image_shape
-    data = ImageData(
+    return ImageData(
         {"test": options.source},
         options.root,
         options.fields,
         options.masks,
         mask_foreground=options.mask_foreground,
         mask_threshold=options.mask_threshold,
-        class_names=list(bundle.class_names),
+        class_names=None if class_names is None else list(class_names),
         task=bundle.task,
         size=(size[0], size[1]),
         channels=channels,
-        mask_margin=_data_config(folder).get("mask_margin", 0.0),
+        mask_margin=mask_margin,
         **{name: options[name] for name in _GO_ON},
     )
-    if not options.trained_images:
-        _check_unseen(data.datasets["test"].samples, recorded_division(folder))
-    return data
 
 
 def _data_config(folder: Path) -> dict[str, Any]:
