@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm import tqdm
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import check_range
@@ -33,7 +34,7 @@ from faster_isnet.evaluation.thresholds import decisions
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.explaining.support import Support
 
-_CHUNK = 256  # images whose results are kept together
+_CHUNK = 64  # images whose results are kept together
 _NOTHING = "none"
 
 
@@ -203,10 +204,10 @@ class Auditor:
                 tables.append(
                     parts.get(
                         f"images-{start:07}",
-                        partial(self._rows, images, variants, indices),
+                        partial(self._rows, images, variants, indices, bar),
                     )
                 )
-                bar.update(len(indices))
+                bar.update(indices.stop - bar.n)  # of those that are read, not measured
         return Measured(
             pd.concat(tables, ignore_index=True), variants.backgrounds, variants.realistic, variants
         )
@@ -251,7 +252,11 @@ class Auditor:
         return pd.DataFrame({"predicted": found})
 
     def _rows(
-        self, images: ImageDataset, variants: ImageVariants, indices: Sequence[int]
+        self,
+        images: ImageDataset,
+        variants: ImageVariants,
+        indices: Sequence[int],
+        bar: tqdm[Any],
     ) -> pd.DataFrame:
         samples = [images.samples[index] for index in indices]
         described = pd.DataFrame(
@@ -261,8 +266,10 @@ class Auditor:
                 "attribute": [sample.attribute or "" for sample in samples],
             }
         )
-        batches = self._batches(Subset(variants, list(indices)))
-        measured = [self._measured(variants, *batch) for batch in batches]
+        measured = []
+        for shown, masks in self._batches(Subset(variants, list(indices))):
+            measured.append(self._measured(variants, shown, masks))
+            bar.update(len(shown))
         return pd.concat([described, pd.concat(measured, ignore_index=True)], axis=1)
 
     def _measured(self, variants: ImageVariants, shown: Tensor, masks: Tensor) -> pd.DataFrame:
