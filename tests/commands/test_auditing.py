@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 
 from browser import needs_browser, start_browser
 from faster_isnet.cli import main
+from faster_isnet.commands import auditing
 from faster_isnet.evaluation.audit import Audit
 from faster_isnet.training.export import export
 from html_page import Page
@@ -148,7 +150,7 @@ def test_more_changes_than_allowed_have_a_status_of_their_own(
     failing = ["--fail_above", "0.5"]
     found = audit("own_networks_of_mine:reads_background", *NETWORK, *failing, status=3)
     assert found["verdict"] == {"limit": 0.5, "result": "above"}
-    assert "More than 50% of predictions change (--fail_above)" in capsys.readouterr().out
+    assert "that change is above --fail_above 50.0 %" in capsys.readouterr().out
     audit("own_networks_of_mine:reads_foreground", *NETWORK, *failing)
     assert main(["audit", "resnet18", "images", "--fail_above", "1.5"]) == 2
     assert "fail_above" in capsys.readouterr().err
@@ -234,6 +236,44 @@ def test_masks_are_drawn_once_and_counted(folder: Path, u2netp: Path) -> None:
     assert drawn == {path: path.stat().st_mtime_ns for path in drawn}
 
 
+def test_masks_within_the_folder_of_images_are_no_images(folder: Path) -> None:
+    shutil.move(folder / "masks", folder / "images" / "masks")
+    arguments = ["own_networks_of_mine:reads_background", "images", "--masks", "images/masks"]
+    assert main(["audit", *arguments, *NETWORK, *QUICK]) == 0
+    found = json.loads((folder / "audit" / "audit.json").read_text())
+    assert found["counts"] == {"given": 24, "without_mask": 0, "unreadable": 0}
+
+
+def test_what_cannot_be_explained_is_audited_without_heatmaps(folder: Path) -> None:
+    (folder / "pooling_network.py").write_text(
+        "from torch import nn\nfrom toy_images import SIZE\ndef build():\n"
+        "    return nn.Sequential(nn.Softmax(1), nn.Flatten(), nn.Linear(3 * SIZE**2, 3))\n"
+    )
+    found = audit("pooling_network:build", *NETWORK)
+    assert found["findings"]["relevance"] is None
+    assert any("LRP cannot explain Sequential: " in each for each in found["not_judged"])
+
+
+def test_nothing_stale_is_gone_on_with(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"images/{i}.png,masks/{i}.png,patient {i // 4}" for i in range(24)]
+    table = folder / "table.csv"
+    table.write_text("image,mask,group\n" + "\n".join(rows) + "\n")
+    arguments = ["own_networks_of_mine:reads_background", "table.csv", *NETWORK, *QUICK]
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(auditing, "audit_findings", stop)
+        assert main(["audit", *arguments]) == 130
+    kept = list((folder / "audit" / "unfinished").glob("*.parquet"))
+    assert len(kept) == 2
+    table.write_text(table.read_text().replace("patient 5", "patient 4"))
+    assert main(["audit", *arguments]) == 0
+    found = json.loads((folder / "audit" / "audit.json").read_text())["findings"]
+    assert found["groups"] == 5
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -266,6 +306,10 @@ def test_masks_are_drawn_once_and_counted(folder: Path, u2netp: Path) -> None:
             "2 values",
         ),
         (["names.txt", "images"], "names.txt"),
+        (
+            ["own_networks_of_mine:reads_background", "images", "--with", "run"],
+            "--mask_weights FOLDER",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(

@@ -18,8 +18,8 @@ from faster_isnet.commands.model_bundle import ModelBundle, add_network_options,
 from faster_isnet.commands.segmenting import NETWORKS_HELP
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.environment import machine
-from faster_isnet.common.files import write_atomically
-from faster_isnet.common.spreadsheets import safe_csv
+from faster_isnet.common.files import file_hash, write_atomically
+from faster_isnet.common.spreadsheets import original_cell, safe_csv
 from faster_isnet.data import (
     Findings,
     Foreground,
@@ -33,6 +33,7 @@ from faster_isnet.data import (
 )
 from faster_isnet.data.sources import choose_foreground
 from faster_isnet.evaluation.audit import (
+    AUDIT,
     FEWEST,
     IMAGES,
     Audit,
@@ -50,11 +51,12 @@ from faster_isnet.evaluation.audit import (
 )
 from faster_isnet.evaluation.audit.variants import ANOTHER_CLASS
 from faster_isnet.explaining.support import Support
-from faster_isnet.plotting.heatmaps import heatmap_figure, png
+from faster_isnet.plotting.heatmaps import heatmap_figure, percent, png
 from faster_isnet.plotting.thumbnails import outlined_thumbnail, thumbnail
 from faster_isnet.reporting import audit_text, write_audit_page
 from faster_isnet.segmentation import predict_masks, pretrained_segmenter
 from faster_isnet.segmentation.prediction import MASK_TABLE
+from faster_isnet.segmentation.pretrained import RUN
 
 REPORT, CARD = "report.html", "model-card.md"
 TOO_MANY_CHANGE = 3
@@ -67,10 +69,7 @@ _SIDE = 240  # of pictures, in pixels
 
 @dataclass(frozen=True)
 class _Images:
-    """The images of an audit: what was found, which of them are judged, and whose masks those are.
-
-    ``problems`` are sentences about masks and images that are not judged.
-    """
+    """The images of an audit: what was found, which are judged, and whose masks those are."""
 
     findings: Findings
     judged: list[Sample]
@@ -90,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
     print(audit_text.summary(audit))
     print(f"\nThe report: {(options.out / REPORT).resolve()}")
     if audit.failed:
-        print(f"More than {audit.limit:.0%} of predictions change (--fail_above).")
+        print(f"The share of predictions that change is above --fail_above {percent(audit.limit)}.")
         return TOO_MANY_CHANGE
     return 0
 
@@ -132,8 +131,8 @@ def parser() -> CommandParser:
         "--fail_above",
         type=float | None,
         default=None,
-        help="exit with status 3 if more than this share of predictions changes, in [0, 1] "
-        "(default: never)",
+        help="exit with status 3 if the share of predictions that change is above this, whatever "
+        "its interval; in [0, 1] (default: never)",
     )
     add(
         "--skip_unreadable",
@@ -148,17 +147,19 @@ def parser() -> CommandParser:
 
 def _audit(options: Namespace) -> Audit:
     started = time.perf_counter()
+    if options["with"] == RUN and options.mask_weights is None:
+        raise ValueError(f"--with {RUN} needs the segmenter's folder: --mask_weights FOLDER")
     if options.fail_above is not None:
         check_range("fail_above", options.fail_above, 0, 1)
     settings = AuditSettings(**parameters(AuditSettings, options))
     bundle = load_network(options.model, options)
     bundle.check_takes_images_alone("an audit")
     print(f"Images become: {bundle.preprocessing}", flush=True)
-    auditor = Auditor(
-        AuditedNetwork(bundle.network, bundle.class_names, bundle.task, bundle.differentiable),
-        settings,
-    )
-    support = auditor.support(bundle.image_shape)
+    audited = AuditedNetwork(bundle.network, bundle.class_names, bundle.task, bundle.differentiable)
+    auditor = Auditor(audited, settings)
+    support, why_not = _support(auditor, bundle)
+    if why_not:
+        auditor = Auditor(replace(audited, differentiable=False), settings)
     images = _images(options)
     channels, height, width = bundle.image_shape
     dataset = ImageDataset(images.judged, (height, width), channels)
@@ -170,8 +171,9 @@ def _audit(options: Namespace) -> Audit:
         bundle.preprocessing,
         bundle.sha256,
     )
-    parts = Parts(options.out / _PARTS, _identity(model, settings, images, bundle.class_names))
+    parts = Parts(options.out / _PARTS, _identity(model, settings, images, bundle))
     measured = auditor(dataset, parts)
+    (options.out / AUDIT).unlink(missing_ok=True)  # of an earlier audit, whose files are replaced
     write_atomically(options.out / IMAGES, safe_csv(measured.images))
     found = audit_findings(measured, settings)
     audit = Audit(
@@ -184,7 +186,7 @@ def _audit(options: Namespace) -> Audit:
         findings=found,
         fail_above=options.fail_above,
         explained=None if support is None else str(support),
-        not_judged=_not_judged(bundle, images, found, support),
+        not_judged=_not_judged(bundle, images, found, support, why_not),
         pictures=_pictures(options.out, auditor, measured, settings.pictures),
         settings=asdict(settings),
         environment=machine(),
@@ -197,19 +199,37 @@ def _audit(options: Namespace) -> Audit:
     return audit
 
 
+def _support(auditor: Auditor, bundle: ModelBundle) -> tuple[Support | None, str]:
+    """Say how exactly the network is explained, or why it cannot be."""
+    if not bundle.differentiable:
+        return None, f"{bundle.architecture} has no gradients for LRP to follow"
+    try:
+        return auditor.support(bundle.image_shape), ""
+    except (RuntimeError, ValueError, TypeError) as error:
+        return None, f"LRP cannot explain {bundle.architecture}: {error}"
+
+
 def _images(options: Namespace) -> _Images:
     """Read which images there are, draw masks that are missing, and check all of them."""
     if options.images.is_file():
         samples, _ = from_table(options.images, label=None)
     else:
-        samples = [Sample(path) for path in list_images(options.images)]
+        own = [options.out / _MASKS, options.out / _PICTURES]
+        if options.masks is not None:
+            own.append(options.masks)
+        folders = [each.resolve() for each in own if each.resolve() != options.images.resolve()]
+        samples = [
+            Sample(path)
+            for path in list_images(options.images)
+            if not any(path.resolve().is_relative_to(folder) for folder in folders)
+        ]
     if options.masks is not None:
         root = options.images if options.images.is_dir() else options.images.parent
         samples = add_mask_folder(samples, root, options.masks)
     samples = choose_foreground(
         samples, Foreground.of(options.mask_foreground, options.mask_threshold)
     )
-    source, implausible = _mask_source(options), None
+    source, implausible = _mask_source(samples, options), None
     if options["with"] is not None:
         samples, implausible = _drawn(samples, options)
     elif options.masks is not None:
@@ -225,10 +245,10 @@ def _images(options: Namespace) -> _Images:
     return _Images(findings, judged, Masks(source, implausible))
 
 
-def _mask_source(options: Namespace) -> str:
-    given = "those of the table" if options.images.is_file() else ""
-    if options.masks is not None:
-        given = f"the folder {options.masks}"
+def _mask_source(samples: Sequence[Sample], options: Namespace) -> str:
+    given = ""
+    if any(sample.mask is not None for sample in samples):
+        given = "those of the table" if options.masks is None else f"the folder {options.masks}"
     if options["with"] is None:
         return given or "none"
     drawn = f"drawn by {options['with']!r}"
@@ -243,12 +263,13 @@ def _drawn(samples: Sequence[Sample], options: Namespace) -> tuple[list[Sample],
         return list(samples), 0
     folder, table = options.out / _MASKS, _draw(files, options)
     masks = {
-        str(image): folder / str(mask)
+        original_cell(str(image)): folder / original_cell(str(mask))
         for image, mask in zip(table["image"], table["mask"], strict=True)
         if mask
     }
     drawn = [replace(s, mask=s.mask or masks.get(s.name)) for s in samples]
-    return drawn, int((~table["plausible"].astype(bool)).sum())
+    is_drawn = table["mask"] != ""
+    return drawn, int((is_drawn & ~table["plausible"].astype(bool)).sum())
 
 
 def _draw(files: Sequence[Path], options: Namespace) -> pd.DataFrame:
@@ -256,7 +277,8 @@ def _draw(files: Sequence[Path], options: Namespace) -> pd.DataFrame:
     folder = options.out / _MASKS
     record = folder / _DRAWN_FROM
     stamps = [[str(file), _stamp(file)] for file in files]
-    drawn_from = json.dumps([options["with"], str(options.mask_weights), stamps]).encode()
+    weights = _stamps(options.mask_weights)
+    drawn_from = json.dumps([options["with"], weights, stamps]).encode()
     if record.is_file() and record.read_bytes() == drawn_from:
         return pd.read_csv(folder / MASK_TABLE, keep_default_na=False)
     record.unlink(missing_ok=True)  # until all masks are those of this audit
@@ -277,15 +299,19 @@ def _implausible(table: Path) -> int | None:
 
 
 def _identity(
-    model: Model, settings: AuditSettings, images: _Images, class_names: Sequence[str]
+    model: Model, settings: AuditSettings, images: _Images, bundle: ModelBundle
 ) -> Mapping[str, Any]:
     """Return all that the measurement depends on; images by the sizes and times of their files."""
     return {
         "model": asdict(model),
-        "class_names": list(class_names),
+        "class_names": list(bundle.class_names),
+        "code": None if bundle.code is None else file_hash(bundle.code),
         "settings": asdict(settings),
         "images": [
-            [sample.name, _stamp(sample.image), str(sample.mask), _stamp(sample.mask)]
+            [
+                *(sample.name, _stamp(sample.image), repr(sample.mask), _stamp(sample.mask)),
+                *(sample.group, sample.attribute),
+            ]
             for sample in images.judged
         ],
         "environment": machine(),
@@ -297,22 +323,36 @@ def _stamp(file: object) -> list[int]:
     return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
 
 
+def _stamps(path: Path | None) -> list[list[int]]:
+    """Return sizes and times of a file, or of all files in a folder."""
+    if path is None:
+        return []
+    return [_stamp(file) for file in sorted(path.rglob("*"))] if path.is_dir() else [_stamp(path)]
+
+
 def _not_judged(
-    bundle: ModelBundle, images: _Images, found: AuditFindings, support: Support | None
+    bundle: ModelBundle,
+    images: _Images,
+    found: AuditFindings,
+    support: Support | None,
+    why_not: str,
 ) -> list[str]:
     """Return what could not be judged, in sentences."""
     counts, told = images.counts, []
     if counts.unreadable:
-        told.append(f"{counts.unreadable} images that cannot be read.")
+        first = next(iter(images.findings.unusable.values()))
+        told.append(
+            f"{counts.unreadable} images that cannot be used, or whose masks cannot; one of them: "
+            f"{first}."
+        )
     if counts.without_mask:
         told.append(
             f"{counts.without_mask} of {counts.given} images, which have no mask with foreground."
         )
-    told += [f"Perhaps the masks: {doubt}." for doubt in images.findings.doubtful_masks]
-    if not bundle.differentiable:
-        told.append(
-            f"Where the network looks: {bundle.architecture} has no gradients for LRP to follow."
-        )
+    doubts = [each.replace("--data.", "--") for each in images.findings.doubtful_masks]
+    told += [f"Perhaps the masks: {doubt}." for doubt in doubts]
+    if why_not:
+        told.append(f"Where the network looks: {why_not}.")
     if support is not None and support.unknown:
         told.append(
             "Where it looks is not known exactly: relevance is passed by the gradient through "

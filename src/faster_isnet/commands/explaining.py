@@ -60,6 +60,7 @@ def _explain(options: Namespace) -> list[dict[str, str | int | float]]:
     bundle = load_network(options.model, options)
     bundle.check_takes_images_alone("explain")
     bundle.check_has_gradients("explain")
+    print(f"Images become: {bundle.preprocessing}")
     chosen = parameters(Explainer, options) | {"model": bundle.network}
     if options.input_rule == NONE:
         chosen["input_rule"] = None

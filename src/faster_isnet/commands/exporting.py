@@ -23,6 +23,7 @@ def run(arguments: Sequence[str]) -> None:
         options.formats,
         bundle.class_names,
         architecture=bundle.architecture,
+        task=bundle.task,
     )
     for name, path in written.items():
         print(f"{name:12} {path.resolve()}")

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 from torch import Tensor, nn
 
 from faster_isnet.commands.arguments import CommandParser, parameters
-from faster_isnet.commands.run_folder import best_checkpoint
+from faster_isnet.commands.run_folder import best_checkpoint, checkpoint_folder
 from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import (
     TASKS,
@@ -27,22 +27,29 @@ from faster_isnet.common.logits import class_logits
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.images import read_image
 from faster_isnet.methods import Standard
-from faster_isnet.models import backbone_names, build_backbone
+from faster_isnet.models import backbone_names, build_backbone, check_backbone
+from faster_isnet.models.backbones import published_network, published_statistics
 from faster_isnet.models.imagenet import IMAGENET, imagenet_names
 from faster_isnet.models.input_channels import IMAGENET_MEAN, IMAGENET_STD
 from faster_isnet.models.own_networks import (
     ONNX_SUFFIX,
+    LogitsOfProbabilities,
     OnnxNetwork,
     input_shape_of,
     is_torchscript,
     load_torchscript,
     network_from_code,
+    source_of,
     statistics_of,
 )
 from faster_isnet.models.timm_models import PREFIX as TIMM
 from faster_isnet.models.weight_files import load_backbone_weights, weights_hash
 from faster_isnet.training.export import read_description
 from faster_isnet.training.image_classifier import ImageClassifier, Normalise
+
+LOGITS, PROBABILITIES = "logits", "probabilities"
+_ANY_SHAPE = (None, None, None)
+_LOOKED_AT = 8  # random images, to see what a network returns
 
 
 def add_network_options(parser: CommandParser) -> None:
@@ -60,7 +67,8 @@ class NetworkOptions:
         Its weights, of a network by its name or of a function that builds one: a file (default: a
         network's own pretrained ones, which are downloaded on first use; what the function loads).
     classes
-        How many it has, of a network by its name.
+        How many it has, of a network by its name with a file of weights (default: 1000; its own
+        pretrained weights have theirs).
     size
         Of its images, in pixels (default: its own, else 224).
     channels
@@ -72,21 +80,27 @@ class NetworkOptions:
         A file with a name in each line, or imagenet for ImageNet's 1,000 (default: its own where
         they are known, else numbers).
     task
-        multiclass (softmax) or multilabel (sigmoid).
+        multiclass (softmax) or multilabel (sigmoid) (default: as its description says, else
+        multiclass).
+    outputs
+        logits, or probabilities if it ends in a softmax or sigmoid; then it is not explained.
     """
 
     weights: Path | None = None
-    classes: int = 1000
+    classes: int | None = None
     size: int | None = None
     channels: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
     class_names: str | None = None
-    task: str = "multiclass"
+    task: str | None = None
+    outputs: str = LOGITS
 
     def __post_init__(self) -> None:
         """Check what can be checked without the network."""
-        check_choice("task", self.task, TASKS)
+        if self.task is not None:
+            check_choice("task", self.task, TASKS)
+        check_choice("outputs", self.outputs, (LOGITS, PROBABILITIES))
         if self.size is not None:
             check_range("size", self.size, 1)
         if self.channels is not None:
@@ -116,7 +130,7 @@ def is_of_fit(model: str) -> bool:
     """
     path = Path(model)
     if path.is_dir():
-        return model not in backbone_names()
+        return checkpoint_folder(path).is_dir() or model not in backbone_names()
     return path.is_file() and path.suffix.lower() != ONNX_SUFFIX and not is_torchscript(path)
 
 
@@ -139,7 +153,8 @@ def check_runs(network: nn.Module, image_shape: tuple[int, int, int], name: str)
         channels, height, width = image_shape
         raise ValueError(
             f"{name} does not run on images of {channels} channels and {height} x {width} pixels "
-            f"({error}); give other channels, or the size that the network needs (--data.size)"
+            f"({error}); give other channels, or the size that the network needs (--data.size of "
+            "fit, otherwise --size)"
         ) from error
     finally:
         network.train(training)
@@ -171,7 +186,9 @@ class ModelBundle:
     normalisation
         What is done to pixels in [0, 1] before the network, in words.
     file
-        That holds its weights, where the network itself does not: ONNX.
+        That holds the whole network: ONNX, TorchScript.
+    code
+        The module that built it, where it is the user's.
     """
 
     network: nn.Module
@@ -184,6 +201,7 @@ class ModelBundle:
     differentiable: bool = True
     normalisation: str = ""
     file: Path | None = None
+    code: Path | None = None
 
     @classmethod
     def from_checkpoint(cls, path: Path) -> ModelBundle:
@@ -218,11 +236,15 @@ class ModelBundle:
         if path.is_file() and path.suffix.lower() == ONNX_SUFFIX:
             return cls._of_onnx(path, options)
         if path.is_file():
+            _check_own_weights(path, options)
             network = load_torchscript(path)
-            return cls._of_others(network, options, differentiable=False)
+            return replace(cls._of_others(network, options, differentiable=False), file=path)
         if ":" in model and not model.startswith(TIMM):
             network = network_from_code(model, options.weights)
-            return cls._of_others(network, options, statistics_of(network))
+            bundle = cls._of_others(
+                network, options, statistics_of(network), input_shape_of(network) or _ANY_SHAPE
+            )
+            return replace(bundle, code=source_of(model))
         if not model.startswith(TIMM) and (path.suffix or path.name != model):
             raise FileNotFoundError(
                 f"there is no file {model!r}; give a checkpoint of faster-isnet fit, a run's "
@@ -235,38 +257,62 @@ class ModelBundle:
     def _by_name(cls, name: str, options: NetworkOptions) -> ModelBundle:
         """Build a network, with weights from a file or its own."""
         channels = options.channels or 3
-        pretrained = options.weights is None
-        network = build_backbone(name, options.classes, pretrained, channels=channels)
+        try:
+            check_backbone(name)
+        except ValueError as error:
+            raise ValueError(
+                f"there is no run or file {name!r}, and no such network: {error}"
+            ) from error
         if options.weights is not None:
+            classes = 1000 if options.classes is None else options.classes
+            network = build_backbone(name, classes, channels=channels)
             load_backbone_weights(options.weights, network)
-        own, names = None, None
-        if pretrained:
-            own = statistics_of(network) or (IMAGENET_MEAN, IMAGENET_STD)
-            if channels == 1:
-                own = [fmean(own[0])], [fmean(own[1])]
-            names = imagenet_names() if options.classes == len(imagenet_names()) else None
-        bundle = cls._of_others(network, options, own, class_names=names)
+            return replace(cls._of_others(network, options), architecture=name)
+        network = published_network(name, channels)
+        known = published_statistics(name)
+        if known is not None:
+            (mean, std), shape = known[:2], (3, known[2], known[2])
+        else:
+            mean, std = statistics_of(network) or (list(IMAGENET_MEAN), list(IMAGENET_STD))
+            shape = input_shape_of(network) or (3, 224, 224)
+        if channels == 1:
+            mean, std = [fmean(mean)], [fmean(std)]
+        bundle = cls._of_others(network, options, (mean, std), (channels, *shape[1:]))
+        count = len(bundle.class_names)
+        if options.classes not in (None, count):
+            raise ValueError(
+                f"the published weights of {name} have {count} classes, not {options.classes}; a "
+                "head of as many would not be trained: leave out --classes, or give your own "
+                "--weights"
+            )
+        if options.class_names is None and count == len(imagenet_names()):
+            bundle = replace(bundle, class_names=imagenet_names())
         return replace(bundle, architecture=name)
 
     @classmethod
     def _of_onnx(cls, path: Path, options: NetworkOptions) -> ModelBundle:
-        if options.weights is not None:
-            raise ValueError(f"{str(path)!r} has its own weights; leave out --weights")
+        _check_own_weights(path, options)
         network = OnnxNetwork(path)
         described = read_description(path)
-        channels, height, width = network.image_shape
-        return replace(
-            cls._of_others(
-                network,
-                options,
-                None if described is None else described.statistics,
-                (channels, height, width) if described is None else described.image_shape,
-                None if described is None else described.class_names,
-                differentiable=False,
-            ),
-            architecture=path.name if described is None else described.architecture,
-            file=path,
+        if described is None:
+            bundle = cls._of_others(
+                network, options, image_shape=network.image_shape, differentiable=False
+            )
+            return replace(bundle, architecture=path.name, file=path)
+        if described.task not in (None, options.task or described.task):
+            raise ValueError(
+                f"--task is {options.task}, but the description of {path.name} says "
+                f"{described.task}; leave out --task"
+            )
+        bundle = cls._of_others(
+            network,
+            replace(options, task=options.task or described.task),
+            described.statistics,
+            described.image_shape,
+            described.class_names,
+            differentiable=False,
         )
+        return replace(bundle, architecture=described.architecture, file=path)
 
     @classmethod
     def _of_others(
@@ -274,14 +320,13 @@ class ModelBundle:
         network: nn.Module,
         options: NetworkOptions,
         statistics: tuple[Sequence[float], Sequence[float]] | None = None,
-        image_shape: Sequence[int | None] = (None, None, None),
+        image_shape: Sequence[int | None] = _ANY_SHAPE,
         class_names: Sequence[str] | None = None,
         *,
         differentiable: bool = True,
     ) -> ModelBundle:
         """Put a network that takes normalised images behind its normalisation, and name classes."""
-        own_shape = input_shape_of(network) or (3, 224, 224)
-        channels, height, width = (a or b for a, b in zip(image_shape, own_shape, strict=True))
+        channels, height, width = (a or b for a, b in zip(image_shape, (3, 224, 224), strict=True))
         if options.size is not None:
             height = width = options.size
         shape = options.channels or channels, height, width
@@ -295,13 +340,16 @@ class ModelBundle:
             words = f"(x − mean) / std with mean {mean} and std {std} ({whose})"
         whole = network if known is None else nn.Sequential(parts)
         whole.eval()  # before it is run, which would change the statistics of batch norms
-        count = _count_classes(whole, shape, options.task)
+        task = options.task or "multiclass"
+        count, softmax = _look_at_outputs(whole, shape, task, options.outputs)
+        if options.outputs == PROBABILITIES:
+            whole, differentiable = LogitsOfProbabilities(whole, softmax).eval(), False
         return cls(
             whole,
             type(network).__name__,
             _class_names(options.class_names, class_names, count),
             shape,
-            options.task,
+            task,
             Standard().inputs,
             differentiable=differentiable,
             normalisation=words,
@@ -378,12 +426,42 @@ def _for_each_channel(values: Sequence[float], channels: int) -> list[float]:
     return list(values) * (channels if len(values) == 1 else 1)
 
 
-def _count_classes(network: nn.Module, image_shape: tuple[int, int, int], task: str) -> int:
+def _check_own_weights(path: Path, options: NetworkOptions) -> None:
+    if options.weights is not None:
+        raise ValueError(f"{str(path)!r} has its own weights; leave out --weights")
+
+
+def _look_at_outputs(
+    network: nn.Module, image_shape: tuple[int, int, int], task: str, outputs: str
+) -> tuple[int, bool]:
+    """Return how many classes a network has, and whether its outputs sum to 1.
+
+    Raises
+    ------
+    ValueError
+        If it does not run on such images, or its outputs are not what is said of them.
+    """
     check_runs(network, image_shape, "the network")
+    images = torch.rand(_LOOKED_AT, *image_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        logits = network(torch.zeros(1, *image_shape))
-    check_logits(logits, 1)
-    return class_logits(logits, task).shape[1]
+        found = network(images)
+    check_logits(found, _LOOKED_AT)
+    rows = found.double().reshape(_LOOKED_AT, -1)
+    in_range = bool(((rows >= 0) & (rows <= 1)).all())
+    softmax = rows.shape[1] > 1 and bool(((rows.sum(1) - 1).abs() < 1e-3).all())
+    if in_range and outputs == LOGITS and (softmax or rows.shape[1] == 1 or task == "multilabel"):
+        raise ValueError(
+            f"the network's outputs for {_LOOKED_AT} random images lie in [0, 1]"
+            f"{', and sum to 1' if softmax else ''}: they seem to be probabilities, not logits; "
+            "say so: --outputs probabilities, or, to have it explained too, leave out its last "
+            "softmax or sigmoid"
+        )
+    if outputs == PROBABILITIES and not in_range:
+        raise ValueError(
+            f"the network's outputs are no probabilities: they lie in [{float(rows.min()):g}, "
+            f"{float(rows.max()):g}]; leave out --outputs"
+        )
+    return class_logits(found, task).shape[1], softmax
 
 
 def _class_names(given: str | None, own: Sequence[str] | None, count: int) -> list[str]:
@@ -401,4 +479,6 @@ def _class_names(given: str | None, own: Sequence[str] | None, count: int) -> li
             f"there are {len(names)} class names, but the network has {count} classes; give as "
             "many names (--class_names), in the order of its logits"
         )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"two classes are called {twice[0]!r}; give each a name of its own")
     return names

@@ -126,6 +126,12 @@ def _run_of_fit(options: Namespace) -> _Tested:
 
 
 def _network_of_others(options: Namespace) -> _Tested:
+    for name in ("validation", "new_images", "trained_images"):
+        if options[name]:
+            raise ValueError(
+                f"--{name} is about a run of faster-isnet fit, which {options.run!r} is not; leave "
+                "it out"
+            )
     bundle = load_network(options.run, options)
     bundle.check_has_gradients("test")
     if options.source is None:

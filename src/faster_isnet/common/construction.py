@@ -55,7 +55,7 @@ def construct(kind: type[T], content: Any, path: str = "", what: str = "it") -> 
             raise ValueError(f"unknown key {key!r}{where}{hint(name, known)}")
         default = known[name].default_factory
         if is_dataclass(types[name]) and default is not MISSING and isinstance(value, Mapping):
-            value = {**vars(default()), **value}  # what is not given is the study's default
+            value = {**vars(default()), **value}  # what is not given is the default
         arguments[name] = _value(types[name], value, f"{path}.{name}" if path else name)
     for name, each in known.items():
         required = each.default is MISSING and each.default_factory is MISSING

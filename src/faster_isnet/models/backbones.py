@@ -153,6 +153,48 @@ def build_backbone(
     return record(model, build_backbone, **described, last_pool=last_pool, channels=channels)
 
 
+def published_network(name: str, channels: int = 3) -> nn.Module:
+    """Build a network with the weights and the head that others have trained, to use it as it is.
+
+    Parameters
+    ----------
+    name
+        Of torchvision or timm, see :func:`build_backbone`. Their default weights are downloaded on
+        first use.
+    channels
+        Of the images, see :func:`build_backbone`.
+
+    Raises
+    ------
+    ImportError, TypeError, ValueError
+        As :func:`build_backbone` does.
+    """
+    check_backbone(name)
+    check_channels(channels)
+    if name not in _BUILDERS:
+        return new_timm_model(name, 0, True, channels)
+    model = _BUILDERS[name](0, True)  # it has the classes of its weights
+    if channels == 1:
+        read_grey_imagenet(model)
+    return model
+
+
+def published_statistics(name: str) -> tuple[list[float], list[float], int] | None:
+    """Return mean, standard deviation and side of the images that torchvision's weights expect.
+
+    ``None`` for other networks.
+
+    Examples
+    --------
+    >>> published_statistics("efficientnet_v2_l")
+    ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], 480)
+    """
+    if name not in torchvision.models.list_models(module=torchvision.models):
+        return None
+    expected = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+    return list(expected.mean), list(expected.std), int(expected.crop_size[0])
+
+
 def convnet(classes: int, channels: Sequence[int] = (16, 32, 64, 64, 64)) -> nn.Sequential:
     """Build a small network: blocks of 3 x 3 convolution, batch norm, ReLU; a linear layer.
 

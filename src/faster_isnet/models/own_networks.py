@@ -103,6 +103,29 @@ def network_from_code(name: str, weights: Path | None = None) -> nn.Module:
     return network.eval()
 
 
+class LogitsOfProbabilities(nn.Module):
+    """Return logits of a network that ends in a softmax or a sigmoid.
+
+    Parameters
+    ----------
+    network
+        Returns probabilities ``[B, K]``, ``[B, 1]`` or ``[B]``.
+    softmax
+        Whether those of an image sum to 1; otherwise each is a sigmoid's.
+    """
+
+    def __init__(self, network: nn.Module, softmax: bool) -> None:
+        super().__init__()
+        self.network, self.softmax = network, softmax
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits."""
+        probabilities: Tensor = self.network(images).double()
+        if self.softmax:
+            return probabilities.clamp(min=torch.finfo(torch.float64).tiny).log()
+        return torch.logit(probabilities, eps=1e-12)
+
+
 def statistics_of(network: nn.Module) -> tuple[list[float], list[float]] | None:
     """Return mean and standard deviation that a network's configuration names, as timm's do."""
     known = _configuration(network)
@@ -122,6 +145,12 @@ def _configuration(network: nn.Module) -> Mapping[str, Any]:
         if isinstance(known := getattr(network, name, None), Mapping):
             return known
     return {}
+
+
+def source_of(name: str) -> Path | None:
+    """Return the file of the module that :func:`network_from_code` has imported."""
+    file = sys.modules[name.partition(":")[0]].__file__
+    return None if file is None else Path(file)
 
 
 class OnnxNetwork(nn.Module):
@@ -173,7 +202,12 @@ class OnnxNetwork(nn.Module):
     def _run(self, images: Tensor, size: int) -> Tensor:
         missing = size - len(images)
         filled = torch.cat([images, images[:1].expand(missing, -1, -1, -1)]) if missing else images
-        (logits,) = self._session.run([self._output], {self._input: filled.cpu().numpy()})
+        try:
+            (logits,) = self._session.run([self._output], {self._input: filled.cpu().numpy()})
+        except Exception as error:  # onnxruntime's, which have no common type
+            raise ValueError(
+                f"the ONNX file does not run on {list(filled.shape)}: {error}"
+            ) from error
         return torch.from_numpy(logits)[: len(images)]
 
 

@@ -72,7 +72,9 @@ def write_audit_page(path: str | Path, audits: Sequence[Audit]) -> Path:
     Raises
     ------
     ValueError
-        If there are no audits, two have one name, or a file of theirs is damaged.
+        If there are no audits, two have one name, or their intervals have different levels.
+    FileNotFoundError
+        If a picture is missing.
     """
     names = [audit.name for audit in audits]
     if not names:
@@ -81,6 +83,10 @@ def write_audit_page(path: str | Path, audits: Sequence[Audit]) -> Path:
         raise ValueError(
             f"{names.count(twice[0])} audits are called {twice[0]!r}; make them again under names "
             "of their own: --name"
+        )
+    if len(levels := {audit.settings["level"] for audit in audits}) > 1:
+        raise ValueError(
+            f"the audits' intervals have the levels {sorted(levels)}; make all with one: --level"
         )
     script = files("faster_isnet.reporting").joinpath("templates", "tables.js").read_text("utf-8")
     page = environment().get_template("audit.html.jinja")

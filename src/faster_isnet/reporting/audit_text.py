@@ -68,13 +68,14 @@ def attention(found: RelevanceFindings | None) -> str:
         return "Where the classifier looks was not measured."
     low, high = found.excess.low, found.excess.high
     if low is None or high is None or low <= 0 <= high:
-        than = "about as much as"
+        compared = "whether that is more or less than a heatmap that is the same everywhere would "
+        compared += "have there cannot be told"
     else:
-        than = "more than" if low > 0 else "less than"
+        than = "more" if low > 0 else "less"
+        compared = f"{than} than a heatmap that is the same everywhere would have there"
     return (
         f"{share(found.share)} of its relevance lies in the background, which is "
-        f"{percent(found.area.value or 0)} of the area: {than} a heatmap that is the same "
-        "everywhere would have there."
+        f"{percent(found.area.value or 0)} of the area: {compared}."
     )
 
 

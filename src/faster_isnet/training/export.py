@@ -41,6 +41,7 @@ def export(
     class_names: Sequence[str] | None = None,
     *,
     architecture: str | None = None,
+    task: str | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
@@ -67,6 +68,8 @@ def export(
         The names of the K classes, for the description.
     architecture
         The name to build the network by, for the description; ``None`` for that of its class.
+    task
+        ``"multiclass"`` or ``"multilabel"``, for the description; ``None`` leaves it out.
     value_range
         The lowest and highest value of a pixel, before mean and std.
     mean, std
@@ -112,6 +115,7 @@ def export(
     model = deepcopy(backbone).cpu().eval()
     description = {
         "architecture": architecture or type(backbone).__name__,
+        "task": task,
         **_interface(model, images, class_names),
         "files": files,
         "versions": _versions(files),
@@ -203,7 +207,7 @@ class Description:
     statistics
         Mean and standard deviation of each channel for pixels in [0, 1]; ``None`` if it takes these
         as they are.
-    class_names
+    class_names, task
         ``None`` if they are not known.
     """
 
@@ -211,6 +215,7 @@ class Description:
     image_shape: tuple[int, int, int]
     statistics: tuple[list[float], list[float]] | None
     class_names: list[str] | None
+    task: str | None
 
 
 def read_description(onnx: Path) -> Description | None:
@@ -239,6 +244,7 @@ def read_description(onnx: Path) -> Description | None:
             (channels, rows, columns),
             None if plain else statistics,
             content["output"]["class_names"],
+            content.get("task"),
         )
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ValueError(

@@ -55,7 +55,7 @@ class Counts:
     without_mask
         How many have no mask, or one without foreground.
     unreadable
-        How many cannot be read.
+        How many cannot be used: image or mask cannot be read, or their sizes differ.
     """
 
     given: int
@@ -176,6 +176,8 @@ class Audit:
         ------
         ValueError
             If it is not in the folder.
+        FileNotFoundError
+            If it is missing.
         """
         path = (Path(self.folder) / file).resolve()
         if not path.is_relative_to(Path(self.folder).resolve()):
