@@ -113,6 +113,7 @@ def _section(audit: Audit) -> AuditSection:
         audit_text.headline(audit),
         audit_text.judgement(audit),
         [
+            audit_text.confident(audit),
             audit_text.without_foreground(audit),
             audit_text.attention(audit.findings.relevance),
             *audit_text.mask_words(audit),

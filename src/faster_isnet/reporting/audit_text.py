@@ -79,6 +79,17 @@ def attention(found: RelevanceFindings | None) -> str:
     )
 
 
+def confident(audit: Audit) -> str:
+    """Say how many of the confident predictions change."""
+    found = audit.findings.confident
+    if found is None:
+        return "Hardly any prediction is confident; unsure ones change easily."
+    return (
+        f"Of the {found.images} predictions with {found.name} {share(found.changed)} change; unsure "
+        "ones change easily."
+    )
+
+
 def without_foreground(audit: Audit) -> str:
     """Say how many predictions need no foreground."""
     return (
@@ -117,7 +128,13 @@ def summary(audit: Audit) -> str:
         f"  {background_name(kind)}: {share(each.changed)}"
         for kind, each in found.backgrounds.items()
     ]
-    lines += ["", without_foreground(audit), attention(found.relevance), *mask_words(audit)]
+    lines += [
+        "",
+        confident(audit),
+        without_foreground(audit),
+        attention(found.relevance),
+        *mask_words(audit),
+    ]
     if audit.not_judged:
         lines += ["", "Not judged:", *(f"  {each}" for each in audit.not_judged)]
     return "\n".join(lines)
@@ -141,6 +158,7 @@ def model_card(audit: Audit) -> str:
             "|---|---|",
             *rows,
             "",
+            confident(audit),
             without_foreground(audit),
             attention(found.relevance),
             "",

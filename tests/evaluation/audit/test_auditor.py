@@ -82,6 +82,14 @@ def test_each_class_and_attribute_is_judged_if_it_has_images_enough(
     assert sorted(each.name for each in judged.classes) == sorted(CLASSES)
     assert sum(each.images for each in judged.classes) == 30
     assert judged.verdict(0.1) == "above"
+    sure = found.images["probability"] >= 0.5
+    assert judged.confident is not None
+    assert judged.confident.images == sure.sum()
+    unsure = audit_findings(
+        Measured(table.assign(probability=0.4), found.backgrounds, found.realistic, found.variants),
+        SETTINGS,
+    )
+    assert unsure.confident is None
     assert judged.verdict(0.33) == "open"
 
 

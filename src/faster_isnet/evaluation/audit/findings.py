@@ -17,6 +17,8 @@ TOLERATED = 0.2
 """The share of predictions that may change, where none is given."""
 FEWEST = 5
 """Groups with fewer images are not judged."""
+CONFIDENT = 0.5
+"""The probability from which a prediction is called confident."""
 ABOVE, BELOW, OPEN = "above", "below", "open"
 
 
@@ -63,7 +65,7 @@ class GroupFindings:
     Attributes
     ----------
     name
-        Of the predicted class, or of the attribute.
+        Of the predicted class, or of the attribute; or what the images have in common.
     images
         How many.
     changed
@@ -117,6 +119,9 @@ class AuditFindings:
         ``None`` where no heatmaps were made.
     mask_changes
         The same with masks that were grown and shrunk.
+    confident
+        The images whose prediction has a probability of at least :data:`CONFIDENT`; ``None`` if
+        they are few. Unsure predictions change easily.
     classes, attributes
         By predicted class and by attribute, the most changed first; those with few images are left
         out.
@@ -132,6 +137,7 @@ class AuditFindings:
     area: Score
     relevance: RelevanceFindings | None
     mask_changes: dict[str, MaskFindings]
+    confident: GroupFindings | None
     classes: list[GroupFindings]
     attributes: list[GroupFindings]
     too_few: list[str]
@@ -198,6 +204,12 @@ def audit_findings(measured: Measured, settings: AuditSettings) -> AuditFindings
             )
             for change in MASK_CHANGES
         },
+        confident=_group(
+            mean,
+            f"a probability of at least {CONFIDENT:.0%}",
+            (table["probability"] >= CONFIDENT).to_numpy(),
+            measured.realistic,
+        ),
         classes=grouped["predicted"][0],
         attributes=grouped["attribute"][0],
         too_few=[name for _, few in grouped.values() for name in few],
@@ -236,17 +248,28 @@ class _Means:
         return mean_score(values[chosen], self._weights[:, chosen], self._level, is_share=is_share)
 
 
+def _group(
+    mean: _Means, name: str, chosen: npt.NDArray[np.bool_], realistic: str
+) -> GroupFindings | None:
+    """Return what is found on some of the images; ``None`` if they are few."""
+    count = int(chosen.sum())
+    if count < FEWEST:
+        return None
+    changed = mean(f"changed: {realistic}", chosen, is_share=True)
+    return GroupFindings(name, count, changed, mean.relevance(chosen))
+
+
 def _groups(
     mean: _Means, names: pd.Series[str], realistic: str
 ) -> tuple[list[GroupFindings], list[str]]:
     """Return what is found on each group of enough images, and the names of the others."""
-    found, few = [], []
-    for name, count in names[names != ""].value_counts(sort=False).items():
-        if count < FEWEST:
+    found: list[GroupFindings] = []
+    few: list[str] = []
+    for name in names[names != ""].unique():
+        group = _group(mean, str(name), (names == name).to_numpy(), realistic)
+        if group is None:
             few.append(str(name))
-            continue
-        chosen = (names == name).to_numpy()
-        changed = mean(f"changed: {realistic}", chosen, is_share=True)
-        found.append(GroupFindings(str(name), int(count), changed, mean.relevance(chosen)))
+        else:
+            found.append(group)
     found.sort(key=lambda each: (-(each.changed.value or 0), each.name))
     return found, sorted(few)
