@@ -85,8 +85,8 @@ def confident(audit: Audit) -> str:
     if found is None:
         return "Hardly any prediction is confident; unsure ones change easily."
     return (
-        f"Of the {found.images} predictions with {found.name} {share(found.changed)} change; unsure "
-        "ones change easily."
+        f"Of the {found.images} predictions with {found.name} {share(found.changed)} change; "
+        "unsure ones change easily."
     )
 
 
