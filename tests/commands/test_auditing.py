@@ -337,3 +337,25 @@ def test_what_has_no_gradients_is_neither_explained_nor_exported(
     ):
         assert main(command) == 2
         assert "has no gradients that LRP could follow" in capsys.readouterr().err
+
+
+def test_a_network_with_one_logit_has_two_classes(folder: Path) -> None:
+    (folder / "yes_or_no.py").write_text(
+        "import torch\nfrom torch import nn\nfrom toy_images import SIZE\n"
+        "def build():\n    torch.manual_seed(0)\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIZE**2, 1))\n"
+    )
+    (folder / "names.txt").write_text("no\nyes\n")
+    found = audit("yes_or_no:build", *NETWORK)
+    assert found["model"]["classes"] == 2
+    assert {each["name"] for each in found["findings"]["classes"]} <= {"no", "yes"}
+    few = ["explain", "yes_or_no:build", "images", *NETWORK, "--target", "all"]
+    assert main([*few, "--formats", "npy"]) == 0
+    rows = pd.read_csv("explanations/explanations.csv")
+    assert list(rows["class"]) == ["no", "yes"] * 24
+    assert main(["export", "yes_or_no:build", *NETWORK, "--formats", "onnx"]) == 0
+    again = audit("exported/model.onnx", out="of onnx")
+    assert (
+        again["findings"]["backgrounds"]["noise"]["changed"]
+        == (found["findings"]["backgrounds"]["noise"]["changed"])
+    )

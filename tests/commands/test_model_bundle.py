@@ -95,7 +95,9 @@ def test_probabilities_are_not_taken_for_logits(
     network = Probabilities(last).eval()
     export(network, tmp_path, (3, 8, 8), ["onnx"], ["a", "b", "c"], task=task)
     path = str(tmp_path / "model.onnx")
-    with pytest.raises(ValueError, match=r"seem to be probabilities, .* --outputs probabilities"):
+    with pytest.raises(
+        ValueError, match=r"seem to be probabilities, .* say which they are: --outputs"
+    ):
         ModelBundle.load(path)
     bundle = ModelBundle.load(path, NetworkOptions(outputs="probabilities"))
     assert bundle.task == task  # by the description

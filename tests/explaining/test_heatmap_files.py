@@ -237,7 +237,7 @@ def with_value(value: float, channels: int = 3) -> Any:
         ({"prepare": with_value(torch.nan)}, ValueError, "photo0.png cannot be read .*NaN"),
         ({"prepare": with_value(2.0)}, ValueError, r"photo0.png.* drawn: .* got \[2, 2\]; give Ex"),
         ({"prepare": lambda _: None}, ValueError, "photo0.png cannot be read .*TypeError"),
-        ({"class_names": ["a", "b"]}, ValueError, r"2 names \(a, b\), the model has 3 logits"),
+        ({"class_names": ["a", "b"]}, ValueError, r"2 names \(a, b\), the model has 3 classes"),
         ({"target": 3}, ValueError, "target 3 is out of range: the model has 3 classes"),
         ({"target": "random-logit"}, ValueError, "unknown target 'random-logit'"),
         ({"target": torch.tensor([1])}, TypeError, "target must be a string, got Tensor"),

@@ -253,7 +253,7 @@ def not_finite() -> nn.Module:
             r"does not run on .* \[1, 3, 5, 5\] .*give the im",
         ),
         ({"image_shape": (2, 2)}, ValueError, r"image_shape must be \(C, H, W\)"),
-        ({"class_names": ["a"]}, ValueError, r"has 1 names \(a\), the network has 2 logits"),
+        ({"class_names": ["a"]}, ValueError, r"has 1 names \(a\), the network has 2 classes"),
         ({"mean": [0.5] * 3}, ValueError, "mean and std go together"),
         ({"mean": [0.5], "std": [0.5]}, ValueError, "one value for each of the 3 channels"),
         ({"mean": [0.5] * 3, "std": [0.0] * 3}, ValueError, "std must be positive"),

@@ -49,7 +49,7 @@ from faster_isnet.training.image_classifier import ImageClassifier, Normalise
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
 _ANY_SHAPE = (None, None, None)
-_LOOKED_AT = 8  # random images, to see what a network returns
+_SCALES = (1.0, 1.0, 10.0, -10.0, 100.0, -100.0, 1000.0, -1000.0)
 
 
 def add_network_options(parser: CommandParser) -> None:
@@ -83,7 +83,8 @@ class NetworkOptions:
         multiclass (softmax) or multilabel (sigmoid) (default: as its description says, else
         multiclass).
     outputs
-        logits, or probabilities if it ends in a softmax or sigmoid; then it is not explained.
+        logits, or probabilities if it ends in a softmax or sigmoid; then it is not explained
+        (default: logits, and it is refused if they look like probabilities).
     """
 
     weights: Path | None = None
@@ -94,13 +95,14 @@ class NetworkOptions:
     std: list[float] | None = None
     class_names: str | None = None
     task: str | None = None
-    outputs: str = LOGITS
+    outputs: str | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without the network."""
         if self.task is not None:
             check_choice("task", self.task, TASKS)
-        check_choice("outputs", self.outputs, (LOGITS, PROBABILITIES))
+        if self.outputs is not None:
+            check_choice("outputs", self.outputs, (LOGITS, PROBABILITIES))
         if self.size is not None:
             check_range("size", self.size, 1)
         if self.channels is not None:
@@ -432,7 +434,7 @@ def _check_own_weights(path: Path, options: NetworkOptions) -> None:
 
 
 def _look_at_outputs(
-    network: nn.Module, image_shape: tuple[int, int, int], task: str, outputs: str
+    network: nn.Module, image_shape: tuple[int, int, int], task: str, outputs: str | None
 ) -> tuple[int, bool]:
     """Return how many classes a network has, and whether its outputs sum to 1.
 
@@ -442,19 +444,21 @@ def _look_at_outputs(
         If it does not run on such images, or its outputs are not what is said of them.
     """
     check_runs(network, image_shape, "the network")
-    images = torch.rand(_LOOKED_AT, *image_shape, generator=torch.Generator().manual_seed(0))
+    # Of bright and dark noise that no image has, too, where logits go far beyond 1.
+    scales = torch.tensor(_SCALES).reshape(-1, 1, 1, 1)
+    noise = torch.rand(len(_SCALES), *image_shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        found = network(images)
-    check_logits(found, _LOOKED_AT)
-    rows = found.double().reshape(_LOOKED_AT, -1)
+        found = network(scales * noise)
+    check_logits(found, len(_SCALES))
+    rows = found.double().reshape(len(_SCALES), -1)
     in_range = bool(((rows >= 0) & (rows <= 1)).all())
     softmax = rows.shape[1] > 1 and bool(((rows.sum(1) - 1).abs() < 1e-3).all())
-    if in_range and outputs == LOGITS and (softmax or rows.shape[1] == 1 or task == "multilabel"):
+    if in_range and outputs is None and (softmax or rows.shape[1] == 1 or task == "multilabel"):
         raise ValueError(
-            f"the network's outputs for {_LOOKED_AT} random images lie in [0, 1]"
+            f"the network's outputs for {len(_SCALES)} random images lie in [0, 1]"
             f"{', and sum to 1' if softmax else ''}: they seem to be probabilities, not logits; "
-            "say so: --outputs probabilities, or, to have it explained too, leave out its last "
-            "softmax or sigmoid"
+            "say which they are: --outputs; for probabilities to be explained, too, leave out the "
+            "last softmax or sigmoid"
         )
     if outputs == PROBABILITIES and not in_range:
         raise ValueError(

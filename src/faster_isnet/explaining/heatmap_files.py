@@ -17,6 +17,7 @@ from torch import Tensor
 
 from faster_isnet.common.checks import check_choice, check_images, check_range
 from faster_isnet.common.files import write_atomically
+from faster_isnet.common.logits import class_logits
 from faster_isnet.common.progress import count_bar
 from faster_isnet.common.spreadsheets import safe_cell
 from faster_isnet.explaining.explainer import Explainer
@@ -259,17 +260,17 @@ def _explained(
     """Explain a batch in one call: one target, or a range of classes; and yield its heatmaps."""
     device = next((p.device for p in explainer.model.parameters()), torch.device("cpu"))
     pixels = torch.stack([image.pixels for image in batch]).to(device)
-    target = _logits_of(part) if isinstance(part, range) else part[0]
+    target = _logits_of(part, task) if isinstance(part, range) else part[0]
     try:
         explanation = explainer(pixels, target)
     except FloatingPointError as error:
         names = ", ".join(str(image.path) for image in batch)
         raise FloatingPointError(f"of {names}, {error}; take an earlier checkpoint") from error
-    logits = explanation.logits.cpu().float()
+    logits = class_logits(explanation.logits.cpu().float(), task)
     if len(class_names) != logits.shape[1]:
         raise ValueError(
             f"class_names has {len(class_names)} names ({', '.join(class_names)}), the model has "
-            f"{logits.shape[1]} logits"
+            f"{logits.shape[1]} classes"
         )
     probabilities = logits.sigmoid() if task == "multilabel" else logits.softmax(1)
     if isinstance(target, str):
@@ -296,8 +297,8 @@ def _explained(
             )
 
 
-def _logits_of(classes: range) -> Callable[[Tensor], Tensor]:
-    return lambda logits: logits[:, classes.start : classes.stop]
+def _logits_of(classes: range, task: str) -> Callable[[Tensor], Tensor]:
+    return lambda logits: class_logits(logits, task)[:, classes.start : classes.stop]
 
 
 def _write(

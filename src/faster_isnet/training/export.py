@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from faster_isnet.common.checks import check_choice, check_logits
 from faster_isnet.common.files import naming_unwritten, replacing_atomically
+from faster_isnet.common.logits import class_logits
 from faster_isnet.methods.isnet.network import ISNet
 
 FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "state_dict": "model.pt"}
@@ -116,7 +117,7 @@ def export(
     description = {
         "architecture": architecture or type(backbone).__name__,
         "task": task,
-        **_interface(model, images, class_names),
+        **_interface(model, images, class_names, task),
         "files": files,
         "versions": _versions(files),
     }
@@ -290,15 +291,15 @@ def _check_folder(out: Path, files: Sequence[str]) -> None:
 
 
 def _interface(
-    model: nn.Module, images: _Images, class_names: Sequence[str] | None
+    model: nn.Module, images: _Images, class_names: Sequence[str] | None, task: str | None
 ) -> dict[str, Any]:
     """Return what the network takes and gives, with an example."""
-    logits = _logits(model, images.grey())
-    classes = logits.shape[1]
+    logits = _logits(model, images.grey()).reshape(1, -1)
+    outputs, classes = logits.shape[1], class_logits(logits, task or "multiclass").shape[1]
     if class_names is not None and len(class_names) != classes:
         raise ValueError(
             f"class_names has {len(class_names)} names ({', '.join(class_names)}), the network "
-            f"has {classes} logits"
+            f"has {classes} classes"
         )
     low, high = images.value_range
     return {
@@ -312,7 +313,7 @@ def _interface(
         },
         "output": {
             "name": "logits",
-            "shape": ["batch", classes],
+            "shape": ["batch", outputs],
             "type": "float32",
             "class_names": class_names if class_names is None else list(class_names),
         },
