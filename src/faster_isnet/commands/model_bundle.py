@@ -249,9 +249,9 @@ class ModelBundle:
             return replace(bundle, code=source_of(model))
         if not model.startswith(TIMM) and (path.suffix or path.name != model):
             raise FileNotFoundError(
-                f"there is no file {model!r}; give a checkpoint of faster-isnet fit, a run's "
-                "folder, a network's name (resnet50, timm:…), package.module:function, or an ONNX "
-                "or TorchScript file"
+                f"there is no file {model!r}; give a checkpoint or a run's folder (train first: "
+                "faster-isnet fit), a network's name (resnet50, timm:…), package.module:function, "
+                "or an ONNX or TorchScript file"
             )
         return cls._by_name(model, options)
 
@@ -396,12 +396,18 @@ class ModelBundle:
 
     def check_has_gradients(self, command: str) -> None:
         """Raise ``ValueError`` if a command needs the gradients that the network does not have."""
-        if not self.differentiable:
-            raise ValueError(
-                f"{self.architecture} has no gradients that LRP could follow, as a network in "
-                f"PyTorch has; {command} needs them. Load it in Python (package.module:function), "
-                "or measure what the background does: faster-isnet audit"
-            )
+        if self.differentiable:
+            return
+        if self.file is None:
+            what = f"{self.architecture}, which returns probabilities,"
+        else:
+            is_onnx = self.file.suffix.lower() == ONNX_SUFFIX
+            what = f"{self.file}, which is {'ONNX' if is_onnx else 'a program of torch.jit'},"
+        raise ValueError(
+            f"{what} cannot be explained by LRP, so {command} cannot take it; build the network in "
+            "PyTorch, to return logits, by its name or package.module:function, with its "
+            "state_dict() as --weights; or measure what the background does: faster-isnet audit"
+        )
 
     def check_takes_images_alone(self, command: str) -> None:
         """Raise ``ValueError`` if the network needs masks, which a command has none of."""
