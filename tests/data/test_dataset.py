@@ -183,6 +183,15 @@ def test_flips(square, name):
     assert torch.equal(mask, plain_mask.flip(axis))
 
 
+def test_nothing_is_mirrored_unless_asked_for(square):
+    """The square is left of the middle; a rotation of ten degrees does not bring it to the right."""
+    dataset = ImageDataset([square], (60, 80), augmentation=Augmentation())
+    for seed in range(20):
+        torch.manual_seed(seed)
+        mask = dataset[0][2][0]
+        assert mask[:, :40].sum() > mask[:, 40:].sum()
+
+
 @pytest.mark.parametrize("name", ["brightness", "contrast"])
 def test_colours_leave_the_mask(coloured, name):
     sample = replace(coloured, mask=Boxes(((3, 4, 10, 10),)))

@@ -102,7 +102,7 @@ def test_pixels_are_normalised_as_the_exported_network_wants_them(tmp_path: Path
         (3, 4, 4),
         ["onnx"],
         ["no", "yes"],
-        value_range=(0.0, 255.0),
+        value_range=(-50.0, 205.0),
         mean=[100.0, 110.0, 120.0],
         std=[50.0, 60.0, 70.0],
     )
@@ -113,7 +113,7 @@ def test_pixels_are_normalised_as_the_exported_network_wants_them(tmp_path: Path
     images = torch.rand(5, 3, 4, 4)
     mean, std = (torch.tensor(each)[:, None, None] for each in ([100.0, 110, 120], [50.0, 60, 70]))
     with torch.no_grad():
-        expected = network((255 * images - mean) / std)
+        expected = network((255 * images - 50 - mean) / std)
     torch.testing.assert_close(bundle.network(images), expected, rtol=1e-4, atol=1e-4)
     given = ModelBundle.load(
         str(tmp_path / "model.onnx"), NetworkOptions(mean=[0.0], std=[1 / 255])
