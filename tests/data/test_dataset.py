@@ -184,7 +184,7 @@ def test_flips(square, name):
 
 
 def test_nothing_is_mirrored_unless_asked_for(square):
-    """The square is left of the middle; a rotation of ten degrees does not bring it to the right."""
+    """The square is left of the middle, and no rotation brings it to the right."""
     dataset = ImageDataset([square], (60, 80), augmentation=Augmentation())
     for seed in range(20):
         torch.manual_seed(seed)
