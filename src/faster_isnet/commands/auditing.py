@@ -176,17 +176,20 @@ def _audit(options: Namespace) -> Audit:
     (options.out / AUDIT).unlink(missing_ok=True)  # of an earlier audit, whose files are replaced
     write_atomically(options.out / IMAGES, safe_csv(measured.images))
     found = audit_findings(measured, settings)
+    counts = replace(
+        images.counts, without_mask=images.counts.given - images.counts.unreadable - found.images
+    )
     audit = Audit(
         name=options.name or Path(options.model).name,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seconds=round(time.perf_counter() - started, 1),
         model=model,
-        counts=images.counts,
+        counts=counts,
         masks=images.masks,
         findings=found,
         fail_above=options.fail_above,
         explained=None if support is None else str(support),
-        not_judged=_not_judged(bundle, images, found, support, why_not),
+        not_judged=_not_judged(bundle, images, found, support, why_not, counts.without_mask),
         pictures=_pictures(options.out, auditor, measured, settings.pictures),
         settings=asdict(settings),
         environment=machine(),
@@ -336,6 +339,7 @@ def _not_judged(
     found: AuditFindings,
     support: Support | None,
     why_not: str,
+    without_mask: int,
 ) -> list[str]:
     """Return what could not be judged, in sentences."""
     counts, told = images.counts, []
@@ -345,9 +349,10 @@ def _not_judged(
             f"{counts.unreadable} images that cannot be used, or whose masks cannot; one of them: "
             f"{first}."
         )
-    if counts.without_mask:
+    if without_mask:
         told.append(
-            f"{counts.without_mask} of {counts.given} images, which have no mask with foreground."
+            f"{without_mask} of {counts.given} images, which have no mask with foreground, or none "
+            "that is left in the network's size."
         )
     doubts = [each.replace("--data.", "--") for each in images.findings.doubtful_masks]
     told += [f"Perhaps the masks: {doubt}." for doubt in doubts]

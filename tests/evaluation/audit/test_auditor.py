@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from faster_isnet.data import ImageDataset
@@ -20,7 +22,7 @@ from faster_isnet.evaluation.audit import (
     audit_findings,
     auditor,
 )
-from toy_images import CLASSES, Reader, toy_dataset
+from toy_images import CLASSES, SIZE, Reader, toy_dataset
 
 SETTINGS = AuditSettings(resamples=100, batch_size=4, accelerator="cpu")
 
@@ -192,6 +194,21 @@ def test_networks_whose_logits_are_no_numbers_are_named(
     nn.init.constant_(network.linear.bias, float("nan"))
     with pytest.raises(ValueError, match="look at the model's logits"):
         measured(network, dataset, tmp_path / "parts")
+
+
+def test_an_image_whose_mask_vanishes_when_resized_is_left_out(
+    dataset: ImageDataset, tmp_path: Path
+) -> None:
+    dot = np.zeros((SIZE, SIZE), np.uint8)
+    dot[0, 0] = 255
+    Image.fromarray(dot).save(tmp_path / "dot.png")
+    dataset.samples[3] = replace(dataset.samples[3], mask=tmp_path / "dot.png")
+    small = ImageDataset(dataset.samples, (SIZE // 2, SIZE // 2))
+    assert not bool((small[3][2] == 1).any())
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * (SIZE // 2) ** 2, 3))
+    table = measured(network, small, tmp_path / "parts").images
+    kept = [sample.name for i, sample in enumerate(dataset.samples) if i != 3]
+    assert table["name"].tolist() == kept
 
 
 @pytest.mark.parametrize("name", ["resamples", "batch_size"])

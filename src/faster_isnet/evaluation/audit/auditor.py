@@ -19,6 +19,7 @@ from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.progress import count_bar
 from faster_isnet.data.dataset import ImageDataset, Item
+from faster_isnet.data.samples import Sample
 from faster_isnet.evaluation.attention import PREDICTION
 from faster_isnet.evaluation.audit.parts import Parts
 from faster_isnet.evaluation.audit.variants import (
@@ -181,30 +182,38 @@ class Auditor:
         Parameters
         ----------
         images
-            Two or more, all with a mask; their labels are not used.
+            Two or more with a mask; others, such as those whose mask vanishes when it is resized,
+            are left out. Their labels are not used.
         parts
             Keeps what is measured, so that a measurement that is stopped goes on.
 
         Raises
         ------
         ValueError
-            If there are fewer than two images, or an image cannot be read or has no mask.
+            If there are fewer than two with a mask, or an image cannot be read.
         """
-        if len(images) < 2:
+        before = parts.get("predictions", partial(self._predicted, images))
+        chosen = np.flatnonzero(before["has_mask"]).tolist()
+        if len(chosen) < 2:
             raise ValueError(
-                f"an audit needs two images with a mask, got {len(images)}; name more images, or "
+                f"an audit needs two images with a mask, got {len(chosen)}; name more images, or "
                 "masks of them: --masks, --with"
             )
-        predicted = parts.get("predictions", partial(self._predicted, images))["predicted"].tolist()
-        variants = ImageVariants(images, predicted, self.settings.mask_change, self.settings.seed)
+        samples = [images.samples[index] for index in chosen]
+        variants = ImageVariants(
+            Subset(images, chosen),
+            before["predicted"][chosen].tolist(),
+            self.settings.mask_change,
+            self.settings.seed,
+        )
         tables = []
-        with count_bar(len(images), "image", what="backgrounds") as bar:
-            for start in range(0, len(images), _CHUNK):
-                indices = range(start, min(start + _CHUNK, len(images)))
+        with count_bar(len(chosen), "image", what="backgrounds") as bar:
+            for start in range(0, len(chosen), _CHUNK):
+                indices = range(start, min(start + _CHUNK, len(chosen)))
                 tables.append(
                     parts.get(
                         f"images-{start:07}",
-                        partial(self._rows, images, variants, indices, bar),
+                        partial(self._rows, samples, variants, indices, bar),
                     )
                 )
                 bar.update(indices.stop - bar.n)  # of those that are read, not measured
@@ -244,21 +253,22 @@ class Auditor:
         ]
 
     def _predicted(self, images: Dataset[Item]) -> pd.DataFrame:
-        found: list[str] = []
+        found: dict[str, list[Any]] = {"predicted": [], "has_mask": []}
         with count_bar(len(images), "image", what="predictions") as bar:  # type: ignore[arg-type]
             for batch in self._batches(images):
-                found += self._named(self._predict(batch[0]))
+                found["predicted"] += self._named(self._predict(batch[0]))
+                found["has_mask"] += (batch[2] == 1).flatten(1).any(1).tolist()
                 bar.update(len(batch[0]))
-        return pd.DataFrame({"predicted": found})
+        return pd.DataFrame(found)
 
     def _rows(
         self,
-        images: ImageDataset,
+        samples: Sequence[Sample],
         variants: ImageVariants,
         indices: Sequence[int],
         bar: tqdm[Any],
     ) -> pd.DataFrame:
-        samples = [images.samples[index] for index in indices]
+        samples = [samples[index] for index in indices]
         described = pd.DataFrame(
             {
                 "name": [sample.name for sample in samples],
