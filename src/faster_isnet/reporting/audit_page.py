@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path, PurePath
 
@@ -179,7 +179,7 @@ def _relevance_cells(found: RelevanceFindings | None) -> list[Cell]:
     return [
         score_cell(found.share, _SHARE),
         score_cell(found.area, _SHARE),
-        difference_cell(found.excess, _SHARE),
+        replace(difference_cell(found.excess, _SHARE), improves=None),  # no verdict by itself
     ]
 
 
