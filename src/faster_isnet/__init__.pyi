@@ -1,7 +1,8 @@
 # What `faster_isnet` offers. Each is imported when it is first used: torch takes seconds.
 from . import data, evaluation, explaining, methods, models, relevance, training
 from .common.checks import NO_MASK
-from .explaining.explainer import Explainer, Explanation
+from .explaining.explainer import Explainer
+from .explaining.explanation import Explanation
 from .methods.isnet.calibration import Calibration, CutCalibration, calibrate
 from .methods.isnet.loss import ISNetLoss, LossParts
 from .methods.isnet.network import ISNet

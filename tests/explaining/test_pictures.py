@@ -33,6 +33,16 @@ def test_each_image_stands_beside_its_heatmaps(explainer: Explainer) -> None:
     assert picture.height > picture.width / 2
 
 
+def test_of_several_labels_the_probability_is_a_sigmoid(explainer: Explainer) -> None:
+    images = torch.rand(1, 3, 10, 8)
+    explanation = explainer(images)
+    probability = float(explanation.logits.sigmoid().max())
+    (title,) = titles(explanation.plot(images, task="multilabel"))
+    assert title.endswith(f", {100 * probability:.1f} %")
+    with pytest.raises(ValueError, match="task"):
+        explanation.plot(images, task="several")
+
+
 def test_masks_are_outlined_where_there_are_some(explainer: Explainer) -> None:
     images = torch.rand(2, 3, 10, 8)
     masks = torch.full((2, 1, 10, 8), NO_MASK)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from faster_isnet import Explainer, ISNet, ISNetLoss
-from faster_isnet.explaining.explainer import Explanation
+from faster_isnet.explaining.explanation import Explanation
 from faster_isnet.relevance import AlphaBeta, Epsilon, Gamma, LayerComposite, ZPlus
 
 NAN, INF = float("nan"), float("inf")

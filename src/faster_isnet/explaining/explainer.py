@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from faster_isnet.common.checks import (
 )
 from faster_isnet.common.eval_mode import eval_mode
 from faster_isnet.common.precision import at_least_float32
+from faster_isnet.explaining.explanation import Explanation
 from faster_isnet.explaining.pixel_bounds import Bound, check_bound, corner, read_bound
 from faster_isnet.explaining.propagation import Start, arrived, no_relevance, propagate, start
 from faster_isnet.explaining.support import (
@@ -52,89 +53,7 @@ from faster_isnet.relevance import (
     shared_statistics,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from PIL.Image import Image
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What a model said about a batch, and why.
-
-    Attributes
-    ----------
-    logits
-        ``[B, C]``, the model's output; ``[B, 1]`` or ``[B]`` if it has a single logit.
-    heatmap
-        ``[B, K, *images.shape[1:]]``: the relevance of each input element, K heatmaps a sample.
-        Positive where it speaks for the explained quantity, in that quantity's units.
-    layers
-        For each hidden layer asked for, its relevance ``[B, K, *output.shape[1:]]``.
-    quantity
-        ``[B, K]``, what was explained. Its sum is the relevance that went in; with ε → 0 and no
-        biases each heatmap sums to it.
-    """
-
-    logits: Tensor
-    heatmap: Tensor
-    layers: Mapping[str, Tensor]
-    quantity: Tensor
-
-    def plot(
-        self,
-        images: Tensor,
-        masks: Tensor | None = None,
-        class_names: Sequence[str] | None = None,
-        most: int = 8,
-    ) -> Figure:
-        """Draw the images beside their heatmaps.
-
-        Parameters
-        ----------
-        images, masks, class_names, most
-            See :func:`~faster_isnet.explaining.pictures.explanation_plot`.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            To change, or to save: ``.savefig("heatmaps.png")``.
-
-        Raises
-        ------
-        ValueError
-            If they do not fit the explanation.
-        """
-        from faster_isnet.explaining.pictures import explanation_plot  # matplotlib is heavy
-
-        return explanation_plot(self.logits, self.heatmap, images, masks, class_names, most)
-
-    def show(
-        self,
-        images: Tensor,
-        masks: Tensor | None = None,
-        class_names: Sequence[str] | None = None,
-        most: int = 8,
-    ) -> Image:
-        """Return what :meth:`plot` draws as a picture, which a notebook displays.
-
-        Returns
-        -------
-        PIL.Image.Image
-            Outside of a notebook its ``.show()`` opens it.
-
-        Examples
-        --------
-        >>> images = torch.rand(2, 1, 8, 8)
-        >>> model = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-        >>> picture = Explainer(model)(images).show(images, class_names=["a", "b", "c"])
-        >>> picture.format
-        'PNG'
-        """
-        from faster_isnet.explaining.pictures import explanation_picture
-
-        return explanation_picture(self.logits, self.heatmap, images, masks, class_names, most)
 
 
 class Explainer:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from io import BytesIO
 
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 
-from faster_isnet.common.checks import NO_MASK, check_range
+from faster_isnet.common.checks import NO_MASK, TASKS, check_choice, check_range
 from faster_isnet.common.logits import class_logits
 from faster_isnet.plotting.heatmaps import (
     class_name,
@@ -18,7 +16,6 @@ from faster_isnet.plotting.heatmaps import (
     draw_image,
     new_figure,
     percent,
-    png,
 )
 
 _MOST_HEATMAPS = 4
@@ -31,6 +28,7 @@ def explanation_plot(
     images: Tensor,
     masks: Tensor | None = None,
     class_names: Sequence[str] | None = None,
+    task: str = "multiclass",
     most: int = 8,
 ) -> Figure:
     """Draw images, and beside each its heatmaps, laid over the image in grey.
@@ -48,7 +46,10 @@ def explanation_plot(
         ``[B, 1, H, W]`` in {0, 1}: their outlines are drawn, except of those that are
         :data:`~faster_isnet.NO_MASK`.
     class_names
-        Of the logits; by default their numbers.
+        Of the logits; by default their numbers. Above an image is that of its highest logit.
+    task
+        What the logits are, and so its probability: ``"multiclass"`` (softmax) or ``"multilabel"``
+        (sigmoid).
     most
         How many images are drawn at most, ≥ 1; of each four heatmaps at most.
 
@@ -64,7 +65,8 @@ def explanation_plot(
             f"got {list(images.shape)}"
         )
     shown = _in_unit_range(images.detach().cpu())
-    of_classes = class_logits(logits.detach().cpu()).double()
+    of_classes = class_logits(logits.detach().cpu(), check_choice("task", task, TASKS)).double()
+    probabilities = of_classes.sigmoid() if task == "multilabel" else of_classes.softmax(1)
     numbers = map(str, range(of_classes.shape[1]))
     names = list(numbers if class_names is None else class_names)
     heatmaps = heatmaps.detach().cpu()[:, :_MOST_HEATMAPS]
@@ -75,26 +77,13 @@ def explanation_plot(
     for row, (image, row_of_axes) in enumerate(zip(shown, axes, strict=False)):
         mask = None if masks is None or bool((masks[row] == NO_MASK).all()) else masks[row].cpu()
         predicted = int(of_classes[row].argmax())
-        probability = float(of_classes[row].softmax(0)[predicted])
-        title = f"{class_name(names, predicted)}, {percent(probability)}"
+        probability = percent(float(probabilities[row, predicted]))
+        title = f"{class_name(names, predicted)}, {probability}"
         draw_image(row_of_axes[0], image, mask)
         row_of_axes[0].set_title(title, fontsize=9, parse_math=False)
         for place, heatmap in zip(row_of_axes[1:], heatmaps[row], strict=True):
             draw_heatmap(place, heatmap, image=image, mask=mask)
     return figure
-
-
-def explanation_picture(
-    logits: Tensor,
-    heatmaps: Tensor,
-    images: Tensor,
-    masks: Tensor | None = None,
-    class_names: Sequence[str] | None = None,
-    most: int = 8,
-) -> Image.Image:
-    """Return what :func:`explanation_plot` draws as a picture, which a notebook displays."""
-    figure = explanation_plot(logits, heatmaps, images, masks, class_names, most)
-    return Image.open(BytesIO(png(figure)))
 
 
 def _in_unit_range(images: Tensor) -> Tensor:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path, PurePath
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from faster_isnet.common.files import write_atomically
 from faster_isnet.evaluation.audit import Audit, AuditPicture, GroupFindings, RelevanceFindings
 from faster_isnet.evaluation.intervals import Score
 from faster_isnet.evaluation.measures import MEASURES
-from faster_isnet.plotting.charts import bars_figure
 from faster_isnet.reporting import audit_text
-from faster_isnet.reporting.pages import data_uri, environment, script_hash
+from faster_isnet.reporting.pages import (
+    check_names_differ,
+    data_uri,
+    environment,
+    read_script,
+    script_hash,
+)
 from faster_isnet.reporting.result_tables import (
     MISSING,
     Cell,
@@ -27,6 +30,7 @@ from faster_isnet.reporting.result_tables import (
     difference_cell,
     score_cell,
 )
+from faster_isnet.reporting.score_bars import score_bars
 
 _SHOWN = 20  # classes of each audit
 _SHARE = next(measure for measure in MEASURES if measure.name == "changed")
@@ -79,16 +83,12 @@ def write_audit_page(path: str | Path, audits: Sequence[Audit]) -> Path:
     names = [audit.name for audit in audits]
     if not names:
         raise ValueError("there are no audits to show")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(
-            f"{names.count(twice[0])} audits are called {twice[0]!r}; make them again under names "
-            "of their own: --name"
-        )
+    check_names_differ(names, "audits", "make them again")
     if len(levels := {audit.settings["level"] for audit in audits}) > 1:
         raise ValueError(
             f"the audits' intervals have the levels {sorted(levels)}; make all with one: --level"
         )
-    script = files("faster_isnet.reporting").joinpath("templates", "tables.js").read_text("utf-8")
+    script = read_script("tables.js")
     page = environment().get_template("audit.html.jinja")
     rendered = page.render(
         sections=[_section(audit) for audit in audits],
@@ -132,22 +132,14 @@ def _shown(audit: Audit, picture: AuditPicture) -> ShownPicture:
     )
 
 
-def _kinds(audits: Sequence[Audit]) -> list[str]:
-    return list(dict.fromkeys(kind for audit in audits for kind in audit.findings.backgrounds))
-
-
 def _bars(audits: Sequence[Audit]) -> Figure:
-    kinds = _kinds(audits)
-    values, intervals = {}, {}
+    kinds = list(dict.fromkeys(kind for audit in audits for kind in audit.findings.backgrounds))
+    scores = {}
     for audit in audits:
         found = audit.findings.backgrounds
-        scores = [found[kind].changed if kind in found else Score(None) for kind in kinds]
-        # None becomes NaN.
-        values[audit.name] = np.array([each.value for each in scores], dtype=np.float64)
-        ends = [(each.low, each.high) for each in scores]
-        intervals[audit.name] = np.array(ends, dtype=np.float64)
+        scores[audit.name] = [found[k].changed if k in found else Score(None) for k in kinds]
     groups = [audit_text.background_name(kind) for kind in kinds]
-    return bars_figure(values, groups, "Predictions that change", intervals)
+    return score_bars(scores, groups, "Predictions that change")
 
 
 def _background_table(audits: Sequence[Audit]) -> Table:

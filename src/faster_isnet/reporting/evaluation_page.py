@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path, PurePath
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from faster_isnet.common.files import write_atomically
@@ -22,7 +20,6 @@ from faster_isnet.evaluation.measures import (
 from faster_isnet.evaluation.results import Differences, SavedPicture, ScoreByName
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 from faster_isnet.plotting.charts import (
-    bars_figure,
     confusion_figure,
     precision_recall_figure,
     reliability_figure,
@@ -30,8 +27,15 @@ from faster_isnet.plotting.charts import (
 )
 from faster_isnet.plotting.heatmaps import percent
 from faster_isnet.reporting import result_tables as tables
-from faster_isnet.reporting.pages import data_uri, environment, script_hash
+from faster_isnet.reporting.pages import (
+    check_names_differ,
+    data_uri,
+    environment,
+    read_script,
+    script_hash,
+)
 from faster_isnet.reporting.result_tables import Table
+from faster_isnet.reporting.score_bars import score_bars
 
 DifferencesByName = Mapping[str, Differences]
 """How classifiers differ from the first, by their names."""
@@ -122,7 +126,7 @@ def render_evaluation_page(
 ) -> str:
     """Return the page of :func:`write_evaluation_page`, which has the parameters and errors."""
     check_comparable(evaluations)
-    script = files("faster_isnet.reporting").joinpath("templates", "tables.js").read_text("utf-8")
+    script = read_script("tables.js")
     page = environment().get_template("evaluation.html.jinja")
     by_set = differences or {}
     return page.render(
@@ -142,12 +146,7 @@ def check_comparable(evaluations: Sequence[SavedEvaluation]) -> None:
     """Raise ``ValueError`` unless evaluations can be shown side by side."""
     if not evaluations:
         raise ValueError("there are no evaluations to report")
-    names = [each.name for each in evaluations]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(
-            f"{names.count(twice[0])} runs are called {twice[0]!r}; test them again under names of "
-            "their own: --name"
-        )
+    check_names_differ([each.name for each in evaluations], "runs", "test them again")
     first = evaluations[0]
     for other in evaluations[1:]:
         if other.class_names != first.class_names:
@@ -279,16 +278,13 @@ def _bars(
         if not measure.highlighted:
             continue
         groups = list(next(iter(rows.values())))
-        values, intervals = {}, {}
-        for classifier, by_group in rows.items():
-            scores = [by_group[group].get(measure.name, Score(None)) for group in groups]
-            # None becomes NaN.
-            values[classifier] = np.array([each.value for each in scores], dtype=np.float64)
-            ends = [(each.low, each.high) for each in scores]
-            intervals[classifier] = np.array(ends, dtype=np.float64)
+        scores = {
+            classifier: [by_group[group].get(measure.name, Score(None)) for group in groups]
+            for classifier, by_group in rows.items()
+        }
         is_percent = measure.unit == PERCENT
         label = measure.title if is_percent else f"{measure.title} {measure.unit}".rstrip()
-        figure = bars_figure(values, groups, label, intervals, is_percent)
+        figure = score_bars(scores, groups, label, is_percent)
         drawn.append(_illustration(figure, "Bars", f"{measure.title}, with intervals"))
     return drawn
 

@@ -6,7 +6,6 @@ import csv
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.resources import files
 from io import StringIO
 from pathlib import Path, PurePosixPath
 
@@ -17,7 +16,7 @@ from faster_isnet.common.files import write_atomically
 from faster_isnet.common.spreadsheets import safe_cell
 from faster_isnet.data import read_image, read_mask
 from faster_isnet.plotting.thumbnails import outlined_thumbnail
-from faster_isnet.reporting.pages import data_uri, environment, script_hash
+from faster_isnet.reporting.pages import data_uri, environment, read_script, script_hash
 
 PAGE = "review.html"
 MOST = 1000
@@ -79,7 +78,7 @@ def write_mask_review(table: pd.DataFrame, masks: str | Path, most: int = MOST) 
     masks = Path(masks)
     drawn = table[table["mask"] != ""].sort_values(["plausible", "stability"], na_position="first")
     shown = list(_reviewed(drawn.head(most), masks))
-    script = files("faster_isnet.reporting").joinpath("templates", "review.js").read_text("utf-8")
+    script = read_script("review.js")
     page = environment().get_template("review.html.jinja")
     content = page.render(
         masks=shown,

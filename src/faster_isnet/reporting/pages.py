@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from hashlib import sha256
+from importlib.resources import files
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -24,6 +26,28 @@ def environment(*packages: str) -> Environment:
     )
     made.filters["percent"] = percent
     return made
+
+
+def check_names_differ(names: Sequence[str], what: str, again: str) -> None:
+    """Raise ``ValueError`` if two of those that stand side by side have one name.
+
+    Parameters
+    ----------
+    names
+        Of all.
+    what, again
+        What they are, and how they are made again under another name, for the message.
+    """
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"{names.count(twice[0])} {what} are called {twice[0]!r}; {again} under names of their "
+            "own: --name"
+        )
+
+
+def read_script(name: str) -> str:
+    """Return a script that lies beside the templates, such as ``"tables.js"``."""
+    return files(__package__).joinpath("templates", name).read_text("utf-8")
 
 
 def script_hash(script: str) -> str:

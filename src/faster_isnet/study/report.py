@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.plotting.heatmaps import png
 from faster_isnet.reporting.evaluation_page import Illustration
 from faster_isnet.reporting.markdown import markdown_table
-from faster_isnet.reporting.pages import data_uri, environment, script_hash
+from faster_isnet.reporting.pages import data_uri, environment, read_script, script_hash
 from faster_isnet.reporting.result_tables import MISSING, Table
 from faster_isnet.study.figures import figures_of
 from faster_isnet.study.results import DataResult, MethodResult, collect
@@ -116,7 +115,7 @@ def _markdown(sections: Sequence[Section], settings: StudySettings) -> str:
 
 
 def _html(sections: Sequence[Section], settings: StudySettings) -> str:
-    script = files("faster_isnet.reporting").joinpath("templates", "tables.js").read_text("utf-8")
+    script = read_script("tables.js")
     page = environment("faster_isnet.study").get_template("study.html.jinja")
     return page.render(
         headline=_headline(settings),

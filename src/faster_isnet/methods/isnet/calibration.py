@@ -23,7 +23,7 @@ from faster_isnet.common.eval_mode import eval_mode
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.progress import count_bar
 from faster_isnet.common.torch_private import with_own_iteration
-from faster_isnet.explaining.explainer import Explanation
+from faster_isnet.explaining.explanation import Explanation
 from faster_isnet.methods.isnet.cuts import IMAGE, Cuts
 from faster_isnet.methods.isnet.loss import ISNetLoss
 from faster_isnet.methods.isnet.network import ISNet

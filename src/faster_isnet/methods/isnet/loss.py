@@ -20,7 +20,7 @@ from faster_isnet.common.checks import (
 )
 from faster_isnet.common.precision import at_least_float32
 from faster_isnet.common.recipes import Recorded
-from faster_isnet.explaining.explainer import Explanation
+from faster_isnet.explaining.explanation import Explanation
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.isnet.cuts import AUTO, IMAGE, Cut, Cuts
 

@@ -14,7 +14,8 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from faster_isnet.common.checks import check_choice, check_images
 from faster_isnet.common.recipes import Recorded
-from faster_isnet.explaining.explainer import Explainer, Explanation
+from faster_isnet.explaining.explainer import Explainer
+from faster_isnet.explaining.explanation import Explanation
 from faster_isnet.explaining.pixel_bounds import Bound
 from faster_isnet.explaining.targets import QUANTITIES, Target, without_classes
 from faster_isnet.methods.isnet.cuts import AUTO
