@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
-import torch
-import torchvision
 
-from faster_isnet.commands.model_bundle import (
-    ModelBundle,
-    NetworkOptions,
-    check_runs,
-    is_of_fit,
-)
+from faster_isnet.commands.model_bundle import check_runs
 from faster_isnet.models import build_backbone
 from faster_isnet.models.small_vit import SmallViT
-from faster_isnet.training.export import export
 
 
 def test_a_vision_transformer_of_another_size_is_named_with_its_size() -> None:
@@ -33,100 +23,3 @@ def test_so_are_images_that_patches_do_not_divide_and_too_small_ones() -> None:
         check_runs(model, (3, 8, 8), "ag-sononet-8")
     check_runs(model, (3, 16, 16), "ag-sononet-8")
     assert model.training
-
-
-def test_the_network_is_as_its_weights_say(tmp_path: Path) -> None:
-    trained = build_backbone("convnet", 3)
-    path = tmp_path / "weights.pt"
-    torch.save(trained.state_dict(), path)
-    bundle = ModelBundle.load("convnet", NetworkOptions(weights=path, classes=3, size=32))
-    assert not bundle.network.training
-    for name, value in bundle.network.state_dict().items():
-        assert torch.equal(value, trained.state_dict()[name]), name
-    assert bundle.class_names == ["0", "1", "2"]
-    assert bundle.names_no_classes
-    assert bundle.normalisation == "pixels in [0, 1], as they are"
-
-
-def test_a_published_network_keeps_its_head(monkeypatch: pytest.MonkeyPatch) -> None:
-    published = torchvision.models.resnet18(weights=None)
-    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: published)
-    bundle = ModelBundle.load("resnet18", NetworkOptions(size=32))
-    assert bundle.class_names[323] == "monarch"
-    assert "mean [0.485, 0.456, 0.406]" in bundle.preprocessing
-    images = torch.rand(2, 3, 32, 32)
-    mean, std = (
-        torch.tensor(each)[:, None, None] for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    )
-    with torch.no_grad():
-        expected = published.eval()((images - mean) / std)
-        torch.testing.assert_close(bundle.network(images), expected)
-    with pytest.raises(ValueError, match=r"weights of resnet18 have 1000 classes, not 10; a head"):
-        ModelBundle.load("resnet18", NetworkOptions(size=32, classes=10))
-    with pytest.raises(ValueError, match="no run or file 'resnet81', and no such network"):
-        ModelBundle.load("resnet81")
-
-
-def test_a_run_is_one_whatever_it_is_called(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("resnet18").mkdir()
-    assert not is_of_fit("resnet18")
-    Path("resnet18", "checkpoints").mkdir()
-    assert is_of_fit("resnet18")
-
-
-class Probabilities(torch.nn.Module):
-    def __init__(self, last: torch.nn.Module) -> None:
-        super().__init__()
-        self.network, self.last = torch.nn.Linear(3 * 8 * 8, 3), last
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.last(self.network(images.flatten(1)))  # type: ignore[no-any-return]
-
-
-@pytest.mark.parametrize(
-    ("last", "task"), [(torch.nn.Softmax(1), "multiclass"), (torch.nn.Sigmoid(), "multilabel")]
-)
-def test_probabilities_are_not_taken_for_logits(
-    tmp_path: Path, last: torch.nn.Module, task: str
-) -> None:
-    network = Probabilities(last).eval()
-    export(network, tmp_path, (3, 8, 8), ["onnx"], ["a", "b", "c"], task=task)
-    path = str(tmp_path / "model.onnx")
-    with pytest.raises(
-        ValueError, match=r"seem to be probabilities, .* say which they are: --outputs"
-    ):
-        ModelBundle.load(path)
-    bundle = ModelBundle.load(path, NetworkOptions(outputs="probabilities"))
-    assert bundle.task == task  # by the description
-    images = torch.rand(4, 3, 8, 8)
-    with torch.no_grad():
-        found = bundle.network(images)
-        again = found.softmax(1) if task == "multiclass" else found.sigmoid()
-        torch.testing.assert_close(again.float(), network(images), rtol=1e-4, atol=1e-5)
-    other = "multilabel" if task == "multiclass" else "multiclass"
-    with pytest.raises(ValueError, match=f"--task is {other}, but the description"):
-        ModelBundle.load(path, NetworkOptions(task=other))
-
-
-def test_names_options_and_preprocessing_are_those_that_are_given(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pt"
-    torch.save(build_backbone("convnet", 2, channels=1).state_dict(), path)
-    (tmp_path / "names.txt").write_text("no\n\nyes\n")
-    options = NetworkOptions(
-        path, 2, 16, 1, mean=[0.5], std=[0.25], class_names=str(tmp_path / "names.txt")
-    )
-    bundle = ModelBundle.load("convnet", options)
-    assert bundle.class_names == ["no", "yes"]
-    assert bundle.image_shape == (1, 16, 16)
-    assert bundle.preprocessing == (
-        "grey, resized to 16 x 16 pixels (the aspect ratio is not kept); (x − mean) / std with "
-        "mean [0.5] and std [0.25] (as given)"
-    )
-    image = torch.rand(1, 1, 16, 16)
-    plain = ModelBundle.load("convnet", NetworkOptions(path, 2, 16, 1))
-    with torch.no_grad():
-        expected = plain.network((image - 0.5) / 0.25)
-        torch.testing.assert_close(bundle.network(image), expected)

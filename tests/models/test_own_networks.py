@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
-from faster_isnet.commands.model_bundle import ModelBundle, NetworkOptions
+from faster_isnet.commands.network_loading import NetworkOptions, load_model
 from faster_isnet.models.own_networks import (
     OnnxNetwork,
     input_shape_of,
@@ -106,7 +106,7 @@ def test_pixels_are_normalised_as_the_exported_network_wants_them(tmp_path: Path
         mean=[100.0, 110.0, 120.0],
         std=[50.0, 60.0, 70.0],
     )
-    bundle = ModelBundle.load(str(tmp_path / "model.onnx"))
+    bundle = load_model(str(tmp_path / "model.onnx"))
     assert bundle.class_names == ["no", "yes"]
     assert bundle.image_shape == (3, 4, 4)
     assert not bundle.differentiable
@@ -115,9 +115,7 @@ def test_pixels_are_normalised_as_the_exported_network_wants_them(tmp_path: Path
     with torch.no_grad():
         expected = network((255 * images - 50 - mean) / std)
     torch.testing.assert_close(bundle.network(images), expected, rtol=1e-4, atol=1e-4)
-    given = ModelBundle.load(
-        str(tmp_path / "model.onnx"), NetworkOptions(mean=[0.0], std=[1 / 255])
-    )
+    given = load_model(str(tmp_path / "model.onnx"), NetworkOptions(mean=[0.0], std=[1 / 255]))
     assert "(as given)" in given.preprocessing
     with torch.no_grad():
         torch.testing.assert_close(

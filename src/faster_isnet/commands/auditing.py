@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jsonargparse import Namespace
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, parameters
-from faster_isnet.commands.model_bundle import ModelBundle, add_network_options, load_network
+from faster_isnet.commands.audited_images import PICTURES, AuditedImages, audited_images, stamp
+from faster_isnet.commands.model_bundle import ModelBundle
+from faster_isnet.commands.network_loading import add_network_options, load_network
 from faster_isnet.commands.segmenting import NETWORKS_HELP
 from faster_isnet.common.checks import check_range
 from faster_isnet.common.environment import machine
 from faster_isnet.common.files import file_hash, write_atomically
-from faster_isnet.common.spreadsheets import original_cell, safe_csv
+from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.data import (
-    Findings,
-    Foreground,
     ImageData,
     ImageDataset,
-    Sample,
-    add_mask_folder,
-    check_samples,
-    from_table,
-    list_images,
 )
-from faster_isnet.data.sources import choose_foreground
 from faster_isnet.evaluation.audit import (
     AUDIT,
     FEWEST,
@@ -42,44 +34,26 @@ from faster_isnet.evaluation.audit import (
     Auditor,
     AuditPicture,
     AuditSettings,
-    Counts,
-    Masks,
     Measured,
     Model,
     Parts,
     audit_findings,
 )
+from faster_isnet.evaluation.audit.auditor import INPUT_RULE
 from faster_isnet.evaluation.audit.variants import ANOTHER_CLASS
+from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.explaining.support import Support
 from faster_isnet.plotting.heatmaps import heatmap_figure, percent, png
 from faster_isnet.plotting.thumbnails import outlined_thumbnail, thumbnail
 from faster_isnet.reporting import audit_text, write_audit_page
-from faster_isnet.segmentation import predict_masks, pretrained_segmenter
-from faster_isnet.segmentation.prediction import MASK_TABLE
 from faster_isnet.segmentation.pretrained import RUN
 
 REPORT, CARD = "report.html", "model-card.md"
 TOO_MANY_CHANGE = 3
 """The exit status if more predictions change than ``--fail_above`` allows."""
-_MASKS, _PARTS, _PICTURES = "masks", "unfinished", "pictures"
-_DRAWN_FROM = "drawn-from.json"
+_PARTS = "unfinished"
 _NAMED = 10  # classes in a sentence
 _SIDE = 240  # of pictures, in pixels
-
-
-@dataclass(frozen=True)
-class _Images:
-    """The images of an audit: what was found, which are judged, and whose masks those are."""
-
-    findings: Findings
-    judged: list[Sample]
-    masks: Masks
-
-    @property
-    def counts(self) -> Counts:
-        usable = self.findings.samples
-        unreadable = len(self.findings.unusable)
-        return Counts(len(usable) + unreadable, len(usable) - len(self.judged), unreadable)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -155,12 +129,10 @@ def _audit(options: Namespace) -> Audit:
     bundle = load_network(options.model, options)
     bundle.check_takes_images_alone("an audit")
     print(f"Images become: {bundle.preprocessing}", flush=True)
-    audited = AuditedNetwork(bundle.network, bundle.class_names, bundle.task, bundle.differentiable)
+    support, why_not = _support(bundle, settings.composite)
+    audited = AuditedNetwork(bundle.network, bundle.class_names, bundle.task, support is not None)
     auditor = Auditor(audited, settings)
-    support, why_not = _support(auditor, bundle)
-    if why_not:
-        auditor = Auditor(replace(audited, differentiable=False), settings)
-    images = _images(options)
+    images = audited_images(options)
     channels, height, width = bundle.image_shape
     dataset = ImageDataset(images.judged, (height, width), channels)
     model = Model(
@@ -202,107 +174,20 @@ def _audit(options: Namespace) -> Audit:
     return audit
 
 
-def _support(auditor: Auditor, bundle: ModelBundle) -> tuple[Support | None, str]:
+def _support(bundle: ModelBundle, composite: str) -> tuple[Support | None, str]:
     """Say how exactly the network is explained, or why it cannot be."""
     if not bundle.differentiable:
         return None, f"{bundle.architecture} has no gradients for LRP to follow"
     try:
-        return auditor.support(bundle.image_shape), ""
+        return Explainer.supports(
+            bundle.network, bundle.image_shape, composite=composite, input_rule=INPUT_RULE
+        ), ""
     except (RuntimeError, ValueError, TypeError) as error:
         return None, f"LRP cannot explain {bundle.architecture}: {error}"
 
 
-def _images(options: Namespace) -> _Images:
-    """Read which images there are, draw masks that are missing, and check all of them."""
-    if options.images.is_file():
-        samples, _ = from_table(options.images, label=None)
-    else:
-        own = [options.out / _MASKS, options.out / _PICTURES]
-        if options.masks is not None:
-            own.append(options.masks)
-        folders = [each.resolve() for each in own if each.resolve() != options.images.resolve()]
-        samples = [
-            Sample(path)
-            for path in list_images(options.images)
-            if not any(path.resolve().is_relative_to(folder) for folder in folders)
-        ]
-    if options.masks is not None:
-        root = options.images if options.images.is_dir() else options.images.parent
-        samples = add_mask_folder(samples, root, options.masks)
-    samples = choose_foreground(
-        samples, Foreground.of(options.mask_foreground, options.mask_threshold)
-    )
-    source, implausible = _mask_source(samples, options), None
-    if options["with"] is not None:
-        samples, implausible = _drawn(samples, options)
-    elif options.masks is not None:
-        implausible = _implausible(options.masks / MASK_TABLE)
-    samples = [replace(sample, label=0, split="test") for sample in samples]
-    findings = check_samples(samples, (), options.skip_unreadable, allow_duplicates=True)
-    judged = findings.with_foreground(findings.samples)
-    if len(judged) < 2:
-        raise ValueError(
-            f"{len(judged)} of {len(findings.samples)} images have a mask, but an audit needs two; "
-            "name masks (--masks, or a column of the table), or have them drawn: --with salient"
-        )
-    return _Images(findings, judged, Masks(source, implausible))
-
-
-def _mask_source(samples: Sequence[Sample], options: Namespace) -> str:
-    given = ""
-    if any(sample.mask is not None for sample in samples):
-        given = "those of the table" if options.masks is None else f"the folder {options.masks}"
-    if options["with"] is None:
-        return given or "none"
-    drawn = f"drawn by {options['with']!r}"
-    return f"{given}, and where they lack one {drawn}" if given else drawn
-
-
-def _drawn(samples: Sequence[Sample], options: Namespace) -> tuple[list[Sample], int]:
-    """Draw masks of images that have none; those of an earlier audit are used again."""
-    lacking = [sample.image for sample in samples if sample.mask is None]
-    files = [image for image in lacking if isinstance(image, Path)]
-    if not files:
-        return list(samples), 0
-    folder, table = options.out / _MASKS, _draw(files, options)
-    masks = {
-        original_cell(str(image)): folder / original_cell(str(mask))
-        for image, mask in zip(table["image"], table["mask"], strict=True)
-        if mask
-    }
-    drawn = [replace(s, mask=s.mask or masks.get(s.name)) for s in samples]
-    is_drawn = table["mask"] != ""
-    return drawn, int((is_drawn & ~table["plausible"].astype(bool)).sum())
-
-
-def _draw(files: Sequence[Path], options: Namespace) -> pd.DataFrame:
-    """Write masks, or take those of an earlier audit of the same files by the same network."""
-    folder = options.out / _MASKS
-    record = folder / _DRAWN_FROM
-    stamps = [[str(file), _stamp(file)] for file in files]
-    weights = _stamps(options.mask_weights)
-    drawn_from = json.dumps([options["with"], weights, stamps]).encode()
-    if record.is_file() and record.read_bytes() == drawn_from:
-        return pd.read_csv(folder / MASK_TABLE, keep_default_na=False)
-    record.unlink(missing_ok=True)  # until all masks are those of this audit
-    segmenter = pretrained_segmenter(options["with"], None, options.mask_weights, options.download)
-    table = predict_masks(
-        segmenter, files, folder, overwrite=True, skip_unreadable=options.skip_unreadable
-    )
-    write_atomically(record, drawn_from)
-    return table
-
-
-def _implausible(table: Path) -> int | None:
-    """Count the masks that the table of ``faster-isnet segment`` calls implausible."""
-    if not table.is_file():
-        return None
-    found = pd.read_csv(table)
-    return int((~found["plausible"].astype(bool)).sum()) if "plausible" in found else None
-
-
 def _identity(
-    model: Model, settings: AuditSettings, images: _Images, bundle: ModelBundle
+    model: Model, settings: AuditSettings, images: AuditedImages, bundle: ModelBundle
 ) -> Mapping[str, Any]:
     """Return all that the measurement depends on; images by the sizes and times of their files."""
     return {
@@ -312,7 +197,7 @@ def _identity(
         "settings": asdict(settings),
         "images": [
             [
-                *(sample.name, _stamp(sample.image), repr(sample.mask), _stamp(sample.mask)),
+                *(sample.name, stamp(sample.image), repr(sample.mask), stamp(sample.mask)),
                 *(sample.group, sample.attribute),
             ]
             for sample in images.judged
@@ -321,21 +206,9 @@ def _identity(
     }
 
 
-def _stamp(file: object) -> list[int]:
-    path = Path(str(file))
-    return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else []
-
-
-def _stamps(path: Path | None) -> list[list[int]]:
-    """Return sizes and times of a file, or of all files in a folder."""
-    if path is None:
-        return []
-    return [_stamp(file) for file in sorted(path.rglob("*"))] if path.is_dir() else [_stamp(path)]
-
-
 def _not_judged(
     bundle: ModelBundle,
-    images: _Images,
+    images: AuditedImages,
     found: AuditFindings,
     support: Support | None,
     why_not: str,
@@ -382,7 +255,7 @@ def _not_judged(
 
 def _pictures(out: Path, auditor: Auditor, measured: Measured, count: int) -> list[AuditPicture]:
     """Draw the images whose predictions change most with the realistic background."""
-    kind, table = measured.realistic, measured.images
+    kind, table = measured.variants.realistic, measured.images
     by = [f"changed: {kind}", f"change of probabilities: {kind}"]
     order = table.sort_values(by, ascending=False, kind="stable").index[:count]
     return [
@@ -396,9 +269,9 @@ def _picture(
     shown, masks = measured.variants[index]
     image, mask = shown[0], masks[0]
     heatmap = auditor.heatmap(image)
-    changed = shown[measured.variants.names.index(measured.realistic)]
+    changed = shown[measured.variants.names.index(measured.variants.realistic)]
     row = measured.images.loc[index]
-    name = f"{_PICTURES}/{number:02}"
+    name = f"{PICTURES}/{number:02}"
     write_atomically(out / f"{name}-original.jpg", outlined_thumbnail(image, mask, _SIDE))
     write_atomically(out / f"{name}-changed.jpg", thumbnail(changed, _SIDE))
     if heatmap is not None:

@@ -10,7 +10,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, image_files, parameters
-from faster_isnet.commands.model_bundle import add_network_options, load_network
+from faster_isnet.commands.network_loading import add_network_options, load_network
 from faster_isnet.common.names import hint
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.explaining.heatmap_files import ALL_CLASSES, TARGETS, write_explanations

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from faster_isnet.commands.arguments import CommandParser, command_parser
-from faster_isnet.commands.model_bundle import add_network_options, load_network
+from faster_isnet.commands.network_loading import add_network_options, load_network
 from faster_isnet.training.export import export
 
 

@@ -12,8 +12,8 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from faster_isnet.commands.arguments import CommandParser, command_parser, parameters
-from faster_isnet.commands.model_bundle import (
-    ModelBundle,
+from faster_isnet.commands.model_bundle import ModelBundle
+from faster_isnet.commands.network_loading import (
     NetworkOptions,
     add_network_options,
     is_of_fit,

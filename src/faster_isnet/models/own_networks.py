@@ -17,7 +17,10 @@ from faster_isnet.common.files import check_file
 from faster_isnet.common.onnx_session import onnx_session
 from faster_isnet.models.weight_files import load_backbone_weights
 
-ONNX_SUFFIX = ".onnx"
+
+def is_onnx(path: Path) -> bool:
+    """Return whether there is a file that is ONNX by its suffix."""
+    return path.is_file() and path.suffix.lower() == ".onnx"
 
 
 def is_torchscript(path: Path) -> bool:

@@ -72,9 +72,7 @@ def test_each_class_and_attribute_is_judged_if_it_has_images_enough(
         attribute=["one scanner"] * 20 + ["another"] * 6 + ["seldom"] * 4,
         **{"changed: another class": [0.0] * 20 + [1.0] * 10},
     )
-    judged = audit_findings(
-        Measured(table, found.backgrounds, found.realistic, found.variants), SETTINGS
-    )
+    judged = audit_findings(Measured(table, found.variants), SETTINGS)
     assert [(each.name, each.images) for each in judged.attributes] == [
         ("another", 6),
         ("one scanner", 20),
@@ -88,7 +86,7 @@ def test_each_class_and_attribute_is_judged_if_it_has_images_enough(
     assert judged.confident is not None
     assert judged.confident.images == sure.sum()
     unsure = audit_findings(
-        Measured(table.assign(probability=0.4), found.backgrounds, found.realistic, found.variants),
+        Measured(table.assign(probability=0.4), found.variants),
         SETTINGS,
     )
     assert unsure.confident is None
@@ -100,9 +98,7 @@ def test_intervals_are_of_groups(dataset: ImageDataset, tmp_path: Path) -> None:
     table = found.images.assign(**{"changed: another class": [0.0] * 15 + [1.0] * 15})
     widths = []
     for groups in (list(map(str, range(30))), [str(i // 10) for i in range(30)]):
-        grouped = Measured(
-            table.assign(group=groups), found.backgrounds, found.realistic, found.variants
-        )
+        grouped = Measured(table.assign(group=groups), found.variants)
         score = audit_findings(grouped, SETTINGS).changed
         assert score.low is not None
         assert score.high is not None

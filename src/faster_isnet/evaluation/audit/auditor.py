@@ -33,8 +33,9 @@ from faster_isnet.evaluation.localisation import background_area, background_sha
 from faster_isnet.evaluation.predictions import Predictions, predict
 from faster_isnet.evaluation.thresholds import decisions
 from faster_isnet.explaining.explainer import Explainer
-from faster_isnet.explaining.support import Support
 
+INPUT_RULE = "zb"
+"""The rule of the heatmaps' first layer: pixels are in [0, 1]."""
 _CHUNK = 64  # images whose results are kept together
 _NOTHING = "none"
 
@@ -119,25 +120,20 @@ class Measured:
     Attributes
     ----------
     images
-        A row for each image: ``name``, ``group`` and ``attribute`` (empty if there is none),
-        ``predicted``, its ``probability``, and the columns below.
-    backgrounds
-        The kinds of backgrounds. For each there is ``changed: KIND`` (1 if the prediction changes,
-        0 if not; of several labels, the share that change) and ``change of probabilities: KIND``
-        (½ Σ|Δp| over classes, or of several labels the mean of |Δp|).
-    realistic
-        Which of them is judged by. ``becomes`` is what is predicted with it.
+        A row for each image, with the columns below.
     variants
         The images with all backgrounds.
 
-    Further columns: ``unchanged without foreground``; ``changed: masks grown`` and ``masks
-    shrunk``, of the realistic background; ``background area`` and, where heatmaps can be made,
+    Columns: ``name``, ``group`` and ``attribute`` (empty if there is none), ``predicted`` and its
+    ``probability``. For each kind of background ``changed: KIND`` (1 if the prediction changes, 0
+    if not; of several labels, the share that change) and ``change of probabilities: KIND`` (½ Σ|Δp|
+    over classes, or of several labels the mean of |Δp|). ``becomes``, what is predicted with the
+    realistic background, and ``changed: masks grown`` and ``masks shrunk``, of that background.
+    ``unchanged without foreground``. ``background area`` and, where heatmaps can be made,
     ``background share``, with ``: masks grown`` and ``: masks shrunk`` as well.
     """
 
     images: pd.DataFrame
-    backgrounds: Sequence[str]
-    realistic: str
     variants: ImageVariants
 
 
@@ -163,17 +159,9 @@ class Auditor:
         self._fabric = lightning.Fabric(accelerator=self.settings.accelerator, devices=1)
         self._network = self._fabric.to_device(audited.network.eval())
         self._explainer = (
-            Explainer(self._network, self.settings.composite, input_rule="zb")
+            Explainer(self._network, self.settings.composite, input_rule=INPUT_RULE)
             if audited.differentiable
             else None
-        )
-
-    def support(self, image_shape: tuple[int, int, int]) -> Support | None:
-        """Say how exactly the network is explained; ``None`` if it is not."""
-        if self._explainer is None:
-            return None
-        return Explainer.supports(
-            self._network, image_shape, composite=self.settings.composite, input_rule="zb"
         )
 
     def __call__(self, images: ImageDataset, parts: Parts) -> Measured:
@@ -217,9 +205,7 @@ class Auditor:
                     )
                 )
                 bar.update(indices.stop - bar.n)  # of those that are read, not measured
-        return Measured(
-            pd.concat(tables, ignore_index=True), variants.backgrounds, variants.realistic, variants
-        )
+        return Measured(pd.concat(tables, ignore_index=True), variants)
 
     def heatmap(self, image: Tensor) -> Tensor | None:
         """Return the heatmap ``[C, H, W]`` of an image's prediction; ``None`` without gradients."""

@@ -172,24 +172,24 @@ def audit_findings(measured: Measured, settings: AuditSettings) -> AuditFindings
     settings
         Of the intervals.
     """
-    table = measured.images
+    table, variants = measured.images, measured.variants
     groups = np.where(table["group"] == "", table["name"], table["group"])
     mean = _Means(table, groups, settings)
     everything = np.ones(len(table), dtype=bool)
     grouped = {
-        column: _groups(mean, table[column], measured.realistic)
+        column: _groups(mean, table[column], variants.realistic)
         for column in ("predicted", "attribute")
     }
     return AuditFindings(
         images=len(table),
         groups=len(set(groups)),
-        realistic=measured.realistic,
+        realistic=variants.realistic,
         backgrounds={
             kind: BackgroundFindings(
                 mean(f"changed: {kind}", everything, is_share=True),
                 mean(f"change of probabilities: {kind}", everything),
             )
-            for kind in measured.backgrounds
+            for kind in variants.backgrounds
         },
         unchanged_without_foreground=mean(
             "unchanged without foreground", everything, is_share=True
@@ -208,7 +208,7 @@ def audit_findings(measured: Measured, settings: AuditSettings) -> AuditFindings
             mean,
             f"a probability of at least {CONFIDENT:.0%}",
             (table["probability"] >= CONFIDENT).to_numpy(),
-            measured.realistic,
+            variants.realistic,
         ),
         classes=grouped["predicted"][0],
         attributes=grouped["attribute"][0],

@@ -113,10 +113,6 @@ class ImageVariants(Dataset[tuple[Tensor, Tensor]]):
         shown = [image, *replaced, removed, *(changed for changed, _, _ in by_changed)]
         return torch.stack(shown), torch.stack([mask, *(changed for _, _, changed in by_changed)])
 
-    def background_of(self, index: int, kind: str) -> Tensor:
-        """Return an image with another background, of one of :attr:`backgrounds`."""
-        return self._replaced[kind][index][0]
-
 
 class _Remembered(Dataset[Item]):
     """Keep the last items, since one is asked for once for each kind of background."""
