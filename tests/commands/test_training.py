@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +36,38 @@ def test_a_run_lies_in_its_folder(run: Path) -> None:
     callbacks = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["callbacks"]
     monitored = {state.get("monitor") for state in callbacks.values()}
     assert "val/background_error" in monitored
+
+
+@pytest.mark.slow
+def test_the_log_says_what_is_done_once_and_nothing_of_the_libraries_below(
+    images: Path, tmp_path: Path
+) -> None:
+    masks, out = images.with_name("masks"), tmp_path / "run"
+    words = ["--data.source", images, "--data.masks", masks, "--data.size", 24, "--out", out]
+    few = ["--model.backbone", "convnet", "--trainer.max_epochs", 1]
+    program = [sys.executable, "-c", "from faster_isnet import cli; raise SystemExit(cli.main())"]
+    done = subprocess.run(
+        [*program, "fit", *map(str, (*words, *few))], capture_output=True, text=True, check=True
+    )
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert sum("Training on 1 x " in line for line in lines) == 1
+    assert not [line for line in lines if "INFO" in line or "litlogger" in line or "TPU" in line]
+    assert len(set(lines)) == len(lines)
+
+
+@pytest.mark.slow
+def test_two_processes_train_by_the_command(images: Path, tmp_path: Path) -> None:
+    masks, out = images.with_name("masks"), tmp_path / "run"
+    words = ["--data.source", images, "--data.masks", masks, "--data.size", 24, "--out", out]
+    two = ["--trainer.devices", 2, "--trainer.accelerator", "cpu", "--trainer.strategy", "ddp"]
+    few = ["--method", "swap", "--model.backbone", "convnet", "--trainer.max_epochs", 2]
+    program = Path(sys.executable).with_name("faster-isnet")  # which the second process runs, too
+    command = [program, "fit", "--missing_masks", "leave_out", *map(str, (*words, *two, *few))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Epoch 2 of 2") == 1
+    content = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["epoch"] == 1
 
 
 def test_fit_names_the_layers_that_it_found_before_it_trains(

@@ -66,6 +66,19 @@ def test_a_record_of_nothing_new_warns_of_nothing(
     assert not caplog.records
 
 
+def test_recorded_images_of_additional_data_are_not_said_to_be_in_another_split(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(folder.parent / "other" / "cat" / "0.png", 1000)
+    additional = {"test_sources": {"other": folder.parent / "other"}}
+    path = folder.parent / "division.json"
+    data(folder, **additional).record_division().save(path)
+    found = data(folder, path, **additional)
+    found.setup()
+    assert [sample.split for sample in found.datasets["other"].samples] == ["other"]
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_new_images_go_where_the_user_says(folder: Path, split: str) -> None:
     before, path = members(data(folder), folder), record(folder)

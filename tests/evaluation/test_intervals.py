@@ -87,3 +87,12 @@ def test_cases_are_groups() -> None:
     )
     assert mean_score(np.full(20, 0.5), weights, 0.95, is_share=True).low == 0.5
     assert mean_score(np.ones(20), weights, 0.95).low == 1  # such as a size in pixels
+
+
+def test_images_without_a_value_are_left_out_of_its_mean() -> None:
+    weights = original_and_resamples(4, None, 50, 0)
+    values = np.array([0.0, 1.0, np.nan, 1.0])
+    found = mean_score(values, weights, 0.95)
+    assert found == mean_score(values[[0, 1, 3]], weights[:, [0, 1, 3]], 0.95)
+    assert found.value == pytest.approx(2 / 3)
+    assert mean_score(np.full(4, np.nan), weights, 0.95).reason == "there are no such images"

@@ -38,6 +38,13 @@ def count_bar(total: float, unit: str, show: bool = True, what: str | None = Non
 class Bar(TQDMProgressBar):
     """Show Lightning's progress bar, without the version number of loggers."""
 
+    def on_train_epoch_end(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
+    ) -> None:
+        """Show the metrics of an epoch."""
+        self.get_metrics(trainer, pl_module)  # exchanges values: all processes must take part
+        super().on_train_epoch_end(trainer, pl_module)
+
     def get_metrics(self, *args: Any) -> dict[str, Any]:
         """Return the metrics to show."""
         return {name: v for name, v in super().get_metrics(*args).items() if name != "v_num"}
@@ -77,9 +84,9 @@ class EpochLines(ProgressBar):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
         """Print the metrics of an epoch."""
+        metrics = self.get_metrics(trainer, pl_module)  # exchanges values: all processes take part
         if not self._enabled:
             return
-        metrics = self.get_metrics(trainer, pl_module)
         shown = [f"{name} {v:.4g}" for name, v in metrics.items() if isinstance(v, float)]
         self._epochs += 1
         seconds = (time.perf_counter() - self._started) / self._epochs

@@ -256,7 +256,7 @@ class Division:
             data, image = next(((d, i) for d, i in same if i.name == name), same[0])
             if image.classes != _class_names(sample, class_names):
                 changes.relabelled.append(sample.name)
-            if sample.split is not None and (sample.split, data) not in _AGREE:
+            if sample.split not in (None, data) and (sample.split, data) != _CARVED_OUT:
                 changes.moved.append(sample.name)
             return replace(sample, split=data)
         if is_additional and self._is_trained_on(digest):
@@ -296,7 +296,7 @@ class Division:
 
 
 # Where a source has no validation images, some of its training images become that.
-_AGREE = {("train", "val"), *((split, split) for split in SPLITS)}
+_CARVED_OUT = ("train", "val")
 
 
 def content_hash(sample: Sample) -> str:

@@ -195,7 +195,7 @@ def mean_score(
     Parameters
     ----------
     values
-        ``[N]``.
+        ``[N]``; NaN for images that have none, which are left out.
     weights
         ``[1 + resamples, N]`` of :func:`original_and_resamples`; 0 for images to leave out.
     level
@@ -212,6 +212,8 @@ def mean_score(
     0.5
     """
     each = np.asarray(values, dtype=np.float64)
+    if not (exists := ~np.isnan(each)).all():
+        each, weights = each[exists], weights[:, exists]
     means = ratio(weights @ each, weights.sum(1))
     found = score(means, level, "there are no such images", interval)
     if not is_share or found.low != found.high:

@@ -68,9 +68,10 @@ class TrainingChecks(lightning.Callback):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Say what the method does; look for masks in the first epoch, if it needs some."""
-        if (summary := self._method.summary()) and trainer.is_global_zero:
-            log.info("Training: %s", summary)
+        """Say what is done; look for masks in the first epoch, if the method needs some."""
+        if trainer.is_global_zero:
+            device = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
+            log.info(": ".join(filter(None, (f"Training on {device}", self._method.summary()))))
         self._masks = MaskPresence() if self._method.needs_masks() else None
 
     def on_train_batch_end(
