@@ -1,9 +1,12 @@
 """How Sphinx builds the site: ``make docs``."""
 
+import os
 from importlib.metadata import version as installed_version
+from pathlib import Path
 
 project = "faster-isnet"
 author = "The faster-isnet developers"
+copyright = author  # noqa: A001
 version = release = installed_version("faster-isnet")
 
 extensions = [
@@ -30,6 +33,8 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_execution_in_temp = True
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # tables, too
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # for shell_cells
 
 # Docstrings are numpy's; only what a module offers is in the reference.
 napoleon_google_docstring = False

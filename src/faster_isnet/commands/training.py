@@ -141,7 +141,7 @@ class RunCLI(LightningCLI):
             auto_configure_optimizers=False,
             save_config_callback=KeepConfig,
             save_config_kwargs={"save_to_log_dir": False},
-            trainer_defaults={"max_epochs": 30, "log_every_n_steps": 10},
+            trainer_defaults={"max_epochs": 45, "log_every_n_steps": 10},
             parser_kwargs={"prog": "faster-isnet"},
         )
 

@@ -171,7 +171,7 @@ class ImageData(ClassifierData):
         augmentation: Augmentation | None = Augmentation(),  # noqa: B008 (it is frozen)
         planting: Planting | None = None,
         worse_masks: WorseMasks | None = None,
-        batch_size: int = 32,
+        batch_size: int = 16,
         balanced: bool = False,
         fractions: dict[str, float] | None = None,
         keep_near_duplicates_together: bool = False,
