@@ -66,6 +66,12 @@ def test_masks_are_written_by_what_is_trained_already(
     pd.testing.assert_frame_equal(*tables)
     out = images.with_name("others")
     command = ["segment", "auto", str(images), "--out", str(out)]
+    assert main([*command, "--prompt", "a dog", "--with", "coco:dog"]) == 2
+    assert "--prompt 'a dog' is not for --with coco:dog" in capsys.readouterr().err
+    nowhere = ["--weights", str(images / "nowhere")]
+    for words in (["--prompt", "a dog"], ["--with", "prompt:a dog"]):
+        assert main([*command, *words, *nowhere]) == 2
+        assert "name the folder of a CLIPSeg" in capsys.readouterr().err
     assert main([*command, "--with", "coco:unicorn"]) == 2
     assert "unknown class 'unicorn'" in capsys.readouterr().err
     assert main([*command, "--with", "run", "--weights", str(segmenter), "--review", "0"]) == 0

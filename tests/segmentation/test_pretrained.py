@@ -157,3 +157,76 @@ def test_an_unknown_segmenter_is_named(name):
 def test_one_that_was_trained_here_has_a_folder_and_nothing_else(options, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         pretrained_segmenter("run", **options)
+
+
+class TestPrompt:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def weights(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A small CLIPSeg with random weights, whose tokens are letters."""
+        transformers = pytest.importorskip("transformers")
+        torch.manual_seed(0)
+        letters = [chr(number) for number in range(ord("a"), ord("z") + 1)]
+        tokens = [
+            *letters,
+            *(f"{each}</w>" for each in letters),
+            "<|startoftext|>",
+            "<|endoftext|>",
+        ]
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+        size = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+        ends = {
+            "bos_token_id": len(tokens) - 2,
+            "eos_token_id": len(tokens) - 1,
+            "pad_token_id": len(tokens) - 1,
+        }
+        config = transformers.CLIPSegConfig(
+            text_config={**size, **ends, "num_hidden_layers": 1, "vocab_size": len(tokens)},
+            vision_config={**size, "num_hidden_layers": 2, "image_size": 32, "patch_size": 8},
+            projection_dim=8,
+            reduce_dim=8,
+            decoder_num_attention_heads=2,
+            decoder_intermediate_size=16,
+            extract_layers=[0, 1],
+            conditional_layer=0,
+        )
+        network = transformers.CLIPSegForImageSegmentation(config)
+        for parameter in network.parameters():  # larger, so that texts and places differ
+            parameter.data.normal_(0, 0.5)
+        network.decoder.film_add.weight.data *= 5
+        prepared = transformers.ViTImageProcessor(size={"height": 32, "width": 32})
+        tokenizer = transformers.CLIPTokenizer(vocab=vocabulary, merges=[])
+        folder = tmp_path_factory.mktemp("clipseg")
+        network.save_pretrained(folder)
+        transformers.CLIPSegProcessor(prepared, tokenizer).save_pretrained(folder)
+        return folder
+
+    def test_what_any_text_describes_is_found_in_colour_and_grey(self, weights):
+        image = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(0))
+        one, other, both = (
+            pretrained_segmenter(f"prompt:{text}", weights=weights).probabilities(image, (32, 32))
+            for text in ("lungs", "heart", "lungs, heart")
+        )
+        assert not torch.allclose(one, other, atol=1e-3)
+        assert torch.allclose(both, torch.maximum(one, other), atol=1e-5)
+        segmenter = pretrained_segmenter("prompt:lungs", weights=weights)
+        assert segmenter.probabilities(image[:1]).shape == (1, 40, 50)
+
+    def test_values_are_normalised_once(self, weights):
+        """Pixels in [0, 1] are not divided by 255 again."""
+        dark, bright = torch.zeros(3, 32, 32), torch.ones(3, 32, 32)
+        segmenter = pretrained_segmenter("prompt:lungs", weights=weights)
+        assert not torch.allclose(
+            segmenter.probabilities(dark), segmenter.probabilities(bright), atol=1e-2
+        )
+
+    def test_nothing_is_downloaded_unless_asked_for(self, tmp_path, monkeypatch):
+        pytest.importorskip("transformers")
+        with pytest.raises(FileNotFoundError, match=r"clipseg-rd64-refined.*--download"):
+            pretrained_segmenter("prompt:lungs", network="somebody/clipseg-rd64-refined")
+        with pytest.raises(FileNotFoundError, match=r"no config\.json in"):
+            pretrained_segmenter("prompt:lungs", weights=tmp_path)
+
+    def test_a_prompt_must_say_something(self, weights):
+        with pytest.raises(ValueError, match="A prompt is empty"):
+            pretrained_segmenter("prompt:lungs,", weights=weights)

@@ -31,11 +31,11 @@ from faster_isnet.segmentation import (
     pretrained_segmenter,
 )
 from faster_isnet.segmentation.prediction import MASK_TABLE
-from faster_isnet.segmentation.pretrained import SALIENT
+from faster_isnet.segmentation.pretrained import PROMPT, SALIENT
 
 NETWORKS_HELP = (
-    "salient: the object that an image shows; coco:CLASS,…: all that is of these classes; run: "
-    "what a segmenter of faster-isnet segment fit finds"
+    "salient: the object that an image shows; coco:CLASS,…: all that is of these classes; "
+    "prompt:TEXT: what the text describes; run: what a segmenter of faster-isnet segment fit finds"
 )
 _SHOWN = 5
 
@@ -72,6 +72,7 @@ def _auto_parser() -> CommandParser:
         default=SALIENT,
         help=f"{NETWORKS_HELP}, whose folder is --weights",
     )
+    add("--prompt", help="what to find, in words: short for --with prompt:TEXT")
     parser.add_parameters(pretrained_segmenter, skip=("name",), group=False)
     _add_options_of_masks(parser)
     return parser
@@ -151,7 +152,12 @@ def _samples(options: Namespace) -> list[Sample]:
 
 
 def _auto(options: Namespace) -> None:
-    chosen = parameters(pretrained_segmenter, options) | {"name": options["with"]}
+    name = options["with"]
+    if options.prompt is not None:
+        if name not in (SALIENT, PROMPT):
+            raise ValueError(f"--prompt {options.prompt!r} is not for --with {name}; leave out one")
+        name = f"{PROMPT}:{options.prompt}"
+    chosen = parameters(pretrained_segmenter, options) | {"name": name}
     _write_masks(pretrained_segmenter(**chosen), options)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from faster_isnet.segmentation.coco_classes import CocoSegmenter
+from faster_isnet.segmentation.described_objects import DescribedObjectSegmenter
 from faster_isnet.segmentation.salient_objects import SalientObjectSegmenter
 from faster_isnet.segmentation.segmenter import Segmenter
 from faster_isnet.segmentation.trained_segmenter import load_segmenter
 
-SALIENT, COCO, RUN = "salient", "coco", "run"
+SALIENT, COCO, PROMPT, RUN = "salient", "coco", "prompt", "run"
 
 
 def pretrained_segmenter(
@@ -28,16 +29,19 @@ def pretrained_segmenter(
     ----------
     name
         ``"salient"``: the object that an image shows, whatever it is. ``"coco:dog,cat"``: all that
-        is of these classes. ``"run"``: what the segmenter of ``faster-isnet segment fit`` was
+        is of these classes. ``"prompt:a dog, a cat"``: what one of these texts describes, by
+        CLIPSeg. ``"run"``: what the segmenter of ``faster-isnet segment fit`` was
         trained to find; its folder is ``weights``.
     network
         Of ``"salient"``: ``"u2netp"`` (the default, 4.6 MB), ``"u2net"`` (176 MB) or
         ``"isnet-general-use"`` (179 MB). Of ``"coco"``: torchvision's name of a DeepLabV3, LR-ASPP
         or Mask R-CNN, by default ``"deeplabv3_mobilenet_v3_large"`` (42 MB, 20 classes), or
-        ``"maskrcnn_resnet50_fpn_v2"`` (177 MB, 80 classes) if that does not know a class.
+        ``"maskrcnn_resnet50_fpn_v2"`` (177 MB, 80 classes) if that does not know a class. Of
+        ``"prompt"``: a CLIPSeg of the Hugging Face hub, by default
+        ``"CIDAS/clipseg-rd64-refined"`` (603 MB).
     weights
-        The file of the network's weights: ONNX for ``"salient"``, a ``state_dict`` for ``"coco"``.
-        By default the one that was downloaded before.
+        The file of the network's weights: ONNX for ``"salient"``, a ``state_dict`` for ``"coco"``,
+        a folder for ``"prompt"``. By default the one that was downloaded before.
     download
         Download the weights if they are not on this machine; their hash is checked.
 
@@ -63,11 +67,12 @@ def pretrained_segmenter(
             f"the weights are given, {str(weights)!r}, and are to be downloaded; leave out one: "
             "--weights or --download"
         )
-    kind, _, classes = name.partition(":")
-    if kind == COCO and classes:
-        return CocoSegmenter(
-            [each.strip() for each in classes.split(",")], network, weights, download
-        )
+    kind, _, listed = name.partition(":")
+    wanted = [each.strip() for each in listed.split(",")]
+    if kind == COCO and listed:
+        return CocoSegmenter(wanted, network, weights, download)
+    if kind == PROMPT and listed:
+        return DescribedObjectSegmenter(wanted, network, weights, download)
     if name == SALIENT:
         chosen = {} if network is None else {"network": network}
         return SalientObjectSegmenter(**chosen, weights=weights, download=download)
@@ -75,7 +80,7 @@ def pretrained_segmenter(
         return _trained_here(network, weights, download)
     raise ValueError(
         f"there is no segmenter {name!r}; choose {SALIENT}, {COCO}:CLASS (or several: "
-        f"{COCO}:dog,cat), or {RUN}"
+        f"{COCO}:dog,cat), {PROMPT}:TEXT, or {RUN}"
     )
 
 
