@@ -14,7 +14,7 @@ def sh(line: str, cell: str) -> None:
     done = subprocess.run(
         ["sh", "-e"], input=cell, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
-    print(done.stdout.strip())
+    print(done.stdout.strip("\n"))
     done.check_returncode()
 
 
