@@ -35,6 +35,25 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         assert "--out" in capsys.readouterr().out
 
 
+def test_the_help_of_fit_is_short_unless_all_is_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pages = {}
+    for option in ("--help", "--help_all"):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["fit", option])
+        assert stop.value.code == 0
+        pages[option] = capsys.readouterr().out
+    short, whole = pages.values()
+    assert len(short.splitlines()) < 0.6 * len(whole.splitlines())
+    for option in ("--trainer.max_epochs", "--data.masks", "--method", "--checkpoint.monitor"):
+        assert f" {option} " in short
+    for option in ("--trainer.num_sanity_val_steps", "--checkpoint.save_weights_only"):
+        assert f" {option} " not in short
+        assert f" {option} " in whole
+    assert "--help_all" in short
+
+
 def test_an_error_is_a_sentence_unless_its_origin_is_asked_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

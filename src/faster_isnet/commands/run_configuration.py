@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from argparse import SUPPRESS, Action
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,8 +31,45 @@ ISNET = "faster_isnet.methods.isnet.method.ISNetMethod"
 _METHOD_OPTIONS = ("--method", "--method.class_path", "--method.help")
 
 
+HELP_ALL = "--help_all"
+_OFTEN_NEEDED = {
+    "trainer": (
+        "accelerator",
+        "accumulate_grad_batches",
+        "callbacks",
+        "devices",
+        "enable_progress_bar",
+        "fast_dev_run",
+        "max_epochs",
+        "precision",
+        "strategy",
+    ),
+    "checkpoint": ("mode", "monitor", "save_top_k"),
+}
+_LINKED = ("model.class_names", "model.image_shape", "model.task", "model.method")  # to the data
+_KNOWN_SUBCLASSES = re.compile(r", known subclasses: [^)]*")
+
+
 class RunParser(CommandParser, LightningArgumentParser):
     """Parse one dialect, methods by name, and the options of version 0.1."""
+
+    def format_help(self, *args: Any, **options: Any) -> str:
+        """Return the help without what is seldom needed of Lightning's options."""
+        hidden = {each: each.help for each in self._actions if _is_seldom_needed(each)}
+        try:
+            for each in hidden:
+                each.help = SUPPRESS
+            text: str = super().format_help(*args, **options)
+        finally:
+            for each, its_help in hidden.items():
+                each.help = its_help
+        text = _KNOWN_SUBCLASSES.sub("", text)
+        return f"{text}\n{HELP_ALL} lists all options of Lightning's trainer and checkpoint, too.\n"
+
+    def format_whole_help(self) -> str:
+        """Return the help of all options."""
+        text: str = super().format_help()
+        return text
 
     def parse_string(self, content: str, *args: Any, **kwargs: Any) -> Namespace:
         """Parse a configuration, the text of a YAML file."""
@@ -38,6 +77,26 @@ class RunParser(CommandParser, LightningArgumentParser):
         if isinstance(config, dict):
             content = yaml.safe_dump(current_config(config), sort_keys=False)
         return super().parse_string(content, *args, **kwargs)
+
+
+class HelpAll(Action):
+    """Prints the help of all options."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"nargs": 0, "dest": SUPPRESS, "default": SUPPRESS})
+
+    def __call__(self, parser: Any, *_: Any) -> None:
+        """Print it, and exit."""
+        print(parser.format_whole_help())
+        parser.exit()
+
+
+def _is_seldom_needed(action: Action) -> bool:
+    """Tell whether the short help leaves an option out."""
+    if action.dest in _LINKED:
+        return True
+    part, _, name = action.dest.partition(".")
+    return part in _OFTEN_NEEDED and name not in _OFTEN_NEEDED[part]
 
 
 def current_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,9 @@ from faster_isnet.commands import missing_masks
 from faster_isnet.commands.foreign_classes import OPTION, check_own_classes
 from faster_isnet.commands.model_bundle import check_runs
 from faster_isnet.commands.run_configuration import (
+    HELP_ALL,
     ISNET,
+    HelpAll,
     RunParser,
     current_arguments,
     data_options,
@@ -154,6 +156,7 @@ class RunCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add where a run goes, how its best epoch is chosen, and what the data tell the model."""
+        parser.add_argument(HELP_ALL, action=HelpAll, help="show all options, and exit")
         parser.add_argument(
             "--out", type=str, default="run", help="folder of the run (default: run)"
         )
