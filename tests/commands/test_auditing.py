@@ -164,9 +164,11 @@ def test_audits_are_put_side_by_side(folder: Path, capsys: pytest.CaptureFixture
     said = capsys.readouterr().out
     assert "background: 100.0 %" in said
     assert "foreground: 0.0 %" in said
-    text = Page((folder / "both" / "report.html").read_text()).text
+    page = Page((folder / "both" / "report.html").read_text())
     for word in ("background: 100.0 %", "foreground: 0.0 %", "depends on the background"):
-        assert word in text
+        assert word in page.text
+    assert page.text.index("no strong dependence found") < page.text.index("What other backgrounds")
+    assert len(page.all("h1")) == 1
     assert main(["compare", "background", "background", "--out", "both"]) == 2
     assert "2 audits are called 'background'" in capsys.readouterr().err
 

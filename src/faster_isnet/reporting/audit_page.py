@@ -94,6 +94,7 @@ def write_audit_page(path: str | Path, audits: Sequence[Audit]) -> Path:
         sections=[_section(audit) for audit in audits],
         level=audits[0].settings["level"],
         bars=data_uri(_bars(audits)),
+        verdicts=_verdict_table(audits) if len(audits) > 1 else None,
         backgrounds=_background_table(audits),
         attention=_attention_table(audits),
         masks=_mask_table(audits),
@@ -142,27 +143,47 @@ def _bars(audits: Sequence[Audit]) -> Figure:
     return score_bars(scores, groups, "Predictions that change")
 
 
-def _background_table(audits: Sequence[Audit]) -> Table:
+def _verdict_table(audits: Sequence[Audit]) -> Table:
     rows = []
     for audit in audits:
-        for kind, found in audit.findings.backgrounds.items():
-            rows.append(
-                Row(
-                    [
-                        Cell(audit.name),
-                        Cell(audit_text.background_name(kind)),
-                        score_cell(found.changed, _SHARE),
-                        score_cell(found.probability_change, _SHARE),
-                    ]
-                )
-            )
+        found = audit.findings
+        excess = Score(None) if found.relevance is None else found.relevance.excess
+        cells = [
+            Cell(audit.name),
+            Cell(audit_text.verdict(audit)),
+            score_cell(found.changed, _SHARE),
+            score_cell(found.unchanged_without_foreground, _SHARE),
+            replace(difference_cell(excess, _SHARE), improves=None),  # no verdict by itself
+            count_cell(found.images),
+        ]
+        rows.append(Row(cells))
     columns = [
         Column("Classifier"),
-        Column("New background"),
-        Column("Predictions that change"),
-        Column("Change of probabilities", "mean of ½ Σ|Δp| over classes (multi-label: of |Δp|)"),
+        Column("Verdict"),
+        Column("Predictions that change", "when only the background does"),
+        Column("Same without foreground", "predictions that stay when the foreground is removed"),
+        Column("Relevance in the background minus its area", _EXCESS.help),
+        Column("Images judged"),
     ]
-    return Table("The foreground stays as it is", columns, rows)
+    return Table("The classifiers side by side", columns, rows)
+
+
+def _background_table(audits: Sequence[Audit]) -> Table:
+    kinds = list(dict.fromkeys(kind for audit in audits for kind in audit.findings.backgrounds))
+    rows = []
+    for kind in kinds:
+        found = [audit.findings.backgrounds.get(kind) for audit in audits]
+        changed = [Score(None) if each is None else each.changed for each in found]
+        rows.append(
+            Row(
+                [
+                    Cell(audit_text.background_name(kind)),
+                    *(score_cell(each, _SHARE) for each in changed),
+                ]
+            )
+        )
+    columns = [Column("New background"), *(Column(audit.name) for audit in audits)]
+    return Table("Predictions that change; the foreground stays as it is", columns, rows)
 
 
 def _relevance_cells(found: RelevanceFindings | None) -> list[Cell]:
@@ -175,10 +196,11 @@ def _relevance_cells(found: RelevanceFindings | None) -> list[Cell]:
     ]
 
 
+_EXCESS = Column("Share minus area", "in percentage points; below 0 is less than by chance")
 _RELEVANCE_COLUMNS = [
     Column("Relevance in the background", "share of the absolute relevance"),
     Column("Area of the background", "what a heatmap that is the same everywhere has there"),
-    Column("Share minus area", "in percentage points; below 0 is less than by chance"),
+    _EXCESS,
 ]
 
 

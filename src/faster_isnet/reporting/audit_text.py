@@ -62,6 +62,14 @@ def judgement(audit: Audit) -> str:
     return f"{by}Whether more than {limit} change cannot be told by these images."
 
 
+def verdict(audit: Audit) -> str:
+    """Return the judgement in a few words."""
+    limit = percent(audit.limit)
+    words = {ABOVE: f"depends on the background: more than {limit} change"}
+    words[BELOW] = f"no strong dependence found: fewer than {limit} change"
+    return words.get(audit.verdict, f"open: whether more than {limit} change")
+
+
 def attention(found: RelevanceFindings | None) -> str:
     """Say how much relevance lies in the background, and whether that is more than by chance."""
     if found is None:
