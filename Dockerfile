@@ -1,0 +1,14 @@
+# For machines without a network. Where there is one, with the Python version below, write the wheels:
+#
+#   pip wheel --wheel-dir wheelhouse '.[dicom,onnx,segment,timm]'
+#   docker build --tag faster-isnet .
+#
+# and take the image along (docker save, docker load). Nothing is fetched when it is built or runs:
+#
+#   docker run --rm --gpus all -v "$PWD:/data" faster-isnet audit run images.csv --out audit
+FROM python:3.12-slim
+COPY wheelhouse /wheelhouse
+RUN pip install --no-index --find-links /wheelhouse 'faster-isnet[dicom,onnx,segment,timm]' \
+    && rm -r /wheelhouse
+WORKDIR /data
+ENTRYPOINT ["faster-isnet"]
