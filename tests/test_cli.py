@@ -145,8 +145,9 @@ def test_benchmark_passes_its_options_on(
 
 @pytest.fixture
 def few_test_digits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evaluate the demo on 60 digits, not on 1,000, which takes most of its time here."""
-    monkeypatch.setattr(demo, "BiasedDigitsData", partial(BiasedDigitsData, test_size=60))
+    """Evaluate the demo on few digits, which takes most of its time here."""
+    few = {"test_size": 60, "val_size": 40}
+    monkeypatch.setattr(demo, "BiasedDigitsData", partial(BiasedDigitsData, **few))
 
 
 @pytest.mark.slow
