@@ -33,6 +33,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 600
 nb_execution_in_temp = True
 nb_merge_streams = True
+nb_output_stderr = "remove"  # warnings of libraries, with paths of the machine that builds
 nb_render_markdown_format = "myst"  # tables, too
 os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # for shell_cells
 

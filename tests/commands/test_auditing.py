@@ -312,14 +312,23 @@ def test_nothing_stale_is_gone_on_with(folder: Path, monkeypatch: pytest.MonkeyP
         ),
         (["names.txt", "images"], "names.txt"),
         (
+            ["own_networks_of_mine:reads_background", "images", "--with", "salient"],
+            "name their file (--mask_weights FILE)",
+        ),
+        (
             ["own_networks_of_mine:reads_background", "images", "--with", "run"],
             "--mask_weights FOLDER",
         ),
     ],
 )
 def test_what_is_wrong_is_named(
-    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(folder / "nothing was downloaded"))
     assert main(["audit", "--size", str(SIZE), *arguments]) == 2
     assert message in capsys.readouterr().err
     assert not (folder / "audit" / "audit.json").exists()

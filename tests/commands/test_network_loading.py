@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,21 @@ def test_the_network_is_as_its_weights_say(tmp_path: Path) -> None:
     assert bundle.class_names == ["0", "1", "2"]
     assert bundle.names_no_classes
     assert bundle.normalisation == "pixels in [0, 1], as they are"
+
+
+def test_that_weights_of_a_file_say_nothing_of_the_normalisation_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save(build_backbone("efficientnet_v2_l", 2).state_dict(), path)
+    options = NetworkOptions(weights=path, classes=2, size=32)
+    load_model("efficientnet_v2_l", options)
+    assert "add --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5" in caplog.text
+    caplog.clear()
+    load_model("efficientnet_v2_l", replace(options, mean=[0.5], std=[0.5]))
+    torch.save(build_backbone("convnet", 2).state_dict(), path)
+    load_model("convnet", options)  # which nobody has published
+    assert not caplog.records
 
 
 def test_a_published_network_keeps_its_head(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,6 +34,13 @@ def network(classes: int = 4) -> nn.Sequential:
     )
 
 
+def test_an_explanation_is_printed_by_its_shapes() -> None:
+    explanation = Explainer(network().eval(), layers=["4"])(torch.rand(2, 3, 8, 8), "all-classes")
+    assert repr(explanation) == (
+        "Explanation(logits: [2, 4], heatmap: [2, 4, 3, 8, 8], 4: [2, 4, 8, 2, 2])"
+    )
+
+
 def images(batch: int = 3) -> Tensor:
     return torch.rand(batch, 3, 8, 8)
 

@@ -137,7 +137,12 @@ def _draw(files: Sequence[Path], options: Namespace) -> pd.DataFrame:
     if record.is_file() and record.read_bytes() == drawn_from:
         return pd.read_csv(folder / MASK_TABLE, keep_default_na=False)
     record.unlink(missing_ok=True)  # until all masks are those of this audit
-    segmenter = pretrained_segmenter(options["with"], None, options.mask_weights, options.download)
+    try:
+        segmenter = pretrained_segmenter(
+            options["with"], None, options.mask_weights, options.download
+        )
+    except FileNotFoundError as error:  # whose --weights are the classifier's here
+        raise FileNotFoundError(str(error).replace("--weights", "--mask_weights")) from error
     table = predict_masks(
         segmenter, files, folder, overwrite=True, skip_unreadable=options.skip_unreadable
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -44,6 +45,8 @@ from faster_isnet.models.timm_models import PREFIX as TIMM
 from faster_isnet.models.weight_files import load_backbone_weights
 from faster_isnet.training.export import read_description
 from faster_isnet.training.image_classifier import Normalise
+
+log = logging.getLogger(__name__)
 
 LOGITS, PROBABILITIES = "logits", "probabilities"
 _ANY_SHAPE = (None, None, None)
@@ -197,17 +200,18 @@ def _by_name(name: str, options: NetworkOptions) -> ModelBundle:
         classes = 1000 if options.classes is None else options.classes
         network = build_backbone(name, classes, channels=channels)
         load_backbone_weights(options.weights, network)
+        if options.mean is None and (name.startswith(TIMM) or published_statistics(name)):
+            (mean, std), _ = _published_images(name, network, channels)
+            log.warning(
+                "nothing says how images were normalised for the weights of %s: pixels are given "
+                "in [0, 1], as they are. If it was as for the published weights of %s, add "
+                "--mean %s --std %s",
+                *(options.weights, name, _words(mean), _words(std)),
+            )
         return replace(_of_others(network, options), architecture=name)
     network = published_network(name, channels)
-    known = published_statistics(name)
-    if known is not None:
-        (mean, std), shape = known[:2], (3, known[2], known[2])
-    else:
-        mean, std = statistics_of(network) or (list(IMAGENET_MEAN), list(IMAGENET_STD))
-        shape = input_shape_of(network) or (3, 224, 224)
-    if channels == 1:
-        mean, std = [fmean(mean)], [fmean(std)]
-    bundle = _of_others(network, options, (mean, std), (channels, *shape[1:]))
+    statistics, shape = _published_images(name, network, channels)
+    bundle = _of_others(network, options, statistics, shape)
     count = len(bundle.class_names)
     if options.classes not in (None, count):
         raise ValueError(
@@ -218,6 +222,25 @@ def _by_name(name: str, options: NetworkOptions) -> ModelBundle:
     if options.class_names is None and count == len(imagenet_names()):
         bundle = replace(bundle, class_names=imagenet_names())
     return replace(bundle, architecture=name)
+
+
+def _published_images(
+    name: str, network: nn.Module, channels: int
+) -> tuple[tuple[list[float], list[float]], tuple[int, int, int]]:
+    """Return mean and standard deviation, and (C, H, W), of images for the published weights."""
+    known = published_statistics(name)
+    if known is not None:
+        (mean, std), shape = known[:2], (3, known[2], known[2])
+    else:
+        mean, std = statistics_of(network) or (list(IMAGENET_MEAN), list(IMAGENET_STD))
+        shape = input_shape_of(network) or (3, 224, 224)
+    if channels == 1:
+        mean, std = [fmean(mean)], [fmean(std)]
+    return (mean, std), (channels, *shape[1:])
+
+
+def _words(values: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in values)
 
 
 def _of_onnx(path: Path, options: NetworkOptions) -> ModelBundle:

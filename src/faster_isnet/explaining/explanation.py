@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """What a model said about a batch, and why.
 
@@ -36,6 +36,14 @@ class Explanation:
     heatmap: Tensor
     layers: Mapping[str, Tensor]
     quantity: Tensor
+
+    def __repr__(self) -> str:
+        """Say what there is, by shape."""
+        layers = "".join(f", {name}: {list(r.shape)}" for name, r in self.layers.items())
+        return (
+            f"Explanation(logits: {list(self.logits.shape)}, heatmap: {list(self.heatmap.shape)}"
+            f"{layers})"
+        )
 
     def plot(
         self,

@@ -59,7 +59,10 @@ def judgement(audit: Audit) -> str:
             f"{by}Fewer than {limit} change: no strong dependence on the background was found, "
             "which is no proof that there is none."
         )
-    return f"{by}Whether more than {limit} change cannot be told by these images."
+    return (
+        f"{by}These images are too few to tell whether more than {limit} change, since the "
+        "interval contains that. Judge more images."
+    )
 
 
 def verdict(audit: Audit) -> str:
@@ -91,9 +94,9 @@ def confident(audit: Audit) -> str:
     """Say how many of the confident predictions change."""
     found = audit.findings.confident
     if found is None:
-        return "Hardly any prediction is confident; unsure ones change easily."
+        return "Too few predictions are confident to judge them alone; unsure ones change easily."
     return (
-        f"Of the {found.images} predictions with {found.name} {share(found.changed)} change; "
+        f"Of the {found.images} predictions with {found.name}, {share(found.changed)} change; "
         "unsure ones change easily."
     )
 
@@ -112,7 +115,7 @@ def mask_words(audit: Audit) -> list[str]:
     implausible = audit.masks.implausible
     words = [
         f"Masks: {audit.masks.source}. The background is {share(found.area)} of the area."
-        + ("" if implausible is None else f" {implausible} masks look implausible by their shape.")
+        + ("" if implausible is None else f" {implausible} masks look implausible (masks.csv).")
     ]
     for change, changed in found.mask_changes.items():
         words.append(
