@@ -3,12 +3,12 @@
 #   pip wheel --wheel-dir wheelhouse '.[dicom,onnx,segment,timm]'
 #   docker build --tag faster-isnet .
 #
-# and take the image along (docker save, docker load). Nothing is fetched when it is built or runs:
+# and take the image along (docker save, docker load). Nothing but the base image is fetched when it is built,
+# and nothing when it runs:
 #
 #   docker run --rm --gpus all -v "$PWD:/data" faster-isnet audit run images.csv --out audit
 FROM python:3.12-slim
-COPY wheelhouse /wheelhouse
-RUN pip install --no-index --find-links /wheelhouse 'faster-isnet[dicom,onnx,segment,timm]' \
-    && rm -r /wheelhouse
+RUN --mount=type=bind,source=wheelhouse,target=/wheelhouse \
+    pip install --no-index --find-links /wheelhouse 'faster-isnet[dicom,onnx,segment,timm]'
 WORKDIR /data
 ENTRYPOINT ["faster-isnet"]

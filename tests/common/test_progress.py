@@ -83,6 +83,23 @@ def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Epoch 3 of 3" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("kind", [Bar, EpochLines])
+def test_other_processes_take_part_when_metrics_are_computed(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Bar] | type[EpochLines]
+) -> None:
+    """Computing them exchanges values: all processes have to, at the same place."""
+    progress, hooks = kind(), []
+
+    def get_metrics(trainer: lightning.Trainer, module: Lit) -> dict[str, float]:
+        hooks.append(module._current_fx_name)
+        return {}
+
+    progress.disable()
+    monkeypatch.setattr(progress, "get_metrics", get_metrics)
+    fit(progress)
+    assert hooks.count("on_train_epoch_end") == 3
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

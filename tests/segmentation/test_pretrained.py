@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models import get_model
@@ -205,9 +207,9 @@ class TestPrompt:
         image = torch.rand(3, 40, 50, generator=torch.Generator().manual_seed(0))
         one, other, both = (
             pretrained_segmenter(f"prompt:{text}", weights=weights).probabilities(image, (32, 32))
-            for text in ("lungs", "heart", "lungs, heart")
+            for text in ("lungs", "a heart", "lungs, a heart")
         )
-        assert not torch.allclose(one, other, atol=1e-3)
+        assert (one - other).abs().max() > 1e-4
         assert torch.allclose(both, torch.maximum(one, other), atol=1e-5)
         segmenter = pretrained_segmenter("prompt:lungs", weights=weights)
         assert segmenter.probabilities(image[:1]).shape == (1, 40, 50)
@@ -220,13 +222,44 @@ class TestPrompt:
             segmenter.probabilities(dark), segmenter.probabilities(bright), atol=1e-2
         )
 
-    def test_nothing_is_downloaded_unless_asked_for(self, tmp_path, monkeypatch):
-        pytest.importorskip("transformers")
-        with pytest.raises(FileNotFoundError, match=r"clipseg-rd64-refined.*--download"):
-            pretrained_segmenter("prompt:lungs", network="somebody/clipseg-rd64-refined")
+    @pytest.mark.parametrize("download", [False, True])
+    def test_nothing_is_downloaded_unless_asked_for(self, monkeypatch, download):
+        transformers = pytest.importorskip("transformers")
+        asked = {}
+
+        def not_there(source, **options):
+            asked.update(options, source=source)
+            raise OSError("it is not there")
+
+        network = transformers.CLIPSegForImageSegmentation
+        monkeypatch.setattr(network, "from_pretrained", not_there)
+        message = "it is not there" if download else r"clipseg-rd64-refined.*--download"
+        with pytest.raises(OSError, match=message):
+            pretrained_segmenter("prompt:lungs", download=download)
+        assert asked["local_files_only"] is not download
+        assert asked["source"] == "CIDAS/clipseg-rd64-refined"
+        assert len(asked["revision"]) == 40
+
+    def test_what_is_no_clipseg_is_refused(self, weights, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"no config\.json in"):
             pretrained_segmenter("prompt:lungs", weights=tmp_path)
 
-    def test_a_prompt_must_say_something(self, weights):
+        for name in ("config.json", "model.safetensors"):
+            shutil.copy(weights / name, tmp_path)
+        tensors = load_file(weights / "model.safetensors")
+        kept = {name: value for name, value in tensors.items() if "film_add" not in name}
+        save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ValueError, match=r"lacks 2 weights of a CLIPSeg, such as .*film_add"):
+            pretrained_segmenter("prompt:lungs", weights=tmp_path)
+        config = (tmp_path / "config.json").read_text().replace('"clipseg"', '"bert"')
+        (tmp_path / "config.json").write_text(config)
+        with pytest.raises(ValueError, match="of the type 'bert', not a CLIPSeg"):
+            pretrained_segmenter("prompt:lungs", weights=tmp_path)
+
+    def test_a_prompt_must_say_something_and_be_short(self, weights):
+        with pytest.raises(ValueError, match=r"has 102 tokens of 77; shorten it"):
+            pretrained_segmenter(f"prompt:{'a' * 100}", weights=weights)
+        with pytest.raises(ValueError, match="leave out one"):
+            pretrained_segmenter("prompt:lungs", network="one/of-the-hub", weights=weights)
         with pytest.raises(ValueError, match="A prompt is empty"):
             pretrained_segmenter("prompt:lungs,", weights=weights)

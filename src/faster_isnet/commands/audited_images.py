@@ -141,8 +141,8 @@ def _draw(files: Sequence[Path], options: Namespace) -> pd.DataFrame:
         segmenter = pretrained_segmenter(
             options["with"], None, options.mask_weights, options.download
         )
-    except FileNotFoundError as error:  # whose --weights are the classifier's here
-        raise FileNotFoundError(str(error).replace("--weights", "--mask_weights")) from error
+    except (FileNotFoundError, ValueError) as error:  # whose --weights are the classifier's here
+        raise type(error)(str(error).replace("--weights", "--mask_weights")) from error
     table = predict_masks(
         segmenter, files, folder, overwrite=True, skip_unreadable=options.skip_unreadable
     )

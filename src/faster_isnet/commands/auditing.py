@@ -91,7 +91,11 @@ def parser() -> CommandParser:
     )
     add("--masks", type=Path, help="a folder of masks named as the images are")
     add("--with", type=str, help=f"draw masks of images that have none with: {NETWORKS_HELP}")
-    add("--mask_weights", type=Path, help="of --with: its file of weights, or for run its folder")
+    add(
+        "--mask_weights",
+        type=Path,
+        help="of --with: its file of weights; for run and prompt its folder",
+    )
     add(
         "--download",
         type=bool,

@@ -47,7 +47,7 @@ _OFTEN_NEEDED = {
     "checkpoint": ("mode", "monitor", "save_top_k"),
 }
 _LINKED = ("model.class_names", "model.image_shape", "model.task", "model.method")  # to the data
-_KNOWN_SUBCLASSES = re.compile(r", known subclasses: [^)]*")
+_KNOWN_SUBCLASSES = re.compile(r",\s+known\s+subclasses:\s[^)]*")
 
 
 class RunParser(CommandParser, LightningArgumentParser):
@@ -64,7 +64,7 @@ class RunParser(CommandParser, LightningArgumentParser):
             for each, its_help in hidden.items():
                 each.help = its_help
         text = _KNOWN_SUBCLASSES.sub("", text)
-        return f"{text}\n{HELP_ALL} lists all options of Lightning's trainer and checkpoint, too.\n"
+        return f"{text}\n{HELP_ALL} lists those of Lightning that are seldom needed, too.\n"
 
     def format_whole_help(self) -> str:
         """Return the help of all options."""
@@ -96,7 +96,7 @@ def _is_seldom_needed(action: Action) -> bool:
     if action.dest in _LINKED:
         return True
     part, _, name = action.dest.partition(".")
-    return part in _OFTEN_NEEDED and name not in _OFTEN_NEEDED[part]
+    return part in _OFTEN_NEEDED and name.removesuffix(".help") not in ("", *_OFTEN_NEEDED[part])
 
 
 def current_config(config: dict[str, Any]) -> dict[str, Any]:

@@ -69,8 +69,9 @@ def _auto_parser() -> CommandParser:
     add("--out", type=Path, default=Path("masks"), help="folder of the masks")
     add(
         "--with",
-        default=SALIENT,
-        help=f"{NETWORKS_HELP}, whose folder is --weights",
+        type=str | None,
+        default=None,
+        help=f"{NETWORKS_HELP}, whose folder is --weights (default: {SALIENT})",
     )
     add("--prompt", help="what to find, in words: short for --with prompt:TEXT")
     parser.add_parameters(pretrained_segmenter, skip=("name",), group=False)
@@ -152,9 +153,9 @@ def _samples(options: Namespace) -> list[Sample]:
 
 
 def _auto(options: Namespace) -> None:
-    name = options["with"]
+    name = options["with"] or SALIENT
     if options.prompt is not None:
-        if name not in (SALIENT, PROMPT):
+        if options["with"] not in (None, PROMPT):
             raise ValueError(f"--prompt {options.prompt!r} is not for --with {name}; leave out one")
         name = f"{PROMPT}:{options.prompt}"
     chosen = parameters(pretrained_segmenter, options) | {"name": name}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,8 @@ class DescribedObjectSegmenter(Segmenter):
         What to find, such as ``["a butterfly"]``; what any of them describes is foreground. English
         words of photographs are what it was trained on.
     network
-        Name of a CLIPSeg on the Hugging Face hub, by default :data:`CLIPSEG`, at a fixed commit.
+        Name of a CLIPSeg on the Hugging Face hub, by default :data:`CLIPSEG` at a fixed commit; of
+        others the newest. Not beside ``weights``.
     weights
         A folder with such a network (``config.json``, ``model.safetensors``, the tokenizer's
         files), as the hub or ``save_pretrained`` writes it. By default the one that was downloaded
@@ -45,7 +47,8 @@ class DescribedObjectSegmenter(Segmenter):
     FileNotFoundError
         If the network is not there and is not to be downloaded.
     ValueError
-        If a prompt is empty, or the folder holds no CLIPSeg.
+        If a prompt is empty or too long, if the folder or the network is no CLIPSeg or lacks
+        weights, or both are given.
     OSError
         If it cannot be downloaded.
     ImportError
@@ -63,8 +66,13 @@ class DescribedObjectSegmenter(Segmenter):
             raise ValueError(f"what is to be found? A prompt is empty: {list(prompts)}")
         super().__init__(OF_OBJECTS, None)
         self._prompts = list(prompts)
-        name = CLIPSEG if network is None else network
-        self._model, self._processor = _load(name, weights, download)
+        if network is not None and weights is not None:
+            raise ValueError(f"network {network!r} and weights {str(weights)!r}: leave out one")
+        self._model, self._processor = _load(network or CLIPSEG, weights, download)
+        most = self._model.config.text_config.max_position_embeddings
+        for prompt in self._prompts:
+            if (tokens := len(self._processor.tokenizer(prompt)["input_ids"])) > most:
+                raise ValueError(f"the prompt {prompt!r} has {tokens} tokens of {most}; shorten it")
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._model.to(self._device)
 
@@ -87,22 +95,27 @@ class DescribedObjectSegmenter(Segmenter):
 
 def _load(name: str, weights: str | Path | None, download: bool) -> tuple[Any, Any]:
     """Return CLIPSeg and what prepares its images and texts."""
+    if weights is not None:
+        _check_folder(Path(weights))
     try:
         from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
     except ImportError as error:
         raise ImportError(
             "segmenting by a text needs transformers: pip install 'faster-isnet[prompt]'"
         ) from error
-    if weights is not None and not (Path(weights) / "config.json").is_file():
-        raise FileNotFoundError(
-            f"there is no config.json in {str(weights)!r}; name the folder of a CLIPSeg"
-        )
     source = name if weights is None else str(weights)
     options = {"local_files_only": not download, "revision": REVISIONS.get(source, "main")}
     network: Any = CLIPSegForImageSegmentation
     processor: Any = CLIPSegProcessor
     try:
-        model = network.from_pretrained(source, use_safetensors=True, **options)
+        model, found = network.from_pretrained(
+            source, use_safetensors=True, output_loading_info=True, **options
+        )
+        if lacking := [*found["missing_keys"], *found["mismatched_keys"]]:
+            raise ValueError(
+                f"{source!r} lacks {len(lacking)} weights of a CLIPSeg, such as {lacking[0]}; "
+                "name another"
+            )
         return model.eval(), processor.from_pretrained(source, **options)
     except OSError as error:
         if download or weights is not None:
@@ -111,3 +124,15 @@ def _load(name: str, weights: str | Path | None, download: bool) -> tuple[Any, A
             f"the weights of {name} are not on this machine; download them (--download), or name "
             "a folder with them (--weights)"
         ) from error
+
+
+def _check_folder(folder: Path) -> None:
+    """Check that a folder says that it is a CLIPSeg's."""
+    config = folder / "config.json"
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"there is no config.json in {str(folder)!r}; name the folder of a CLIPSeg"
+        )
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    if kind != "clipseg":
+        raise ValueError(f"{str(folder)!r} holds a network of the type {kind!r}, not a CLIPSeg")

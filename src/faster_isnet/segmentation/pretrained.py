@@ -43,7 +43,8 @@ def pretrained_segmenter(
         The file of the network's weights: ONNX for ``"salient"``, a ``state_dict`` for ``"coco"``,
         a folder for ``"prompt"``. By default the one that was downloaded before.
     download
-        Download the weights if they are not on this machine; their hash is checked.
+        Download the weights if they are not on this machine; their hash is checked, of ``"prompt"``
+        the commit is fixed (of the default network).
 
     Returns
     -------

@@ -235,6 +235,7 @@ class _Means:
             return None
         share = self._table[f"background share{ending}"].to_numpy(np.float64)
         area = self._table[f"background area{ending}"].to_numpy(np.float64)
+        area = np.where(np.isnan(share), np.nan, area)  # means of the same images
         return RelevanceFindings(
             *(self._mean(each, chosen) for each in (share, area, share - area))
         )
