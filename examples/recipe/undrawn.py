@@ -33,7 +33,8 @@ def main() -> None:
     parser.add_argument("u2netp", type=Path)
     arguments = parser.parse_args()
     out = arguments.images.resolve() / "striped"
-    drawn = pd.concat([written(arguments.images, name, out) for name in SETS])
+    data = striped(arguments.images)
+    drawn = pd.concat([written(data, name, out) for name in SETS])
 
     learnt = drawn["split"].isin(["train", "val"])
     segmenter = pretrained_segmenter("salient", weights=arguments.u2netp)
@@ -53,17 +54,21 @@ def main() -> None:
         rows.drop(columns="split").to_csv(out / f"{name}.csv", index=False)
 
 
-def written(images: Path, name: str, out: Path) -> pd.DataFrame:
-    """Write the images and masks of a set, and return their rows."""
+def striped(images: Path) -> ImageData:
+    """Return the butterflies with stripes, in the division of the study."""
     options = yaml.safe_load(STUDY.read_text(encoding="utf-8"))["data"]["butterflies-stripes"]
     chosen = ("fractions", "keep_near_duplicates_together", "seed")
-    data = ImageData(
+    return ImageData(
         images / "butterflies.csv",
         size=SIDE,
         augmentation=None,
         planting=Planting(**options["planting"]),
         **{option: options[option] for option in chosen},
     )
+
+
+def written(data: ImageData, name: str, out: Path) -> pd.DataFrame:
+    """Write the images and masks of a set, and return their rows."""
     split = {"test-biased": "test", "test": "other", "test-deceiving": "other"}.get(name, name)
     rows = []
     samples = data.datasets["test" if name.startswith("test") else name].samples

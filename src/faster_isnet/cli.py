@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import errno
-import logging
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NamedTuple
 
 from faster_isnet import __version__
+from faster_isnet.common.messages import show_own_messages
 from faster_isnet.common.names import hint
 from faster_isnet.common.stopping import (
     Stopped,
@@ -104,11 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = _command(given)
-    _quieten()
+    show_own_messages()
     with leaving_when_stopped(f"\nfaster-isnet {name}: stopped. Nothing has been begun."):
         module = import_module(f"faster_isnet.commands.{COMMANDS[name].module}")
-    for library in ("lightning", "lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)  # importing it has set INFO
+    show_own_messages()  # again: importing Lightning has changed its levels
     with raising_when_stopped() as received:
         try:
             status: int | None = module.run(given)
@@ -162,10 +160,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("command", metavar="COMMAND", help="see below")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
-
-
-def _quieten() -> None:
-    """Show the messages of this package, and none of Lightning's warnings."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("faster_isnet").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", module="lightning", category=Warning)

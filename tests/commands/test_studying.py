@@ -110,6 +110,9 @@ seeds: SEEDS
     assert "1 of the runs failed" in told.err
     before = {path: path.stat().st_mtime for path in out.rglob("result.json")}
     assert len(before) == 4
+    logs = "".join(path.read_text() for path in out.rglob("log.txt"))
+    assert "Training on 1 x cpu" in logs
+    assert "INFO" not in logs  # nothing of Lightning's
     file = study_file(tmp_path, methods.replace("SEEDS", "[0, 1]"), examples=1)
     assert main(["study", file, "--out", str(out)]) == 2
     after = {path: path.stat().st_mtime for path in out.rglob("result.json")}

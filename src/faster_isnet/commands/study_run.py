@@ -6,11 +6,9 @@ with the settings that the study wrote into the folder, and goes on where an ear
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 import traceback
-import warnings
 from pathlib import Path
 
 import yaml
@@ -20,6 +18,7 @@ from faster_isnet.commands.model_bundle import ModelBundle
 from faster_isnet.commands.run_folder import LAST, checkpoint_folder
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.locks import locked
+from faster_isnet.common.messages import show_own_messages
 from faster_isnet.common.stopping import raising_when_stopped, stopped_by
 from faster_isnet.study.costs import measure_costs
 from faster_isnet.study.plan import Run
@@ -37,9 +36,7 @@ _PATIENCE = 60.0  # seconds for another process, whose study was killed, to end
 
 def main(folder: Path) -> int:
     """Train and evaluate the run in a folder, and return the exit code."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("faster_isnet").setLevel(logging.INFO)
-    warnings.filterwarnings("ignore", module="lightning", category=Warning)
+    show_own_messages()
     message = f"another process works on {str(folder)!r}; run the study again after its end"
     with raising_when_stopped() as received:
         try:

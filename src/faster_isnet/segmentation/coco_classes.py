@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision.models import WeightsEnum, get_model, get_model_weights
 
 from faster_isnet.common.checks import check_choice
 from faster_isnet.models.downloads import PublishedFile
 from faster_isnet.models.weight_files import load_backbone_weights
-from faster_isnet.segmentation.segmenter import Segmenter
+from faster_isnet.segmentation.segmenter import Segmenter, resized
 from faster_isnet.segmentation.shapes import OF_OBJECTS
 
 _CHANNELS = 3
@@ -82,8 +81,7 @@ class CocoSegmenter(Segmenter):
         given = self._transforms(image.expand(_CHANNELS, -1, -1)).to(self._device)
         find = self._instances if self._finds_instances else self._regions
         found = find(given).float().cpu()[None]
-        size = (image.shape[1], image.shape[2]) if size is None else size
-        return F.interpolate(found, size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+        return resized(found, image, size).clamp(0, 1)
 
     def _regions(self, image: Tensor) -> Tensor:
         """Return the sum of the classes' probabilities, ``[1, h, w]``."""

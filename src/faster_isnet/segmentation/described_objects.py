@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from faster_isnet.segmentation.segmenter import Segmenter
+from faster_isnet.segmentation.segmenter import Segmenter, resized
 from faster_isnet.segmentation.shapes import OF_OBJECTS
 
 CLIPSEG = "CIDAS/clipseg-rd64-refined"
@@ -89,8 +88,7 @@ class DescribedObjectSegmenter(Segmenter):
         )
         logits = self._model(**given.to(self._device)).logits.float().cpu()
         found = logits.sigmoid().amax(0)[None, None]
-        size = (image.shape[1], image.shape[2]) if size is None else size
-        return F.interpolate(found, size, mode="bilinear", antialias=True)[0].clamp(0, 1)
+        return resized(found, image, size).clamp(0, 1)
 
 
 def _load(name: str, weights: str | Path | None, download: bool) -> tuple[Any, Any]:

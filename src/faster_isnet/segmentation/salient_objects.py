@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from faster_isnet.common.checks import check_choice
 from faster_isnet.common.onnx_session import onnx_session
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.models.downloads import PublishedFile
-from faster_isnet.segmentation.segmenter import Segmenter
+from faster_isnet.segmentation.segmenter import Segmenter, resized
 from faster_isnet.segmentation.shapes import OF_OBJECTS
 
 _RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0/"
@@ -98,10 +97,4 @@ class SalientObjectSegmenter(Segmenter):
         )
         # The first output is the finest; the others are for training.
         first, *_ = self._session.run(None, {given.name: np.asarray(normalised[None])})
-        found = F.interpolate(
-            torch.from_numpy(first).float(),
-            image.shape[1:] if size is None else size,
-            mode="bilinear",
-            antialias=True,
-        )
-        return found[0].clamp(0, 1)
+        return resized(torch.from_numpy(first).float(), image, size).clamp(0, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from faster_isnet.segmentation.shapes import ShapeRanges, clean, main_components
 
@@ -68,3 +69,9 @@ class Segmenter(ABC):
         mask = (probabilities > 0.5).float()
         kept = self.components if components is None else components
         return clean(mask, max(1, main_components(mask)) if kept is None else kept)
+
+
+def resized(values: Tensor, image: Tensor, size: tuple[int, int] | None) -> Tensor:
+    """Return values ``[1, C, h, w]`` in ``size``, or an image's, as ``[C, *size]``."""
+    size = (image.shape[1], image.shape[2]) if size is None else size
+    return F.interpolate(values, size, mode="bilinear", antialias=True)[0]

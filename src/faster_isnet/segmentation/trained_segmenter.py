@@ -11,13 +11,12 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from faster_isnet.common.files import write_atomically
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.models.unet import CHANNELS, build_unet, mask_logits
 from faster_isnet.models.weight_files import load_backbone_weights
-from faster_isnet.segmentation.segmenter import Segmenter
+from faster_isnet.segmentation.segmenter import Segmenter, resized
 from faster_isnet.segmentation.settings import SegmenterSettings
 from faster_isnet.segmentation.shapes import ShapeRanges
 
@@ -49,13 +48,8 @@ class TrainedSegmenter(Segmenter):
         side = self.settings.size
         square = fit_image(image, (side, side), CHANNELS)[None].to(device)
         # Resizing logits instead of masks keeps the outline smooth.
-        logits = F.interpolate(
-            mask_logits(self.network, square),
-            image.shape[1:] if size is None else size,
-            mode="bilinear",
-            antialias=True,
-        )
-        return logits[0].float().sigmoid().cpu()
+        logits = resized(mask_logits(self.network, square), image, size)
+        return logits.float().sigmoid().cpu()
 
 
 def save_segmenter(
