@@ -66,6 +66,24 @@ def test_a_record_of_nothing_new_warns_of_nothing(
     assert not caplog.records
 
 
+def test_validation_images_taken_from_the_training_ones_are_not_said_to_be_moved(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    images = sorted(folder.rglob("*.png"))
+    rows = [
+        f"{image},{image.parent.name},{'test' if number % 4 == 0 else 'train'}"
+        for number, image in enumerate(images)
+    ]
+    table = folder.parent / "images.csv"
+    table.write_text("\n".join(["image,label,split", *rows]))
+    path = folder.parent / "division.json"
+    data(table).record_division().save(path)
+    found = data(table, path)
+    found.setup()
+    assert found.datasets["val"].samples
+    assert not caplog.records
+
+
 def test_recorded_images_of_additional_data_are_not_said_to_be_in_another_split(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
