@@ -267,6 +267,23 @@ def test_a_stopped_training_says_how_to_go_on(
     assert main(["fit", *config, "--trainer.max_epochs", str(epochs)]) == 0
 
 
+def test_a_training_stopped_while_a_checkpoint_is_written_says_what_is_there(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(content: object, file: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            raise RuntimeError("unexpected pos 292 vs 0")  # as torch does
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    words = ["--data.source", str(own), "--data.size", "24", "--model.backbone", "convnet"]
+    words += ["--out", str(tmp_path / "run"), *STANDARD, "--trainer.max_epochs", "2"]
+    assert main(["fit", *words]) == 143
+    assert "stopped by SIGTERM. No epoch has ended yet" in capsys.readouterr().err
+
+
 def test_what_the_user_writes_goes_before_the_checkpoint(
     trained: Path, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -293,14 +293,13 @@ class RunCLI(LightningCLI):
                     self.trainer.fit(**arguments)
                 if writes:
                     self._save_warnings(out)
-            except (KeyboardInterrupt, SystemExit) as ending:
+            except BaseException as ending:
                 number = stopped_by(ending)
-                if number is None:
-                    raise
-                raise Stopped(number, how_to_go_on(out) if prepared else None) from ending
-            except OSError as error:  # Lightning's loggers do not say which file
-                if error.filename is None and error.errno is not None:
-                    error.filename = str(out)
+                if number is not None:
+                    raise Stopped(number, how_to_go_on(out) if prepared else None) from ending
+                if isinstance(ending, OSError) and ending.errno is not None:
+                    # Lightning's loggers do not say which file
+                    ending.filename = ending.filename or str(out)
                 raise
 
     def _save_warnings(self, out: Path) -> None:

@@ -34,12 +34,19 @@ class Stopped(SystemExit):
 
 
 def stopped_by(ending: BaseException) -> int | None:
-    """Return the signal that an exception comes from, ``None`` if from none."""
-    if isinstance(ending, Stopped):
-        return ending.number
-    # Lightning ends the program with the exit status 1 after Ctrl-C.
-    causes = (ending, ending.__context__) if isinstance(ending, SystemExit) else (ending,)
-    return signal.SIGINT if any(isinstance(each, KeyboardInterrupt) for each in causes) else None
+    """Return the signal that an exception comes from, ``None`` if from none.
+
+    What is interrupted may make another exception of it: ``torch.save`` a ``RuntimeError``,
+    Lightning an exit with status 1.
+    """
+    cause: BaseException | None = ending
+    while cause is not None:
+        if isinstance(cause, Stopped):
+            return cause.number
+        if isinstance(cause, KeyboardInterrupt):
+            return signal.SIGINT
+        cause = cause.__context__
+    return None
 
 
 @dataclass
