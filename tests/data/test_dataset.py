@@ -217,6 +217,8 @@ def test_the_margin_is_in_pixels_of_the_given_size(square):
     narrow = get(square, (30, 40))[2]
     rows, columns = ((mask[0].any(axis).sum()) for mask, axis in ((wide, 1), (wide, 0)))
     assert (rows, columns) == (narrow[0].any(1).sum() + 6, narrow[0].any(0).sum() + 6)
+    shrunk = get(square, (30, 40), mask_margin=-2)[2]
+    assert shrunk[0].any(0).sum() == narrow[0].any(0).sum() - 4
 
 
 def test_a_mask_without_foreground_is_none(square, tmp_path):
@@ -238,7 +240,7 @@ class TestFaults:
         with pytest.raises(ValueError, match=r"cannot read .*broken.png"):
             dataset[0]
 
-    @pytest.mark.parametrize("options", [{"size": (0, 8)}, {"channels": 2}, {"mask_margin": -1}])
+    @pytest.mark.parametrize("options", [{"size": (0, 8)}, {"channels": 2}, {"mask_margin": -9}])
     def test_numbers(self, square, options):
         with pytest.raises(ValueError, match=rf"{next(iter(options))} must be"):
             ImageDataset([square], **({"size": (8, 8)} | options))

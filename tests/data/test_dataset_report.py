@@ -218,6 +218,8 @@ def test_masks_that_can_hardly_be_right_are_named(
 ) -> None:
     pixels = np.full((40, 40), 255 - inside, np.uint8)
     pixels[1 : 1 + side, 1 : 1 + side] = inside
+    if side > 1:
+        pixels[1, 1] = 255 - inside  # no rectangle
     Image.fromarray(pixels).save(tmp_path / "mask.png")
     samples = [
         Sample(save(tmp_path / f"{i}.png", i, (40, 40)), i % 2, tmp_path / "mask.png", "train")
@@ -232,10 +234,20 @@ def test_masks_that_can_hardly_be_right_are_named(
         assert f"WARNING: {words}" in str(findings)
 
 
+def test_masks_that_are_boxes_are_named(tmp_path: Path) -> None:
+    samples = [
+        Sample(save(tmp_path / f"{i}.png", i), i % 2, Boxes(((4, 4, 9, 8),)), "train")
+        for i in range(12)
+    ]
+    assert "WARNING: 12 of 12 masks looked at are rectangles" in str(
+        check_samples(samples, CLASSES)
+    )
+
+
 def test_a_few_doubtful_masks_are_none_of_most(tmp_path: Path) -> None:
     inverted = save_mask(tmp_path / "all.png")
     pixels = np.zeros((20, 30), np.uint8)
-    pixels[5:9, 5:9] = 255
+    pixels[5:9, 5:9] = pixels[7, 3:12] = 255
     Image.fromarray(pixels).save(tmp_path / "right.png")
     masks = [inverted] * 6 + [tmp_path / "right.png"] * 6
     samples = [

@@ -64,7 +64,7 @@ OPTIONS: dict[str, tuple[str, Texts]] = {
     "source-empty": ("fit {small} --data.source {empty}", ("{empty}",)),
     "source-is-text": ("fit {small} --data.source {text}", ("{text}",)),
     "masks-missing": ("fit {data} --data.masks {tmp}/none", ("{tmp}/none",)),
-    "mask-margin-negative": ("fit {data} --data.mask_margin -1", ("mask_margin", "-1")),
+    "mask-margin-huge": ("fit {data} --data.mask_margin -1000", ("mask_margin", "-1000")),
     "out-is-a-file": ("fit {data} --out {text}", ("{text}",)),
     "checkpoint-missing": ("fit {data} --ckpt_path {tmp}/none.ckpt", ("{tmp}/none.ckpt",)),
     "validate-no-run": ("validate {data} --out {empty}", ("{empty}", "train first")),

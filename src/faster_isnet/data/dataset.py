@@ -16,7 +16,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from faster_isnet.common.checks import NO_ATTRIBUTE, NO_MASK, check_channels, check_range
-from faster_isnet.data.masks import grow, read_mask
+from faster_isnet.data.masks import read_mask, with_margin
 from faster_isnet.data.read_cache import Read, ReadCache
 from faster_isnet.data.samples import Sample, relative_name
 from faster_isnet.data.seeded_sampling import seeded
@@ -107,8 +107,8 @@ class ImageDataset(Dataset[Item]):
     channels
         3: the channel of grey images is repeated. 1: colours are converted to luminance.
     mask_margin
-        By which masks are dilated, in pixels at ``size``; see
-        :func:`~faster_isnet.data.masks.grow`.
+        By which masks are dilated, or eroded if it is negative, in pixels at ``size``; see
+        :func:`~faster_isnet.data.masks.with_margin`.
     augmentation
         ``None`` for none.
     worse_masks
@@ -150,7 +150,7 @@ class ImageDataset(Dataset[Item]):
         self.samples = list(samples)
         self.size = tuple(int(check_range("size", side, 1)) for side in size)
         self.channels = check_channels(channels)
-        self.mask_margin = check_range("mask_margin", mask_margin, 0)
+        self.mask_margin = check_range("mask_margin", mask_margin, -max(self.size))
         self.worse_masks = worse_masks
         self.folder = folder
         self._attributes = _attribute_indices(self.samples, attributes) if attributes else None
@@ -200,8 +200,8 @@ class ImageDataset(Dataset[Item]):
             exact = fit_mask(exact, self.size)
         used = self._used_mask(exact, sample)
         masks = [exact] if used is exact else [used, exact]
-        grown = [None if mask is None else grow(mask, self.mask_margin) for mask in masks]
-        return fit_image(image, self.size, self.channels), grown
+        changed = [None if m is None else with_margin(m, self.mask_margin) for m in masks]
+        return fit_image(image, self.size, self.channels), changed
 
     def _used_mask(self, exact: Tensor | None, sample: Sample) -> Tensor | None:
         if (added := self.added_masks.get(sample.name)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor
 
 from faster_isnet.data.duplicates import map_samples, near_pairs, perceptual_hash, pixel_hash
+from faster_isnet.data.mask_outlines import MaskOutline, outline_doubts
 from faster_isnet.data.samples import SPLITS, TRAINING_SPLITS, Sample, classes_of
 from faster_isnet.data.worse_masks import WorseMasks, removed_masks
 
 _MOST_LISTED = 10
 _FEWEST_MASKS = 10  # of fewer, most are no rule
+_OUTLINES = 200  # masks whose outlines are looked at, which takes as long as reading a small image
 _ON_BORDER, _NEARLY_ALL, _NEARLY_NOTHING = 0.75, 0.95, 0.001
 
 
@@ -202,7 +205,8 @@ def check_samples(
         of them.
     """
     samples = list(samples)
-    summaries = map_samples(samples, _summarise)
+    outlined = _evenly([sample.name for sample in samples if sample.mask is not None], _OUTLINES)
+    summaries = map_samples(samples, lambda sample: _summarise(sample, sample.name in outlined))
     unusable = {
         sample.name: str(summary)
         for sample, summary in zip(samples, summaries, strict=True)
@@ -242,7 +246,7 @@ def check_samples(
         duplicates=near[True],
         near_duplicates=near[False],
         contradictions=contradictions,
-        doubtful_masks=_doubts([summary.mask for _, summary in readable]),
+        doubtful_masks=_doubts([summary for _, summary in readable]),
         shared_groups=_shared_groups(usable),
     )
 
@@ -282,6 +286,7 @@ class _Summary:
     pixel_hash: str
     perceptual_hash: Tensor
     mask: _MaskShares | None
+    outline: MaskOutline | None
 
     @property
     def has_empty_mask(self) -> bool:
@@ -302,8 +307,10 @@ class _MaskShares:
         return cls(float(plane.float().mean()), float(border.float().mean()))
 
 
-def _doubts(shares: Iterable[_MaskShares | None]) -> list[str]:
+def _doubts(summaries: Iterable[_Summary]) -> list[str]:
     """Return what most masks have in common that right ones seldom have."""
+    summaries = list(summaries)
+    shares = [each.mask for each in summaries]
     masks = [each for each in shares if each is not None and each.foreground > 0]
     if len(masks) < _FEWEST_MASKS:
         return []
@@ -327,14 +334,21 @@ def _doubts(shares: Iterable[_MaskShares | None]) -> list[str]:
         count = sum(map(is_doubtful, masks))
         if count > len(masks) / 2:
             return [f"{count} of {len(masks)} masks {what}"]
-    return []
+    return outline_doubts([each.outline for each in summaries if each.outline is not None])
 
 
-def _summarise(sample: Sample) -> _Summary:
+def _summarise(sample: Sample, with_outline: bool) -> _Summary:
     image = sample.read_image()
     mask = sample.read_mask((image.shape[1], image.shape[2]))
     shares = None if mask is None else _MaskShares.of(mask)
-    return _Summary(pixel_hash(image), perceptual_hash(image), shares)
+    has_outline = with_outline and mask is not None and bool((mask == 1).any())
+    outline = MaskOutline.of(image, mask) if has_outline and mask is not None else None
+    return _Summary(pixel_hash(image), perceptual_hash(image), shares, outline)
+
+
+def _evenly(names: Sequence[str], count: int) -> frozenset[str]:
+    """Choose up to ``count`` names, evenly spaced, since classes often follow one another."""
+    return frozenset(names[:: math.ceil(len(names) / count)] if names else ())
 
 
 def _joined_names(names: Iterable[tuple[str, str]]) -> list[str]:

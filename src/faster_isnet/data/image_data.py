@@ -78,7 +78,8 @@ class ImageData(ClassifierData):
     mask_threshold
         Number that values of the foreground are above, for masks with intermediate values.
     mask_margin
-        Distance by which masks are dilated, in pixels at ``size``.
+        Distance by which masks are dilated, in pixels at ``size``; negative to erode masks that
+        are too large.
     mask_review
         The table of decisions that the review page of ``faster-isnet segment`` saves. Masks that
         are rejected or to be drawn are not used; images whose masks are rejected are left out of

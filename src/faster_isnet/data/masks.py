@@ -331,3 +331,15 @@ def shrink(mask: Tensor, margin: float) -> Tensor:
     most = distance.max()
     kept = distance > margin if most > margin else distance == most
     return torch.from_numpy(kept).to(mask)
+
+
+def with_margin(mask: Tensor, margin: float) -> Tensor:
+    """Dilate a mask by a distance in pixels, or erode it by one that is negative.
+
+    Examples
+    --------
+    >>> mask = torch.tensor([[[0.0, 1.0, 1.0, 1.0, 0.0]]])
+    >>> with_margin(mask, 1), with_margin(mask, -1)
+    (tensor([[[1., 1., 1., 1., 1.]]]), tensor([[[0., 0., 1., 0., 0.]]]))
+    """
+    return grow(mask, margin) if margin >= 0 else shrink(mask, -margin)

@@ -35,8 +35,8 @@ class WorseMasks:
     ----------
     grow, shrink
         Distance by which masks are dilated or eroded, as a share of the image's shorter side, in
-        [0, 0.5]; not both. Eroded to nothing, the pixels that are farthest from the background
-        remain.
+        [0, 0.5]; with both, dilated masks are eroded. Eroded to nothing, the pixels that are
+        farthest from the background remain.
     boxes
         Replace each connected part of the foreground by its bounding box.
     shift
@@ -54,7 +54,7 @@ class WorseMasks:
     TypeError
         If a number has another type.
     ValueError
-        If a number is out of its range, or both ``grow`` and ``shrink`` are given.
+        If a number is out of its range.
 
     Examples
     --------
@@ -79,10 +79,6 @@ class WorseMasks:
             check_range(f"worse_masks.{name}", getattr(self, name), 0, _LARGEST)
         check_range("worse_masks.missing", self.missing, 0, 1)
         check_range("worse_masks.seed", self.seed, 0)
-        if self.grow and self.shrink:
-            raise ValueError(
-                f"worse_masks has grow {self.grow:g} and shrink {self.shrink:g}; give one of them"
-            )
 
     def __str__(self) -> str:
         """List the changes."""

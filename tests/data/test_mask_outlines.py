@@ -1,0 +1,71 @@
+"""Masks that are rectangles, or that lie beside the edges of images, are named; others are not."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from faster_isnet.data.mask_outlines import MaskOutline, outline_doubts
+from faster_isnet.data.masks import with_margin
+
+SIDE = 80
+
+
+def disc(seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
+    """Return an image of a disc on a smooth, noisy background, and the disc's mask."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side] / side
+    centre, radius = rng.uniform(0.4, 0.6, 2), rng.uniform(0.2, 0.25)
+    inside = np.hypot(y - centre[0], x - centre[1]) < radius
+    image = 0.4 + 0.2 * np.sin(3 * x + seed) + 0.3 * inside + rng.normal(0, 0.03, (3, side, side))
+    return torch.from_numpy(image).float().clamp(0, 1), torch.from_numpy(inside)[None].float()
+
+
+def outlines(margin: float, count: int = 20, side: int = SIDE) -> list[MaskOutline]:
+    pairs = (disc(seed, side) for seed in range(count))
+    return [MaskOutline.of(image, with_margin(mask, margin * side)) for image, mask in pairs]
+
+
+def test_nothing_is_said_of_masks_as_they_should_be() -> None:
+    assert outline_doubts(outlines(0)) == []
+
+
+@pytest.mark.parametrize("side", [60, 150])  # smaller and larger than what is looked at
+@pytest.mark.parametrize("margin", [-0.08, -0.05, 0.05, 0.1])
+def test_how_far_masks_are_too_large_or_small_is_found(margin: float, side: int) -> None:
+    (told,) = outline_doubts(outlines(margin, side=side))
+    found = float(told.split("(here ")[1].split(" times")[0])
+    assert found == pytest.approx(-margin, abs=0.025)
+    assert ("inside" in told) == ("too large" in told) == (margin > 0)
+
+
+def test_masks_that_lie_beside_edges_in_few_images_are_not_named() -> None:
+    assert outline_doubts([*outlines(0, 14), *outlines(0.1, 6)]) == []
+
+
+def test_rectangles_are_named() -> None:
+    mask = torch.zeros(1, SIDE, SIDE)
+    mask[:, 10:40, 5:30] = mask[:, 50:70, 50:75] = 1
+    boxes = [MaskOutline.of(disc(seed)[0], mask) for seed in range(12)]
+    (told,) = outline_doubts([*boxes, *outlines(0, 8)])
+    assert told.startswith("12 of 20 masks looked at are rectangles")
+    assert outline_doubts([*boxes, *outlines(0, 12)]) == []  # most are not
+
+
+def test_of_few_masks_nothing_is_said() -> None:
+    assert outline_doubts(outlines(0.1, 9)) == []
+    assert outline_doubts([]) == []
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_images_without_edges_tell_nothing(level: float) -> None:
+    flat = [MaskOutline.of(torch.full((1, 40, 50), level), disc(s)[1]) for s in range(12)]
+    assert outline_doubts(flat) == []
+
+
+def test_masks_of_the_whole_image_or_a_pixel_tell_nothing() -> None:
+    image, mask = disc(0)
+    pixel = torch.zeros_like(mask)
+    pixel[:, 3:9, 4] = pixel[:, 5, 2:7] = 1
+    assert outline_doubts([MaskOutline.of(image, pixel)] * 12) == []
+    assert "rectangles" in outline_doubts([MaskOutline.of(image, torch.ones_like(mask))] * 12)[0]
