@@ -103,6 +103,27 @@ def test_a_class_that_is_missing_elsewhere_keeps_the_others_in_place(
     assert set(predictions.labels) == {1, 2}
 
 
+def test_subgroups_by_columns_of_the_table(
+    run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "elsewhere.csv"
+    paths = sorted(images.rglob("*.png"))
+    rows = [(str(p), p.parent.name, "fm"[i % 2], i) for i, p in enumerate(paths)]
+    pd.DataFrame(rows, columns=["image", "label", "sex", "number"]).to_csv(table, index=False)
+    words = ["test", str(run), "--source", str(table), "--root", str(images), *FEW]
+    words += ["--masks", str(images.with_name("masks")), "--trained_images", "true"]
+    out = ["--out", str(tmp_path / "out")]
+    assert main([*words, *out, "--subgroups", "[sex]"]) == 0
+    found = SavedEvaluation.load(tmp_path / "out").sets["elsewhere"].subgroups["sex"]
+    assert [each.scores.images for each in found.values()] == [30, 30]
+    assert "accuracy, sex f (n = 30)" in capsys.readouterr().out
+    assert "sex: m" in (tmp_path / "out" / "report.html").read_text()
+    assert main([*words, *out, "--subgroups", "[sex,number]"]) == 2
+    assert "'number' has 60 values" in capsys.readouterr().err
+    assert main(["test", str(run), *out, *FEW, "--subgroups", "[sex]"]) == 2
+    assert "folders have no fields" in capsys.readouterr().err
+
+
 def test_runs_are_compared_on_the_same_images(
     tested: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

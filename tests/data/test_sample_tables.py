@@ -279,3 +279,24 @@ class TestFaults:
         path = write(tmp_path, image=["a.png"], label=["x"])
         with pytest.raises(ValueError, match="boxes must name four columns"):
             from_table(path, boxes=["x", "y", "w"])
+
+
+@both_kinds
+def test_columns_of_subgroups(tmp_path, suffix):
+    path = write(
+        tmp_path, suffix, image=["a.png", "b.png"], label=["x", "y"], sex=["f", None], site=[1, 2]
+    )
+    samples, _ = from_table(path, subgroups=["sex", "site"])
+    assert [s.subgroups for s in samples] == [(("sex", "f"), ("site", "1")), (("site", "2"),)]
+    assert from_table(path, subgroups="sex")[0][0].subgroups == (("sex", "f"),)
+    assert from_table(path)[0][0].subgroups == ()
+    with pytest.raises(ValueError, match="no column 'age', it has 'image', 'label', 'sex', 'site'"):
+        from_table(path, subgroups=["age"])
+
+
+def test_values_of_subgroups_that_are_written_in_two_ways(tmp_path):
+    path = write(tmp_path, image=["a.png", "b.png"], label=["x", "y"], site=["North", "North "])
+    assert from_table(path, subgroups=["site"])[0][1].subgroups == (("site", "North"),)
+    path = write(tmp_path, image=["a.png", "b.png"], label=["x", "y"], site=["1", "1.0"])
+    with pytest.raises(ValueError, match=r"values of 'site' .* '1' and '1\.0' differ only"):
+        from_table(path, subgroups=["site"])

@@ -175,6 +175,12 @@ def parser() -> CommandParser:
     )
     parser.add_parameters(ImageData, only=_OF_SOURCE, group=False)
     add(
+        "--subgroups",
+        type=list[str],
+        default=[],
+        help="columns of the images' table by whose values they are also scored apart: [site, sex]",
+    )
+    add(
         "--trained_images",
         type=bool,
         default=False,
@@ -226,10 +232,16 @@ def _own_data(options: Namespace, folder: Path) -> ClassifierData:
         kind = _DATA_CLASSES[config[CLASS]]
         config = dict(config.get(ARGUMENTS) or {})
         if kind is not ImageData:
+            if options.subgroups:
+                raise ValueError(
+                    f"--subgroups names columns of a table, but the run's data are "
+                    f"{kind.__name__}, which has none; leave it out"
+                )
             return kind(**config)
     for name in _GO_ON:
         config[name] = config.get(name, False) or options[name]
     config["new_images"] = options.new_images
+    config["fields"] = _fields(config.get("fields"), options)
     config["division"] = recorded_division(folder) or config.get("division")
     # These are of training and validation images alone, and the file may be anybody's.
     config["augmentation"] = config["worse_masks"] = None
@@ -238,6 +250,13 @@ def _own_data(options: Namespace, folder: Path) -> ClassifierData:
     parser.add_class_arguments(ImageData, "data")
     data: ImageData = parser.instantiate_classes(parser.parse_object({"data": config})).data
     return data
+
+
+def _fields(
+    fields: dict[str, str | list[str]] | None, options: Namespace
+) -> dict[str, str | list[str]] | None:
+    """Return names of columns, with those of subgroups."""
+    return {**(fields or {}), "subgroups": options.subgroups} if options.subgroups else fields
 
 
 def _check_plain(planting: object, path: Path) -> None:
@@ -286,7 +305,7 @@ def _images_of_source(
     return ImageData(
         {"test": options.source},
         options.root,
-        options.fields,
+        _fields(options.fields, options),
         options.masks,
         mask_foreground=options.mask_foreground,
         mask_threshold=options.mask_threshold,

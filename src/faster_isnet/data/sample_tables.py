@@ -31,6 +31,7 @@ def from_table(
     split: str = "split",
     group: str = "group",
     attribute: str = "attribute",
+    subgroups: Sequence[str] = (),
     boxes: Sequence[str] = (),
     class_names: Sequence[str] | None = None,
     task: str | None = None,
@@ -51,6 +52,9 @@ def from_table(
         columns of 0 and 1, one for each class. ``None`` reads no labels.
     mask, split, group, attribute
         Optional columns, see :class:`~faster_isnet.data.samples.Sample`.
+    subgroups
+        Columns by whose values images are scored apart, such as ``["site", "sex"]``; an image
+        whose cell is empty is in none of that column.
     boxes
         Four columns with the left, top, width and height in pixels of a box that is used as the
         mask. For several boxes, repeat the image in one row per box.
@@ -83,7 +87,8 @@ def from_table(
             f"boxes must name four columns, left, top, width and height, got {list(boxes)}"
         )
     label_columns = [label] if isinstance(label, str) else list(label or ())
-    for column in (image, *label_columns, *boxes):
+    subgroups = [subgroups] if isinstance(subgroups, str) else list(subgroups)
+    for column in (image, *label_columns, *boxes, *subgroups):
         if column not in table:
             raise ValueError(
                 f"{str(path)!r} has no column {column!r}, it has {', '.join(map(repr, table))}; "
@@ -101,7 +106,8 @@ def from_table(
         names = list(class_names or ())
     if class_names is None:
         check_distinct(names, f"classes of {str(path)!r}")
-    for column, kind in ((group, "groups"), (attribute, "attributes")):
+    named = [(group, "groups"), (attribute, "attributes")]
+    for column, kind in (*named, *((each, f"values of {each!r}") for each in subgroups)):
         if column in table:
             _check_names(table[column], rows, ())
             check_distinct(table[column].unique(), f"{kind} of {str(path)!r}", fold=_whole_number)
@@ -113,6 +119,7 @@ def from_table(
             split=_split_of_cell(cells.get(split, ""), row),
             group=cells.get(group) or None,
             attribute=cells.get(attribute) or None,
+            subgroups=tuple((each, cells[each]) for each in subgroups if cells[each]),
         )
         for row, index, cells in zip(rows, indices, table.to_dict("records"), strict=True)
     ]

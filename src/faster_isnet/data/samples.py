@@ -55,6 +55,8 @@ class Sample:
         this sample only.
     attribute
         What the background shows, such as the scanner; ``None`` if it is not known.
+    subgroups
+        Columns and values, such as ``("sex", "female")``, by which the image is scored apart.
     """
 
     image: Path | ImageSource
@@ -63,6 +65,7 @@ class Sample:
     split: str | None = None
     group: str | None = None
     attribute: str | None = None
+    subgroups: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:

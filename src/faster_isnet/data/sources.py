@@ -17,7 +17,7 @@ from faster_isnet.data.samples import SPLITS, Sample
 Source = str | Path | Mapping[str, str | Path]
 Fields = Mapping[str, str | Sequence[str]]
 
-_TABLE_FIELDS = ("image", "label", "mask", "split", "group", "attribute", "boxes")
+_TABLE_FIELDS = ("image", "label", "mask", "split", "group", "attribute", "subgroups", "boxes")
 _HDF5_FIELDS = ("images", "masks", "labels", "attributes")
 
 
@@ -39,8 +39,8 @@ def read_samples(
         Folder that relative paths in a table start from. By default the table's folder.
     fields
         Names of a table's columns (``image``, ``label``, ``mask``, ``split``, ``group``,
-        ``attribute``, ``boxes``) or of HDF5's data sets (``images``, ``masks``, ``labels``,
-        ``attributes``) that differ from these defaults.
+        ``attribute``, ``boxes``; of ``subgroups`` there are none by default) or of HDF5's data
+        sets (``images``, ``masks``, ``labels``, ``attributes``) that differ from these defaults.
     class_names, task
         Classes and task of the data to match; see
         :func:`~faster_isnet.data.sample_tables.from_table`.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -42,9 +42,12 @@ from faster_isnet.evaluation.predictions import Predictions, predict
 from faster_isnet.evaluation.results import DrawnPicture, Results, Sensitivity
 from faster_isnet.evaluation.scores import scores
 from faster_isnet.evaluation.sensitivity import sensitivity
+from faster_isnet.evaluation.subgroups import Measured, members
 from faster_isnet.evaluation.thresholds import Thresholds, choose_thresholds, decisions
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.plotting.heatmaps import explanation_figure, png
+
+_FEWEST_MASKS = 2  # for an interval
 
 
 @dataclass(frozen=True)
@@ -181,9 +184,10 @@ class Evaluator:
         ------
         ValueError
             As :func:`~faster_isnet.evaluation.scores` and
-            :func:`~faster_isnet.evaluation.attention_scores` do.
+            :func:`~faster_isnet.evaluation.attention_scores` do; if a column of subgroups has too
+            many values.
         """
-        options = self._options
+        subgroups = members(dataset.samples)
         predictions = self._predict(dataset)
         target = PREDICTION if predictions.task == "multiclass" else "highest-logit"
         attention = measure_attention(
@@ -193,17 +197,30 @@ class Evaluator:
             target,
             self.measures,
         )
-        has_masks = len(attention) >= 2
-        results = Results(
-            thresholds=None if thresholds is None else dict(thresholds),
-            scores=scores(predictions, thresholds, **options),
-            attention=attention_scores(attention, predictions, **options) if has_masks else None,
-            sensitivity=self._sensitivity(dataset, predictions, attention, thresholds)
-            if has_masks
-            else None,
+        found = Measured(predictions, attention, self._replaced(dataset, predictions, attention))
+        results = replace(
+            self._results(found, thresholds),
+            subgroups={
+                column: {
+                    value: self._results(found.take(chosen), thresholds)
+                    for value, chosen in values.items()
+                }
+                for column, values in subgroups.items()
+            },
         )
         pictures = self._pictures(dataset, predictions, thresholds, attention, target)
         return Evaluation(predictions, results, attention, pictures)
+
+    def _results(self, found: Measured, thresholds: Thresholds) -> Results:
+        """Score what was found, of all images or of a subgroup."""
+        predictions, attention, options = found.predictions, found.attention, self._options
+        has_masks = len(attention) >= _FEWEST_MASKS
+        return Results(
+            thresholds=None if thresholds is None else dict(thresholds),
+            scores=scores(predictions, thresholds, **options),
+            attention=attention_scores(attention, predictions, **options) if has_masks else None,
+            sensitivity=self._sensitivity(found, thresholds) if has_masks else None,
+        )
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -222,26 +239,35 @@ class Evaluator:
         loader = self._loader(dataset, "predictions")
         return predict(self._network, loader, self.class_names, names, groups)
 
-    def _sensitivity(
-        self,
-        dataset: ImageSet,
-        predictions: Predictions,
-        attention: pd.DataFrame,
-        thresholds: Thresholds,
-    ) -> Sensitivity:
-        """Measure how other backgrounds change the predictions of the images with a mask."""
+    def _replaced(
+        self, dataset: ImageSet, predictions: Predictions, attention: pd.DataFrame
+    ) -> dict[str, Predictions]:
+        """Predict the images with a mask again, before other backgrounds, by kind."""
+        if len(attention) < _FEWEST_MASKS:
+            return {}
         masked = positions(attention, predictions)
         images, before = Subset(dataset, masked), predictions.take(masked)
         labels, names, groups = list(before.labels), before.names, before.groups
-        backgrounds = {}
+        found = {}
         for kind in BACKGROUNDS:
             replaced = ReplacedBackground(images, kind, labels, self.settings.seed)
             loader = self._loader(replaced, f"background: {kind}")
-            after = predict(self._network, loader, self.class_names, names, groups)
-            backgrounds[kind] = sensitivity(before, after, thresholds, **self._options)
+            found[kind] = predict(self._network, loader, self.class_names, names, groups)
+        return found
+
+    def _sensitivity(self, found: Measured, thresholds: Thresholds) -> Sensitivity:
+        """Measure how other backgrounds change the predictions of the images with a mask."""
+        before = found.predictions.take(positions(found.attention, found.predictions))
         untouched = sensitivity(before, before, thresholds, **self._options)
         states = [m.name for m in of_type(self.measures, SensitivityMeasure) if not m.compares]
-        return Sensitivity(len(names), {name: untouched[name] for name in states}, backgrounds)
+        return Sensitivity(
+            len(before.names),
+            {name: untouched[name] for name in states},
+            {
+                kind: sensitivity(before, after, thresholds, **self._options)
+                for kind, after in found.replaced.items()
+            },
+        )
 
     def _pictures(
         self,

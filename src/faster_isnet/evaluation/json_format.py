@@ -44,11 +44,13 @@ def key_of(name: str) -> str:
 
 def results_to_json(results: Results, pictures: Sequence[SavedPicture]) -> Json:
     """Return what was found on one data set, ready for JSON."""
+    subgroups = {
+        column: {value: _measured_to_json(found) for value, found in values.items()}
+        for column, values in results.subgroups.items()
+    }
     return {
-        "thresholds": None if results.thresholds is None else dict(results.thresholds),
-        "scores": _scores_to_json(results.scores),
-        "attention": results.attention and _attention_to_json(results.attention),
-        "sensitivity": results.sensitivity and _sensitivity_to_json(results.sensitivity),
+        **_measured_to_json(results),
+        **({"subgroups": subgroups} if subgroups else {}),
         "pictures": [_picture_to_json(picture) for picture in pictures],
     }
 
@@ -61,14 +63,12 @@ def results_from_json(content: Json) -> SavedResults:
     KeyError, TypeError, ValueError, AttributeError
         If it is something else.
     """
-    attention, sensitivity = content["attention"], content["sensitivity"]
-    return SavedResults(
-        thresholds=content["thresholds"],
-        scores=_scores_from_json(content["scores"]),
-        attention=None if attention is None else _attention_from_json(attention),
-        sensitivity=None if sensitivity is None else _sensitivity_from_json(sensitivity),
-        pictures=[SavedPicture(**picture) for picture in content["pictures"]],
-    )
+    subgroups = {
+        column: {value: Results(**_measured_from_json(found)) for value, found in values.items()}
+        for column, values in content.get("subgroups", {}).items()  # most files have none
+    }
+    pictures = [SavedPicture(**picture) for picture in content["pictures"]]
+    return SavedResults(**_measured_from_json(content), subgroups=subgroups, pictures=pictures)
 
 
 def differences_to_json(found: Differences) -> Json:
@@ -89,6 +89,25 @@ def measures_to_json(measures: Iterable[Measure]) -> list[Json]:
 def measures_from_json(content: Sequence[Json] | None) -> tuple[Measure, ...]:
     """Read what :func:`measures_to_json` returned; without any, those of the package."""
     return MEASURES if content is None else tuple(Measure(**each) for each in content)
+
+
+def _measured_to_json(results: Results) -> Json:
+    return {
+        "thresholds": None if results.thresholds is None else dict(results.thresholds),
+        "scores": _scores_to_json(results.scores),
+        "attention": results.attention and _attention_to_json(results.attention),
+        "sensitivity": results.sensitivity and _sensitivity_to_json(results.sensitivity),
+    }
+
+
+def _measured_from_json(content: Json) -> Json:
+    attention, sensitivity = content["attention"], content["sensitivity"]
+    return {
+        "thresholds": content["thresholds"],
+        "scores": _scores_from_json(content["scores"]),
+        "attention": None if attention is None else _attention_from_json(attention),
+        "sensitivity": None if sensitivity is None else _sensitivity_from_json(sensitivity),
+    }
 
 
 def _score_to_json(score: Score) -> Json:

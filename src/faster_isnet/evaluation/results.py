@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from faster_isnet.evaluation.intervals import Score
 
@@ -174,12 +174,16 @@ class Results:
         Of the predictions.
     attention, sensitivity
         ``None`` where fewer than two images have a mask.
+    subgroups
+        The same of images with one value of a column, such as one sex, by column and value; these
+        have no subgroups of their own.
     """
 
     thresholds: Mapping[str, float] | None
     scores: Scores
     attention: Attention | None
     sensitivity: Sensitivity | None
+    subgroups: Mapping[str, Mapping[str, Results]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,7 @@ class Section:
     overall: Table
     differences: Table | None
     classes: Table
+    subgroups: list[Table]
     never_predicted: list[str]
     curves: list[Illustration]
     confusions: list[Illustration]
@@ -196,6 +197,7 @@ def _section(
         overall=tables.overall_table(present, data),
         differences=tables.difference_table(present, differences) if differences else None,
         classes=tables.class_table(present, data, differences),
+        subgroups=tables.subgroup_tables(present, data),
         never_predicted=[
             remark for each in present if (remark := tables.never_predicted(each, data))
         ],

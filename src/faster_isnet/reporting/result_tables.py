@@ -9,7 +9,7 @@ import pandas as pd
 
 from faster_isnet.evaluation.intervals import Score
 from faster_isnet.evaluation.measures import Measure
-from faster_isnet.evaluation.results import Differences, ScoreByName
+from faster_isnet.evaluation.results import Differences, Results, ScoreByName
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 
 MISSING = "–"
@@ -157,6 +157,32 @@ def sensitivity_table(evaluations: Sequence[SavedEvaluation], data: str) -> Tabl
     return Table("Images with a mask; the foreground stays as it is", columns, rows)
 
 
+def subgroup_tables(evaluations: Sequence[SavedEvaluation], data: str) -> list[Table]:
+    """Return the scores of each subgroup, and where it looks and what other backgrounds do."""
+    overall, by_class = (measures_of(evaluations, kind) for kind in ("overall", "class"))
+    scored, looked = [], []
+    for evaluation in evaluations:
+        for column, values in evaluation.sets[data].subgroups.items():
+            for value, found in values.items():
+                name = [Cell(evaluation.name), Cell(f"{column}: {value}")]
+                row = [*name, count_cell(found.scores.images)]
+                row += _cells(found.scores.overall, overall)
+                scored.append(Row([*row, *_cells(found.scores.macro, by_class)]))
+                shown = _highlights([evaluation], found)
+                count = found.attention.images if found.attention else 0
+                looked.append(([*name, count_cell(count)], shown))
+    if not scored:
+        return []
+    head = [Column("Classifier"), Column("Subgroup"), Column("Images")]
+    titles = list(dict.fromkeys(title for _, shown in looked for title in shown))
+    rows = [Row([*name, *(shown.get(t, Cell(MISSING)) for t in titles)]) for name, shown in looked]
+    background = Table(
+        "Subgroups: images with a mask", [*head, *(Column(t.capitalize()) for t in titles)], rows
+    )
+    scores = Table("Subgroups, each by itself", [*head, *_over_classes(overall, by_class)], scored)
+    return [scores, background] if titles else [scores]
+
+
 def never_predicted(evaluation: SavedEvaluation, data: str) -> str:
     """Say which classes a classifier assigns to no image of a data set; nothing if there are none.
 
@@ -184,7 +210,7 @@ def text_table(evaluations: Sequence[SavedEvaluation]) -> str:
         cells = {row.cells[0].text: [_line(cell) for cell in row.cells[1:]] for row in table.rows}
         frame = pd.DataFrame(cells, index=[column.title.lower() for column in table.columns[1:]])
         for evaluation in evaluations:
-            for name, cell in _highlights(evaluation, data).items():
+            for name, cell in _text_rows(evaluation, data).items():
                 frame.loc[name, evaluation.name] = _line(cell)
         remarks = [remark for e in evaluations if (remark := never_predicted(e, data))]
         parts.append(
@@ -260,19 +286,32 @@ def _line(cell: Cell) -> str:
     return f"{cell.text} ({cell.detail})" if cell.detail else cell.text
 
 
-def _highlights(evaluation: SavedEvaluation, data: str) -> dict[str, Cell]:
+def _text_rows(evaluation: SavedEvaluation, data: str) -> dict[str, Cell]:
+    """Return what a terminal shows beside the scores: highlights, and accuracies of subgroups."""
+    if data not in evaluation.sets:
+        return {}
+    results = evaluation.sets[data]
+    found = _highlights([evaluation], results)
+    for measure in measures_of([evaluation], "overall")[:1]:
+        for column, values in results.subgroups.items():
+            for value, each in values.items():
+                name = f"{measure.title.lower()}, {column} {value} (n = {each.scores.images})"
+                found[name] = score_cell(each.scores.overall.get(measure.name), measure)
+    return found
+
+
+def _highlights(evaluations: Sequence[SavedEvaluation], results: Results) -> dict[str, Cell]:
     """Return the highlighted measures of attention and sensitivity."""
     found: dict[str, Cell] = {}
-    results = evaluation.sets.get(data)
-    if results and results.attention:
-        for m in _highlighted(evaluation, "attention"):
+    if results.attention:
+        for m in _highlighted(evaluations, "attention"):
             found[m.title.lower()] = score_cell(results.attention.overall.get(m.name), m)
-    if results and results.sensitivity:
-        for m in _highlighted(evaluation, "sensitivity"):
+    if results.sensitivity:
+        for m in _highlighted(evaluations, "sensitivity"):
             for name, scores in results.sensitivity.backgrounds.items():
                 found[f"{m.title.lower()}, {name}"] = score_cell(scores.get(m.name), m)
     return found
 
 
-def _highlighted(evaluation: SavedEvaluation, kind: str) -> list[Measure]:
-    return [m for m in measures_of([evaluation], kind) if m.highlighted]
+def _highlighted(evaluations: Sequence[SavedEvaluation], kind: str) -> list[Measure]:
+    return [m for m in measures_of(evaluations, kind) if m.highlighted]
