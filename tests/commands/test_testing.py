@@ -103,6 +103,24 @@ def test_a_class_that_is_missing_elsewhere_keeps_the_others_in_place(
     assert set(predictions.labels) == {1, 2}
 
 
+def test_operating_points_are_chosen_on_validation_images(
+    run: Path, tested: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = SavedEvaluation.load(tested).sets["test"].operating_points
+    assert set(own) == set(CLASSES)
+    assert "a specificity of 95% on validation images" in (tested / "report.html").read_text()
+    assert main(["test", str(run), "--validation", "true", "--out", str(tmp_path), *FEW]) == 0
+    assert not SavedEvaluation.load(tmp_path).sets["val"].operating_points
+    words = ["test", str(run), "--source", str(images), "--trained_images", "true", *FEW]
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    elsewhere = SavedEvaluation.load(tmp_path).sets["images"].operating_points
+    assert {name: point.threshold for name, point in elsewhere.items()} == {
+        name: point.threshold for name, point in own.items()
+    }
+    assert main([*words, "--out", str(tmp_path), "--specificity", "0.9"]) == 2
+    assert "thresholds for a specificity of 0.95, not 0.9" in capsys.readouterr().err
+
+
 def test_subgroups_by_columns_of_the_table(
     run: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ def test_the_shape_of_files_is_that_of_version_0_1(saved: tuple[Path, object]) -
     assert new.pop("training_warnings") == []
     assert (new.pop("checkpoint_sha256"), bool(new.pop("date"))) == ("", True)  # there is no file
     new["settings"]["samples"] = new["settings"].pop("resamples")
+    assert new["settings"].pop("specificity") == 0.95
     for content, classes in ((old, old["class_names"]), (new, CLASSES)):
         for part in ("scores", "attention"):
             of_classes = content["sets"]["test"][part]["classes"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ from faster_isnet.data import (
     Sample,
 )
 from faster_isnet.evaluation.evaluator import EvaluationSettings, Evaluator
+from faster_isnet.evaluation.operating_points import choose_operating_thresholds
 from faster_isnet.evaluation.saved_evaluation import METRICS, SavedEvaluation, save_evaluation
+from faster_isnet.evaluation.thresholds import choose_thresholds
 from faster_isnet.reporting import text_table, write_evaluation_page
 
 FOLDER, VALIDATION_FOLDER = "test", "test-validation"
@@ -86,10 +88,13 @@ def evaluate(arguments: Sequence[str]) -> SavedEvaluation:
     bundle, folder = tested.bundle, tested.folder
     settings = EvaluationSettings(**parameters(EvaluationSettings, options))
     evaluator = Evaluator(bundle.network, list(bundle.class_names), settings, inputs=bundle.inputs)
-    thresholds = None
-    if bundle.task == "multilabel" and folder is not None:
-        thresholds = _thresholds(evaluator, tested.data, folder)
-    evaluations = {name: evaluator(dataset, thresholds) for name, dataset in tested.sets.items()}
+    thresholds = _Thresholds()
+    if folder is not None:
+        thresholds = _thresholds(evaluator, tested.data, folder, options.validation)
+    evaluations = {
+        name: evaluator(dataset, thresholds.deciding, thresholds.operating)
+        for name, dataset in tested.sets.items()
+    }
     save_evaluation(
         tested.out,
         evaluations,
@@ -337,15 +342,47 @@ def _check_all_masked(data: ClassifierData, names: Iterable[str]) -> None:
             )
 
 
-def _thresholds(evaluator: Evaluator, data: ClassifierData, folder: Path) -> dict[str, float]:
-    """Choose thresholds on the run's validation images, or load those of its earlier test."""
+@dataclass(frozen=True)
+class _Thresholds:
+    """Thresholds of probabilities, chosen on validation images, by class.
+
+    ``deciding`` is ``None`` unless images have several labels.
+    """
+
+    deciding: Mapping[str, float] | None = None
+    operating: Mapping[str, float] = field(default_factory=dict)
+
+
+def _thresholds(
+    evaluator: Evaluator, data: ClassifierData, folder: Path, on_validation: bool
+) -> _Thresholds:
+    """Choose thresholds on the run's validation images, or load those of its earlier test.
+
+    Validation images that are scored themselves get no operating points.
+    """
+    several = data.task == "multilabel"
     if "val" in data.datasets:
-        return evaluator.thresholds(data.datasets["val"])
+        if on_validation and not several:
+            return _Thresholds()
+        validation = evaluator.predict(data.datasets["val"])
+        chosen = choose_operating_thresholds(validation, evaluator.settings.specificity)
+        deciding = choose_thresholds(validation) if several else None
+        return _Thresholds(deciding, {} if on_validation else chosen)
     earlier = folder / FOLDER / METRICS
     if not earlier.is_file():
+        if not several:
+            return _Thresholds()
         raise FileNotFoundError(
             f"there is no {earlier}, whose thresholds to take; test the run on its own data first, "
             f"where its validation images are: faster-isnet test {folder}"
         )
-    first = next(iter(SavedEvaluation.load(folder / FOLDER).sets.values()))
-    return dict(first.thresholds or {})
+    saved = SavedEvaluation.load(folder / FOLDER)
+    first = next(iter(saved.sets.values()))
+    if first.operating_points and saved.settings.specificity != evaluator.settings.specificity:
+        raise ValueError(
+            f"{str(earlier)!r} has thresholds for a specificity of {saved.settings.specificity:g}, "
+            f"not {evaluator.settings.specificity:g}; test the run on its own data first with this "
+            "--specificity"
+        )
+    operating = {name: point.threshold for name, point in first.operating_points.items()}
+    return _Thresholds(dict(first.thresholds or {}) if several else None, operating)

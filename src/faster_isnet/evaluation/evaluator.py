@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
@@ -38,6 +38,7 @@ from faster_isnet.evaluation.measures import (
     check_measures,
     of_type,
 )
+from faster_isnet.evaluation.operating_points import operating_points
 from faster_isnet.evaluation.predictions import Predictions, predict
 from faster_isnet.evaluation.results import DrawnPicture, Results, Sensitivity
 from faster_isnet.evaluation.scores import scores
@@ -65,6 +66,9 @@ class EvaluationSettings:
         Of the intervals, in (0, 1).
     seed
         Of the resampling, and of the backgrounds that are random.
+    specificity
+        That operating points have on validation images, at least, in [0, 1]; their sensitivity is
+        what is asked.
     examples
         Number of images of each class that are shown with their heatmaps: the first ones, so that
         they are the same for every classifier.
@@ -85,6 +89,7 @@ class EvaluationSettings:
     resamples: int = 1000
     level: float = 0.95
     seed: int = 0
+    specificity: float = 0.95
     examples: int = 2
     worst: int = 6
     batch_size: int = 16
@@ -96,6 +101,7 @@ class EvaluationSettings:
             check_range(name, getattr(self, name), least)
         check_range("level", self.level, 0, 1, open_low=True)
         check_range("seed", self.seed, 0)
+        check_range("specificity", self.specificity, 0, 1)
 
     @property
     def resampling(self) -> dict[str, Any]:
@@ -168,9 +174,14 @@ class Evaluator:
 
     def thresholds(self, validation: ImageSet) -> dict[str, float]:
         """Choose per-class decision thresholds on the validation set, if multi-label."""
-        return choose_thresholds(self._predict(validation))
+        return choose_thresholds(self.predict(validation))
 
-    def __call__(self, dataset: ImageSet, thresholds: Thresholds = None) -> Evaluation:
+    def __call__(
+        self,
+        dataset: ImageSet,
+        thresholds: Thresholds = None,
+        operating_thresholds: Mapping[str, float] | None = None,
+    ) -> Evaluation:
         """Evaluate the classifier on a data set.
 
         Parameters
@@ -179,6 +190,9 @@ class Evaluator:
             Images that are not in the training set, without augmentation, whose names differ.
         thresholds
             If multi-label, see :func:`~faster_isnet.evaluation.scores`.
+        operating_thresholds
+            Of :func:`~faster_isnet.evaluation.operating_points.choose_operating_thresholds`;
+            ``None`` for no operating points.
 
         Raises
         ------
@@ -188,7 +202,7 @@ class Evaluator:
             many values.
         """
         subgroups = members(dataset.samples)
-        predictions = self._predict(dataset)
+        predictions = self.predict(dataset)
         target = PREDICTION if predictions.task == "multiclass" else "highest-logit"
         attention = measure_attention(
             self._explainer,
@@ -199,10 +213,10 @@ class Evaluator:
         )
         found = Measured(predictions, attention, self._replaced(dataset, predictions, attention))
         results = replace(
-            self._results(found, thresholds),
+            self._results(found, thresholds, operating_thresholds or {}),
             subgroups={
                 column: {
-                    value: self._results(found.take(chosen), thresholds)
+                    value: self._results(found.take(chosen), thresholds, operating_thresholds or {})
                     for value, chosen in values.items()
                 }
                 for column, values in subgroups.items()
@@ -211,7 +225,9 @@ class Evaluator:
         pictures = self._pictures(dataset, predictions, thresholds, attention, target)
         return Evaluation(predictions, results, attention, pictures)
 
-    def _results(self, found: Measured, thresholds: Thresholds) -> Results:
+    def _results(
+        self, found: Measured, thresholds: Thresholds, operating: Mapping[str, float]
+    ) -> Results:
         """Score what was found, of all images or of a subgroup."""
         predictions, attention, options = found.predictions, found.attention, self._options
         has_masks = len(attention) >= _FEWEST_MASKS
@@ -220,6 +236,7 @@ class Evaluator:
             scores=scores(predictions, thresholds, **options),
             attention=attention_scores(attention, predictions, **options) if has_masks else None,
             sensitivity=self._sensitivity(found, thresholds) if has_masks else None,
+            operating_points=operating_points(predictions, operating, **self.settings.resampling),
         )
 
     @property
@@ -233,7 +250,8 @@ class Evaluator:
                 yield batch._replace(images=self._inputs(batch))
                 bar.update(len(batch.images))
 
-    def _predict(self, dataset: ImageSet) -> Predictions:
+    def predict(self, dataset: ImageSet) -> Predictions:
+        """Predict the images of a data set, such as those that thresholds are chosen on."""
         names = [sample.name for sample in dataset.samples]
         groups = [sample.group or sample.name for sample in dataset.samples]
         loader = self._loader(dataset, "predictions")

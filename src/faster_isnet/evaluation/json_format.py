@@ -7,6 +7,7 @@ of its part. Files of version 0.1 have the same shape; they lack ``measures``, a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
@@ -18,6 +19,7 @@ from faster_isnet.evaluation.results import (
     ClassScores,
     Confusion,
     Differences,
+    OperatingPoint,
     Picture,
     Results,
     SavedPicture,
@@ -92,11 +94,20 @@ def measures_from_json(content: Sequence[Json] | None) -> tuple[Measure, ...]:
 
 
 def _measured_to_json(results: Results) -> Json:
+    points = {
+        name: {
+            "threshold": point.threshold if math.isfinite(point.threshold) else None,
+            "sensitivity": _score_to_json(point.sensitivity),
+            "specificity": _score_to_json(point.specificity),
+        }
+        for name, point in results.operating_points.items()
+    }
     return {
         "thresholds": None if results.thresholds is None else dict(results.thresholds),
         "scores": _scores_to_json(results.scores),
         "attention": results.attention and _attention_to_json(results.attention),
         "sensitivity": results.sensitivity and _sensitivity_to_json(results.sensitivity),
+        **({"operating points": points} if points else {}),
     }
 
 
@@ -107,6 +118,14 @@ def _measured_from_json(content: Json) -> Json:
         "scores": _scores_from_json(content["scores"]),
         "attention": None if attention is None else _attention_from_json(attention),
         "sensitivity": None if sensitivity is None else _sensitivity_from_json(sensitivity),
+        "operating_points": {
+            name: OperatingPoint(
+                math.inf if point["threshold"] is None else point["threshold"],
+                Score(**point["sensitivity"]),
+                Score(**point["specificity"]),
+            )
+            for name, point in content.get("operating points", {}).items()
+        },
     }
 
 

@@ -122,6 +122,23 @@ class Sensitivity:
     backgrounds: Mapping[str, ScoreByName]
 
 
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Hold how a class is told from all others at a threshold of its probability.
+
+    Attributes
+    ----------
+    threshold
+        The lowest probability that assigns the class; infinite if none does.
+    sensitivity, specificity
+        Shares of the images with the class that are assigned it, and of those without that are not.
+    """
+
+    threshold: float
+    sensitivity: Score
+    specificity: Score
+
+
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """Describe a picture of an image beside its heatmap.
@@ -174,6 +191,8 @@ class Results:
         Of the predictions.
     attention, sensitivity
         ``None`` where fewer than two images have a mask.
+    operating_points
+        By class, at thresholds that were chosen on validation images; empty if none were.
     subgroups
         The same of images with one value of a column, such as one sex, by column and value; these
         have no subgroups of their own.
@@ -183,6 +202,7 @@ class Results:
     scores: Scores
     attention: Attention | None
     sensitivity: Sensitivity | None
+    operating_points: Mapping[str, OperatingPoint] = field(default_factory=dict)
     subgroups: Mapping[str, Mapping[str, Results]] = field(default_factory=dict)
 
 

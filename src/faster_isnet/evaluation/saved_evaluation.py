@@ -27,6 +27,7 @@ from faster_isnet.evaluation.results import DrawnPicture, Picture, SavedPicture,
 METRICS = "metrics.json"
 _KEYS = ("name", "checkpoint", "task", "class_names", "sets", "settings", "seconds")
 _RENAMED_SETTINGS = {"samples": "resamples"}  # since 0.1
+_ADDED_SETTINGS = {"specificity": EvaluationSettings.specificity}  # since 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +224,8 @@ def _split_settings(
     content: Mapping[str, Any],
 ) -> tuple[EvaluationSettings, dict[str, str | int]]:
     """Tell the settings from the versions and the machine, which files hold together."""
-    entries = {_RENAMED_SETTINGS.get(name, name): value for name, value in content.items()}
+    renamed = {_RENAMED_SETTINGS.get(name, name): value for name, value in content.items()}
+    entries = {**_ADDED_SETTINGS, **renamed}
     known = [field.name for field in fields(EvaluationSettings)]
     settings = EvaluationSettings(**{name: entries.pop(name) for name in known})
     return settings, entries

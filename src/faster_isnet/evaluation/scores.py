@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from faster_isnet.common.renaming import renamed_arguments
 from faster_isnet.evaluation.classification import Outcomes, mean_over_classes
@@ -85,12 +86,8 @@ def scores(
     def scored(
         measure: OverallMeasure | ClassMeasure, values: Floats, classes: slice = slice(None)
     ) -> Score:
-        found = score(values, level, _UNDEFINED, measure.interval)
-        if measure.counted is None or found.low != found.high:
-            return found
-        counted = measure.counted(outcomes)[:, classes]
-        cases = [len(set(groups[column])) for column in counted.T]
-        return with_exact_ends(found, cases, level)
+        counted = None if measure.counted is None else measure.counted(outcomes)[:, classes]
+        return resampled_score(values, counted, groups, level, measure.interval)
 
     def of_class(c: int) -> ClassScores:
         has = predictions.has_class[:, c]
@@ -114,6 +111,34 @@ def scores(
         classes={name: of_class(c) for c, name in enumerate(predictions.class_names)},
         confusion=_confusion(outcomes),
     )
+
+
+def resampled_score(
+    values: Floats,
+    counted: npt.NDArray[np.bool_] | None,
+    groups: npt.NDArray[np.str_],
+    level: float,
+    interval: bool = True,
+) -> Score:
+    """Return a score with the interval of its resamples, or the exact one of a share of 0 or 1.
+
+    Parameters
+    ----------
+    values
+        ``[rows]``, of the original sample and its resamples.
+    counted
+        ``[N, shares]``, the images that a share is of; ``None`` if it is no share.
+    groups
+        ``[N]``, the group of each image.
+    level
+        Of the interval, in (0, 1).
+    interval
+        Whether there is one.
+    """
+    found = score(values, level, _UNDEFINED, interval)
+    if counted is None or found.low != found.high:
+        return found
+    return with_exact_ends(found, [len(set(groups[column])) for column in counted.T], level)
 
 
 def _confusion(outcomes: Outcomes) -> Confusion:

@@ -78,6 +78,7 @@ class Section:
     overall: Table
     differences: Table | None
     classes: Table
+    operating_points: Table | None
     subgroups: list[Table]
     never_predicted: list[str]
     curves: list[Illustration]
@@ -197,6 +198,7 @@ def _section(
         overall=tables.overall_table(present, data),
         differences=tables.difference_table(present, differences) if differences else None,
         classes=tables.class_table(present, data, differences),
+        operating_points=tables.operating_table(present, data),
         subgroups=tables.subgroup_tables(present, data),
         never_predicted=[
             remark for each in present if (remark := tables.never_predicted(each, data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -119,6 +120,37 @@ def class_table(
         for m in tested
     ]
     return Table("Each class against all others", columns, rows)
+
+
+def operating_table(evaluations: Sequence[SavedEvaluation], data: str) -> Table | None:
+    """Return sensitivity and specificity at thresholds that were chosen on validation images."""
+    share = Measure(name="share", kind="class", title="Share")
+    rows = []
+    for name in evaluations[0].class_names:
+        for evaluation in evaluations:
+            point = evaluation.sets[data].operating_points.get(name)
+            if point is not None:
+                reached = math.isfinite(point.threshold)
+                threshold = Cell(f"{point.threshold:.3g}", "", point.threshold)
+                threshold = threshold if reached else Cell(MISSING, "no threshold reaches it")
+                scores = (point.sensitivity, point.specificity)
+                cells = [Cell(name), Cell(evaluation.name), threshold]
+                rows.append(Row([*cells, *(score_cell(each, share) for each in scores)], name))
+    if not rows:
+        return None
+    columns = [
+        Column("Class"),
+        Column("Classifier"),
+        Column("Threshold", "the lowest probability that assigns the class"),
+        Column("Sensitivity", "share of the images with the class that are assigned it"),
+        Column("Specificity", "share of the images without the class that are not assigned it"),
+    ]
+    aims = sorted({f"{evaluation.settings.specificity:.0%}" for evaluation in evaluations})
+    caption = (
+        "Each class against all others, at the lowest threshold that has a specificity of "
+        f"{' or '.join(aims)} on validation images"
+    )
+    return Table(caption, columns, rows)
 
 
 def attention_table(evaluations: Sequence[SavedEvaluation], data: str) -> Table:
