@@ -103,3 +103,14 @@ def test_without_timm_the_cure_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(ImportError, match=r"'timm:resnet18' needs timm: pip install 'faster-isne"):
         build_backbone("timm:resnet18", 3)
     assert build_backbone("convnet", 3, dropout=0.5).classifier[0].p == 0.5
+
+
+def test_a_name_without_the_prefix_is_recognised(timm: Any, monkeypatch: Any) -> None:
+    for name in ("test_vit", "resnet18.a1_in1k", "tf_efficientnet_lite0"):
+        with pytest.raises(ValueError, match=f"it is a network of timm: timm:{name}"):
+            check_backbone(name)
+    with pytest.raises(ValueError, match="unknown backbone 'test_vitt'"):
+        check_backbone("test_vitt")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match="unknown backbone 'test_vit'"):
+        check_backbone("test_vit")

@@ -93,6 +93,26 @@ def test_onnx_runs_without_this_library(tmp_path: Path, name: str, size: int) ->
     torch.testing.assert_close(found, logits(model, images), atol=TOLERANCE, rtol=0)
 
 
+LOADER = """
+import sys
+import torch
+assert not any(name.startswith("faster_isnet") for name in sys.modules)
+program = torch.export.load(sys.argv[1]).module()
+torch.save(program(torch.load("images.pt", weights_only=True)), "logits.pt")
+"""
+
+
+@pytest.mark.parametrize(("name", "size"), [("convnet", 32), ("densenet121", 64)])
+def test_a_program_runs_without_code_that_builds_it(tmp_path: Path, name: str, size: int) -> None:
+    model = trained(name, (3, size, size))
+    path = export(model, tmp_path / "out", (3, size, size), ["program"])["program"]
+    images = torch.rand(3, 3, size, size)
+    torch.save(images, tmp_path / "images.pt")
+    subprocess.run([sys.executable, "-c", LOADER, path], cwd=tmp_path, check=True)
+    found = torch.load(tmp_path / "logits.pt", weights_only=True)
+    torch.testing.assert_close(found, logits(model, images), atol=TOLERANCE, rtol=0)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "densenet121"])
 def test_weights_are_the_plain_networks(tmp_path: Path, name: str) -> None:
     model, images = trained(name, (3, 64, 64)), torch.rand(2, 3, 64, 64)
@@ -108,7 +128,10 @@ def test_weights_are_the_plain_networks(tmp_path: Path, name: str) -> None:
 
 def test_nothing_says_how_the_network_was_trained(tmp_path: Path, convnet: nn.Module) -> None:
     export(convnet, tmp_path, SHAPE)
-    assert {path.name for path in tmp_path.iterdir()} == {*FILES.values(), "model.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *(FILES[name] for name in ("safetensors", "onnx", "state_dict")),
+        "model.json",
+    }
     for name, found in content(tmp_path).items():
         for trace in (b"isnet", b"ISNet", b"heatmap", b"site-packages", str(Path.cwd()).encode()):
             assert trace not in found, (name, trace)
@@ -216,21 +239,23 @@ class Pairs(nn.Sequential):
     [
         (
             Branching,
-            r"Branching cannot be written as ONNX for batches .* \(.{,200}\); choose",
+            r"Branching cannot be written as {}, for batches .* \(.{{,200}}\); choose",
         ),
-        (Noisy, r"the logits of the ONNX file differ by \d.* from the network's"),
+        (Noisy, r"the logits of the {} differ by \d.* from the network's"),
         (Pairs, r"does not run on torch.float32 images \[1, 1, 2, 2\]"),
     ],
 )
-def test_a_network_that_onnx_cannot_hold_leaves_nothing(
-    tmp_path: Path, kind: type[nn.Sequential], message: str
+@pytest.mark.parametrize(("name", "what"), [("onnx", "ONNX file"), ("program", "program")])
+def test_a_network_that_a_format_cannot_hold_leaves_nothing(
+    tmp_path: Path, name: str, what: str, kind: type[nn.Sequential], message: str
 ) -> None:
     old = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
     export(old, tmp_path / "old", (1, 2, 2), WEIGHTS)
     before = content(tmp_path)
     for folder in ("old", "new/deeper"):
-        with pytest.raises(ValueError, match=message):
-            export(kind(nn.Flatten(), nn.Linear(4, 2)), tmp_path / folder, (1, 2, 2))
+        network = kind(nn.Flatten(), nn.Linear(4, 2))
+        with pytest.raises(ValueError, match=message.format(what)):
+            export(network, tmp_path / folder, (1, 2, 2), ["state_dict", name])
     assert content(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["old"]
 

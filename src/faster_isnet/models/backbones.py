@@ -20,7 +20,7 @@ from faster_isnet.models.input_channels import (
     sum_input_channels,
 )
 from faster_isnet.models.small_vit import SmallViT
-from faster_isnet.models.timm_models import PREFIX, check_timm_name, new_timm_model
+from faster_isnet.models.timm_models import PREFIX, check_timm_name, is_timm_name, new_timm_model
 
 CONVNET = "convnet"
 CONVNET_BLOCKS = tuple(f"block{number}" for number in range(1, 6))
@@ -53,6 +53,8 @@ def check_backbone(name: str) -> str:
     if isinstance(name, str) and name.startswith(PREFIX):
         check_timm_name(name)
         return name
+    if isinstance(name, str) and name not in _BUILDERS and is_timm_name(name):
+        raise ValueError(f"unknown backbone {name!r}; it is a network of timm: {PREFIX}{name}")
     return check_choice("backbone", name, backbone_names())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +32,13 @@ def check_timm_name(name: str) -> str:
         tags = timm.list_models(f"{architecture}.*", pretrained=True)
         check_choice("timm backbone", known, [architecture, *tags])
     return known
+
+
+def is_timm_name(name: str) -> bool:
+    """Return whether timm is installed and has a network of this name, without the prefix."""
+    if find_spec("timm") is None:
+        return False
+    return name.partition(".")[0] in _timm(name).list_models()
 
 
 def new_timm_model(name: str, classes: int, pretrained: bool, channels: int = 3) -> nn.Module:

@@ -1,11 +1,11 @@
-"""Exporting a network: weights, ONNX, and what one must know to use them without this library."""
+"""Exporting a network: weights, ONNX or a program of torch, and what one must know to use them."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
@@ -23,11 +23,16 @@ from faster_isnet.common.files import naming_unwritten, replacing_atomically
 from faster_isnet.common.logits import class_logits
 from faster_isnet.methods.isnet.network import ISNet
 
-FILES = {"safetensors": "model.safetensors", "onnx": "model.onnx", "state_dict": "model.pt"}
+FILES = {
+    "safetensors": "model.safetensors",
+    "onnx": "model.onnx",
+    "state_dict": "model.pt",
+    "program": "model.pt2",
+}
 """What each format is called in the folder."""
 DESCRIPTION = "model.json"
 TOLERANCE = 1e-4
-"""How far the logits of the ONNX file may be from the network's."""
+"""How far the logits of the ONNX file or the program may be from the network's."""
 
 _PACKAGES = {"safetensors": ("safetensors",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
 _BATCH_SIZES = (1, 2, 5)
@@ -38,7 +43,7 @@ def export(
     backbone: nn.Module,
     out: str | Path,
     image_shape: tuple[int, int, int],
-    formats: Sequence[str] = tuple(FILES),
+    formats: Sequence[str] = ("safetensors", "onnx", "state_dict"),
     class_names: Sequence[str] | None = None,
     *,
     architecture: str | None = None,
@@ -49,8 +54,8 @@ def export(
 ) -> dict[str, Path]:
     """Write a network, in eval mode, so that it can be used without this library.
 
-    The ONNX file is run by onnxruntime on random images, one, two and five at a time, and compared
-    with the network before anything is put in its place.
+    The ONNX file is run by onnxruntime, and the program by torch, on random images, one, two and
+    five at a time, and compared with the network before anything is put in its place.
 
     Parameters
     ----------
@@ -63,8 +68,9 @@ def export(
         ``(C, H, W)`` of the images. The size of the batch stays free.
     formats
         Some of ``"safetensors"`` (``model.safetensors``), ``"onnx"`` (``model.onnx``, needs the
-        extra ``onnx``) and ``"state_dict"`` (``model.pt``, for
-        ``torch.load(..., weights_only=True)``).
+        extra ``onnx``), ``"state_dict"`` (``model.pt``, for ``torch.load(..., weights_only=True)``)
+        and ``"program"`` (``model.pt2``, the network itself, for ``torch.export.load``, which needs
+        no code that builds it). By default all but the last.
     class_names
         The names of the K classes, for the description.
     architecture
@@ -93,8 +99,8 @@ def export(
         ``DataParallel``, ``torch.compile``).
     ValueError
         If a format is unknown, the network does not run on such images, its logits are not finite,
-        names or numbers do not fit, or ONNX cannot hold the network or gives other logits. Nothing
-        has been written then.
+        names or numbers do not fit, or ONNX or ``torch.export`` cannot hold the network or gives
+        other logits. Nothing has been written then.
     OSError
         If the files cannot be written.
 
@@ -369,7 +375,7 @@ def _write_onnx(model: nn.Module, images: _Images, path: Path) -> None:
         )
     batches = images.random()
     try:
-        program = torch.onnx.export(
+        exported = torch.onnx.export(
             model,
             (batches[1],),  # two images: the exporter would take a single one for a constant
             input_names=["images"],
@@ -379,47 +385,75 @@ def _write_onnx(model: nn.Module, images: _Images, path: Path) -> None:
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
-        raise ValueError(_not_onnx(model, error.__cause__ or error)) from error
-    assert program is not None  # it is for the exporter of old
-    proto = program.model_proto
+        raise ValueError(_cannot_be("ONNX file", model, error.__cause__ or error)) from error
+    assert exported is not None  # it is for the exporter of old
+    proto = exported.model_proto
     for node in proto.graph.node:  # where in whose files the Python code stood
         del node.metadata_props[:]
     path.write_bytes(proto.SerializeToString())
     _check_onnx(path, model, batches)
 
 
-def _not_onnx(model: nn.Module, error: BaseException) -> str:
-    reason = str(error).splitlines()[0]  # of a page
+def _check_onnx(path: Path, model: nn.Module, batches: Sequence[Tensor]) -> None:
+    onnxruntime = importlib.import_module("onnxruntime")
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        return torch.from_numpy(logits)
+
+    _check_same("ONNX file", run, model, batches)
+
+
+def _write_program(model: nn.Module, images: _Images, path: Path) -> None:
+    """Write and check what :func:`torch.export.export` makes of the network."""
+    batches = images.random()
+    try:
+        program = torch.export.export(
+            model, (batches[1],), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        )
+        with path.open("wb") as file:
+            torch.export.save(program, file)
+    except OSError:
+        raise
+    except Exception as error:  # of torch's tracing, which have no common type
+        raise ValueError(_cannot_be("program", model, error)) from error
+    _check_same("program", program.module(), model, batches)
+
+
+def _cannot_be(what: str, model: nn.Module, error: BaseException) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
-        f"{type(model).__name__} cannot be written as ONNX for batches of any size ({reason}); "
+        f"{type(model).__name__} cannot be written as {what}, for batches of any size ({reason}); "
         "choose other formats"
     )
 
 
-def _check_onnx(path: Path, model: nn.Module, batches: Sequence[Tensor]) -> None:
-    """Check that an ONNX file gives the network's logits.
+def _check_same(
+    what: str, run: Callable[[Tensor], Tensor], model: nn.Module, batches: Sequence[Tensor]
+) -> None:
+    """Check that what was written gives the network's logits.
 
     Raises
     ------
     ValueError
         If not.
     """
-    onnxruntime = importlib.import_module("onnxruntime")
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for images in batches:
         try:
-            (found,) = session.run(["logits"], {"images": images.numpy()})
-        except Exception as error:  # onnxruntime's, which have no common type
-            raise ValueError(_not_onnx(model, error)) from error
+            with torch.no_grad():
+                found = run(images)
+        except Exception as error:  # onnxruntime's and torch's, which have no common type
+            raise ValueError(_cannot_be(what, model, error)) from error
         expected = _logits(model, images)
-        difference = float((torch.from_numpy(found) - expected).abs().max())
+        difference = float((found - expected).abs().max())
         # Written so that NaN fails, too.
         if not difference <= TOLERANCE and not difference <= _rounding(model, images, expected):
             raise ValueError(
-                f"the logits of the ONNX file differ by {difference:.1e} from the network's, of up "
-                f"to {float(expected.abs().max()):.1e}, on {len(images)} random images, more than "
-                f"{TOLERANCE:g}; look for logits that have grown without bound, or choose other "
-                "formats"
+                f"the logits of the {what} differ by {difference:.1e} from the network's, of up to "
+                f"{float(expected.abs().max()):.1e}, on {len(images)} random images, more "
+                f"than {TOLERANCE:g}; look for logits that have grown without bound, or choose "
+                "other formats"
             )
 
 
@@ -442,4 +476,5 @@ _WRITERS = {
     "safetensors": _write_safetensors,
     "onnx": _write_onnx,
     "state_dict": _write_state_dict,
+    "program": _write_program,
 }
