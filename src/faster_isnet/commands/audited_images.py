@@ -21,10 +21,10 @@ from faster_isnet.data import (
     from_table,
     list_images,
 )
+from faster_isnet.data.masks import MASK_TABLE
 from faster_isnet.data.sources import choose_foreground
 from faster_isnet.evaluation.audit import Counts, Masks
 from faster_isnet.segmentation import predict_masks, pretrained_segmenter
-from faster_isnet.segmentation.prediction import MASK_TABLE
 
 PICTURES = "pictures"
 _MASKS = "masks"

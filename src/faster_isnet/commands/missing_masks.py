@@ -11,6 +11,7 @@ from pathlib import Path
 
 from faster_isnet.common.locks import locked
 from faster_isnet.data import ClassifierData, ImageData
+from faster_isnet.data.masks import MASK_TABLE
 from faster_isnet.data.samples import TRAINING_SPLITS, relative_name
 from faster_isnet.segmentation.completion import (
     CONTENT,
@@ -19,7 +20,6 @@ from faster_isnet.segmentation.completion import (
     draw_missing_masks,
     read_drawn_masks,
 )
-from faster_isnet.segmentation.prediction import MASK_TABLE
 from faster_isnet.segmentation.settings import SegmenterSettings
 
 log = logging.getLogger(__name__)

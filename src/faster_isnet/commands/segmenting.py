@@ -19,6 +19,7 @@ from faster_isnet.data import (
     from_table,
     list_images,
 )
+from faster_isnet.data.masks import MASK_TABLE
 from faster_isnet.reporting import write_mask_review
 from faster_isnet.reporting.mask_review_page import MOST
 from faster_isnet.segmentation import (
@@ -30,7 +31,6 @@ from faster_isnet.segmentation import (
     predict_masks,
     pretrained_segmenter,
 )
-from faster_isnet.segmentation.prediction import MASK_TABLE
 from faster_isnet.segmentation.pretrained import PROMPT, SALIENT
 
 NETWORKS_HELP = (

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from faster_isnet.data.images import IMAGE_SUFFIXES, is_image
+from faster_isnet.data.masks import BESIDE_MASKS
 from faster_isnet.data.samples import SPLITS, Sample, check_distinct, class_index
 
 log = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def add_mask_folder(
         If two masks are of one image, or most masks belong to no image.
     """
     samples, images, masks = list(samples), Path(images), Path(masks)
-    paths = list_images(masks)
+    paths = list_images(masks, beside=BESIDE_MASKS)
     names = [
         _names(sample.image.relative_to(images))[:2]  # as it is, or in lower case
         if isinstance(sample.image, Path) and sample.image.is_relative_to(images)
@@ -174,11 +175,11 @@ def _check_owners(
         )
 
 
-def list_images(folder: str | Path) -> list[Path]:
+def list_images(folder: str | Path, beside: Sequence[str] = ()) -> list[Path]:
     """List the images in a folder and its subfolders, sorted; skip hidden files.
 
     Files without a suffix are images if they begin as one. Symbolic links are followed. A warning
-    names other files, which are passed over.
+    names other files, which are passed over, but for those called as in ``beside``.
 
     Raises
     ------
@@ -193,7 +194,10 @@ def list_images(folder: str | Path) -> list[Path]:
     images: list[Path] = []
     others: list[Path] = []
     for path in _files(folder):
-        (images if is_image(path) else others).append(path)
+        if is_image(path):
+            images.append(path)
+        elif path.name not in beside:
+            others.append(path)
     if not images:
         raise ValueError(
             f"{str(folder)!r} has no images; their names must end in {', '.join(IMAGE_SUFFIXES)}"

@@ -19,6 +19,8 @@ from faster_isnet.data.images import read_stored_pixels
 
 Box = tuple[float, float, float, float]
 """Left, top, width and height in pixels, from the image's top left corner."""
+BESIDE_MASKS = MASK_TABLE, REVIEW_PAGE = "masks.csv", "review.html"
+"""What ``faster-isnet segment`` writes into a folder of masks."""
 _MOST_LISTED = 8
 
 

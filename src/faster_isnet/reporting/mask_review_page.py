@@ -15,10 +15,10 @@ from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.spreadsheets import safe_cell
 from faster_isnet.data import read_image, read_mask
+from faster_isnet.data.masks import REVIEW_PAGE
 from faster_isnet.plotting.thumbnails import outlined_thumbnail
 from faster_isnet.reporting.pages import data_uri, environment, read_script, script_hash
 
-PAGE = "review.html"
 MOST = 1000
 
 
@@ -89,7 +89,7 @@ def write_mask_review(table: pd.DataFrame, masks: str | Path, most: int = MOST) 
         script=script,
         script_hash=script_hash(script),
     )
-    return write_atomically(masks / PAGE, content.encode())
+    return write_atomically(masks / REVIEW_PAGE, content.encode())
 
 
 def _reviewed(table: pd.DataFrame, masks: Path) -> Iterator[ReviewedMask]:

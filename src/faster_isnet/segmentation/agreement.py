@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
 from faster_isnet.data.folders import list_images
-from faster_isnet.data.masks import EITHER_OF_TWO, Foreground, read_mask
+from faster_isnet.data.masks import BESIDE_MASKS, EITHER_OF_TWO, Foreground, read_mask
 
 _MOST_OF = 95  # percentile of distances; the farthest pixel alone may be a speck
 
@@ -76,7 +76,7 @@ def compare_masks(
 def _by_name(folder: Path) -> dict[Path, Path]:
     """Return the files of masks by their paths from the folder, without the suffix."""
     found: dict[Path, Path] = {}
-    for path in list_images(folder):
+    for path in list_images(folder, beside=BESIDE_MASKS):
         name = path.relative_to(folder).with_suffix("")
         if name in found:
             raise ValueError(

@@ -19,9 +19,10 @@ from torch import Tensor
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.spreadsheets import original_cell, safe_csv
 from faster_isnet.data.duplicates import pixel_hash
+from faster_isnet.data.masks import MASK_TABLE
 from faster_isnet.data.samples import Sample, relative_name
 from faster_isnet.segmentation.fitting import fit_segmenter_to_samples
-from faster_isnet.segmentation.prediction import COLUMNS, MASK_TABLE, mask_row, png
+from faster_isnet.segmentation.prediction import COLUMNS, mask_row, png
 from faster_isnet.segmentation.settings import SegmenterSettings
 from faster_isnet.segmentation.shapes import main_components
 from faster_isnet.segmentation.trained_segmenter import DESCRIPTION, load_segmenter

@@ -17,10 +17,10 @@ from faster_isnet.common.checks import check_range
 from faster_isnet.common.files import write_atomically
 from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.data.images import read_image
+from faster_isnet.data.masks import MASK_TABLE
 from faster_isnet.segmentation.segmenter import Segmenter
 from faster_isnet.segmentation.shapes import Shape, ShapeRanges, stability
 
-MASK_TABLE = "masks.csv"
 TOLERANCE = 0.1
 STABLE = 0.8
 COLUMNS = ("image", "mask", "area", "components", "stability", "plausible", "reason")
