@@ -17,6 +17,7 @@ import pytest
 from faster_isnet.cli import main
 from faster_isnet.common.locks import locked
 from faster_isnet.data import BiasedDigitsData
+from faster_isnet.evaluation import Predictions
 
 DATA = "{class_path: BiasedDigitsData, init_args: {train_size: 60, val_size: 20, test_size: 20}}"
 COMMON = f"""
@@ -61,6 +62,28 @@ def test_two_studies_in_one_folder_are_refused(
     with locked(out, ""):
         assert main(["study", file, "--out", str(out)]) == 2
     assert "another study runs in" in capsys.readouterr().err
+
+
+def test_a_cross_validation_tests_on_each_image_once(images: Path, tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(
+        f"data: {{own: {{source: {images}, size: 24}}}}\n"
+        "methods: {standard: {method: standard}}\n"
+        "model: {backbone: convnet}\ntrainer: {max_epochs: 1}\n"
+        "seeds: [0, 1]\nfolds: 2\nevaluation: {resamples: 10, examples: 0}\n"
+    )
+    out = tmp_path / "out"
+    assert main(["study", str(file), "--out", str(out)]) == 0
+    tested = [
+        name
+        for seed in (0, 1)
+        for name in Predictions.load(
+            out / "own" / "standard" / f"seed-{seed}" / "test" / "predictions" / "test.csv"
+        ).names
+    ]
+    assert sorted(tested) == sorted(str(path) for path in images.rglob("*.png"))
+    assert "over the runs of 2 folds" in (out / "study.md").read_text()
+    assert "Nadeau and Bengio" in (out / "report.html").read_text()
 
 
 def test_a_trial_reads_no_test_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

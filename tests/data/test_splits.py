@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from faster_isnet.data.samples import Sample, classes_of
-from faster_isnet.data.splits import split
+from faster_isnet.data.splits import Fold, split
 
 quick = settings(max_examples=50)
 NAMES = ("train", "val", "test")
@@ -177,3 +177,41 @@ class TestFaults:
     def test_fractions(self, fractions):
         with pytest.raises(ValueError, match=r"did you mean 'test'|fractions\['val'\] must be"):
             split(samples_of([0, 1] * 10), fractions)
+
+
+@quick
+@given(folds=st.integers(2, 5), seed=st.integers(0, 2**32), patients=st.integers(40, 60))
+def test_folds_test_on_each_sample_once(folds, seed, patients):
+    samples = clinic(patients, classes=2, seed=seed % 7)
+    tested = Counter()
+    for number in range(folds):
+        found = split(samples, seed=seed, fold=Fold(number, folds))
+        assert [s.image for s in found] == [s.image for s in samples]
+        assert Counter(s.split for s in found).keys() == set(NAMES)
+        for group in {s.group for s in found}:
+            assert len({s.split for s in found if s.group == group}) == 1
+        share = sum(s.split == "test" for s in found) / len(found)
+        assert share == pytest.approx(1 / folds, abs=0.1)
+        tested.update(s.image for s in found if s.split == "test")
+    assert set(tested.values()) == {1}
+    assert len(tested) == len(samples)
+
+
+def test_training_and_validation_keep_their_proportion_in_a_fold():
+    samples = samples_of([0, 1] * 100)
+    found = split(samples, {"train": 0.6, "val": 0.2, "test": 0.2}, fold=Fold(1, 4))
+    assert Counter(s.split for s in found) == pytest.approx(
+        {"test": 50, "val": 150 / 4, "train": 450 / 4}, abs=1
+    )
+
+
+@pytest.mark.parametrize(("number", "of"), [(0, 1), (5, 5), (-1, 3)])
+def test_folds_that_there_are_not(number, of):
+    with pytest.raises(ValueError, match=r"fold\.(of|number) must be a number in"):
+        Fold(number, of)
+
+
+def test_a_fold_is_chosen_among_all():
+    samples = samples_of([0, 1] * 10, splits=["train"] * 20)
+    with pytest.raises(ValueError, match=r"samples have the splits \['train'\], but a fold"):
+        split(samples, fold=Fold(0, 2))

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from faster_isnet.data.masks import Foreground
 from faster_isnet.data.planting import PlantedDataset, Planting
 from faster_isnet.data.samples import SPLITS, TRAINING_SPLITS, Sample, relabel
 from faster_isnet.data.sources import choose_foreground, read_samples, task_of
-from faster_isnet.data.splits import DEFAULT_FRACTIONS, split
+from faster_isnet.data.splits import DEFAULT_FRACTIONS, Fold, split
 from faster_isnet.data.worse_masks import WorseMasks
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,9 @@ class ImageData(ClassifierData):
     fractions
         Fractions of train, val and test for samples without a split; see
         :func:`~faster_isnet.data.splits.split`.
+    fold
+        Which part to test on in a cross-validation (``{"number": 0, "of": 5}``), instead of the
+        fraction of test; ``None`` for none. ``faster-isnet study`` sets it with ``folds``.
     keep_near_duplicates_together
         Treat nearly identical images as one group, so that they are in one split.
     division
@@ -175,6 +178,7 @@ class ImageData(ClassifierData):
         batch_size: int = 16,
         balanced: bool = False,
         fractions: dict[str, float] | None = None,
+        fold: Fold | None = None,
         keep_near_duplicates_together: bool = False,
         division: Path | None = None,
         new_images: str | None = None,
@@ -210,6 +214,7 @@ class ImageData(ClassifierData):
         self.batch_size = int(check_range("batch_size", batch_size, 1))
         self.balanced = balanced
         self.fractions = fractions or dict(DEFAULT_FRACTIONS)
+        self.fold = fold
         self.keep_near_duplicates_together = keep_near_duplicates_together
         self.division = None if division is None else Division.load(division)
         if new_images is not None:
@@ -266,7 +271,7 @@ class ImageData(ClassifierData):
         if self.division is None:
             if self.keep_near_duplicates_together:
                 samples = group_near_duplicates(samples)
-            samples = split(samples, self.fractions, self.seed, self.class_names)
+            samples = split(samples, self.fractions, self.seed, self.class_names, self.fold)
         for name, source in (self.val_sources | self.test_sources).items():
             samples = [*samples, *self._read_additional(name, source)]
         if self.division is not None:
@@ -322,7 +327,8 @@ class ImageData(ClassifierData):
     @property
     def _division_settings(self) -> dict[str, object]:
         names = ("fractions", "seed", "keep_near_duplicates_together")
-        return {name: getattr(self, name) for name in names}
+        fold = None if self.fold is None else asdict(self.fold)
+        return {**{name: getattr(self, name) for name in names}, "fold": fold}
 
     def match_classes(self, class_names: Sequence[str]) -> None:
         """Give the classes the indices that they have in a trained network.

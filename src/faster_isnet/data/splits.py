@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -14,11 +14,38 @@ from faster_isnet.data.samples import SPLITS, Sample, classes_of
 DEFAULT_FRACTIONS: Mapping[str, float] = MappingProxyType({"train": 0.7, "val": 0.15, "test": 0.15})
 
 
+@dataclass(frozen=True)
+class Fold:
+    """Choose the test images of one turn of a cross-validation.
+
+    Parameters
+    ----------
+    number
+        Which part is tested on, from 0.
+    of
+        The number of parts, ≥ 2, in which all samples are divided by class and group.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of range.
+    """
+
+    number: int
+    of: int
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        check_range("fold.of", self.of, 2)
+        check_range("fold.number", self.number, 0, self.of - 1)
+
+
 def split(
     samples: Iterable[Sample],
     fractions: Mapping[str, float] = DEFAULT_FRACTIONS,
     seed: int = 0,
     class_names: Sequence[str] = (),
+    fold: Fold | None = None,
 ) -> list[Sample]:
     """Assign a split to every sample, stratified by class, with each group in one split.
 
@@ -36,6 +63,9 @@ def split(
         Seed of the split.
     class_names
         Names of the classes, for messages.
+    fold
+        Take this part of the samples to test on, whatever the fraction of ``"test"``, and divide
+        the others in training and validation. With the same seed each sample is tested on once.
 
     Returns
     -------
@@ -46,8 +76,8 @@ def split(
     ------
     ValueError
         If a split is unknown or its fraction not above 0; a group has two splits; a sample has
-        no split although other samples have each of them; or a class is missing in training, or
-        in a split that is created here.
+        no split although other samples have each of them; samples have a split, and ``fold`` is
+        given; or a class is missing in training, or in a split that is created here.
 
     Notes
     -----
@@ -61,6 +91,18 @@ def split(
         check_range(f"fractions[{name!r}]", fraction, 0, open_low=True)
     samples = _join_groups(list(samples))
     given = {sample.split for sample in samples if sample.split}
+    if fold is not None:
+        if given:
+            raise ValueError(
+                f"samples have the splits {sorted(given)}, but a fold of a cross-validation is to "
+                "be chosen among all; give no sample a split, or leave out fold"
+            )
+        parts = _assign_splits(samples, {str(number): 1.0 for number in range(fold.of)}, seed)
+        samples = [
+            replace(sample, split="test") if part == str(fold.number) else sample
+            for sample, part in zip(samples, parts, strict=True)
+        ]
+        given = {"test"}
     if "val" in fractions and "val" not in given:
         given.discard("train")
     shares = {name: share for name, share in fractions.items() if name not in given}

@@ -101,6 +101,9 @@ class Entry:
         validation: bool,
     ) -> Run:
         training = {**with_options(self.config, options), "seed_everything": seed}
+        if self.settings.folds is not None:
+            fold = {"number": seed % self.settings.folds, "of": self.settings.folds}
+            training["data"] = {**training["data"], "fold": fold}
         how = {
             "settings": evaluation,
             "tested": self.settings.tested,

@@ -28,10 +28,17 @@ from faster_isnet.study.tables import overviews_of, tables_of
 PLOTS = "plots"
 MARKDOWN, HTML, JSON = "study.md", "report.html", "study.json"
 MEANS, RUNS = "study.csv", "runs.csv"
-INTRODUCTION = (
+_OVER_SEEDS = (
     "Intervals are Student's t over seeds: they show how much a training varies on these images, "
-    "not how much other images would. Relevance is that of the predicted class, the mean over the "
-    "test sets.",
+    "not how much other images would."
+)
+_OVER_FOLDS = (
+    "Each image is tested on in one fold of {} (with more seeds than folds, as often as in the "
+    "others). Intervals are Student's t over the runs, with the correction of Nadeau and Bengio "
+    "(2003), since the folds share most of their training images."
+)
+_QUANTITIES = (
+    "Relevance is that of the predicted class, the mean over the test sets.",
     "Times are those of the machine that ran the study: of training with validation in all, and "
     "of an epoch without validation; of a prediction, for one image at a time.",
 )
@@ -103,8 +110,13 @@ def _headline(settings: StudySettings) -> str:
     return f"{parts[0]} on {parts[1]} with {parts[2]}"
 
 
+def _introduction(settings: StudySettings) -> list[str]:
+    over = _OVER_SEEDS if settings.folds is None else _OVER_FOLDS.format(settings.folds)
+    return [f"{over} {_QUANTITIES[0]}", *_QUANTITIES[1:]]
+
+
 def _markdown(sections: Sequence[Section], settings: StudySettings) -> str:
-    parts = [f"# {_headline(settings)}", *INTRODUCTION]
+    parts = [f"# {_headline(settings)}", *_introduction(settings)]
     for section in sections:
         parts.append(f"## {section.name}")
         parts += map(markdown_table, section.tables)
@@ -119,7 +131,7 @@ def _html(sections: Sequence[Section], settings: StudySettings) -> str:
     page = environment("faster_isnet.study").get_template("study.html.jinja")
     return page.render(
         headline=_headline(settings),
-        introduction=INTRODUCTION,
+        introduction=_introduction(settings),
         sections=sections,
         settings=_settings_text(settings),
         missing=MISSING,

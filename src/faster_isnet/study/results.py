@@ -124,13 +124,13 @@ def _of_data(outcomes: Sequence[EntryOutcome], baseline: str) -> DataResult:
     found = [run for by_seed in runs.values() for run in by_seed.values()]
     sets = list(dict.fromkeys(name for run in found for name in run.evaluation.sets))
     quantities = [q for q in _quantities(found, sets) if any(q.name in r.values for r in found)]
-    methods = {}
+    methods, folds = {}, outcomes[0].entry.settings.folds
     for outcome in outcomes:
         method = outcome.entry.method
         differences = {}
         if method != baseline:
-            differences = _differences(runs[method], compared, quantities)
-        means = {q.name: _mean(runs[method], q) for q in quantities}
+            differences = _differences(runs[method], compared, quantities, folds)
+        means = {q.name: _mean(runs[method], q, folds) for q in quantities}
         methods[method] = MethodResult(outcome, runs[method], means, differences)
     return DataResult(outcomes[0].entry.data, methods, quantities, sets)
 
@@ -228,20 +228,22 @@ def _value(score: Score) -> float:
     return score.value
 
 
-def _mean(runs: Mapping[int, RunResult], quantity: Quantity) -> Score:
+def _mean(runs: Mapping[int, RunResult], quantity: Quantity, folds: int | None) -> Score:
     values = [run.values[quantity.name] for run in runs.values() if quantity.name in run.values]
-    return mean_score(values, low=0, high=math.inf if quantity.group == COSTS else 1)
+    return mean_score(values, low=0, high=math.inf if quantity.group == COSTS else 1, folds=folds)
 
 
 def _differences(
     runs: Mapping[int, RunResult],
     compared: Mapping[int, RunResult],
     quantities: Sequence[Quantity],
+    folds: int | None,
 ) -> dict[str, Score]:
     """Return the paired differences of all but the costs, which have ratios."""
     both = [seed for seed in runs if seed in compared]
     found = {}
     for name in (q.name for q in quantities if q.group != COSTS):
         pairs = [(runs[seed].values.get(name), compared[seed].values.get(name)) for seed in both]
-        found[name] = mean_score([a - b for a, b in pairs if a is not None and b is not None])
+        values = [a - b for a, b in pairs if a is not None and b is not None]
+        found[name] = mean_score(values, folds=folds)
     return found if both else {}

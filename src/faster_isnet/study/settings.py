@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -163,6 +164,10 @@ class StudySettings:
         Options of ``faster-isnet fit`` that all methods have in common.
     seeds
         Of weights, order and augmentation; one run each. Intervals are over seeds.
+    folds
+        Cross-validation: the images are divided in so many parts (≥ 2), and the run with the seed
+        s is tested on part s modulo ``folds``, so that with the seeds 0 to ``folds`` − 1 each image
+        is tested on once. ``None`` tests all runs on the same images.
     search
         How options are searched on validation images.
     evaluation
@@ -177,7 +182,8 @@ class StudySettings:
     ------
     ValueError
         If there is no method, data set or seed, a seed is there twice, or a name cannot be a
-        folder's.
+        folder's; if the seeds do not test on each fold equally often, options are to be searched
+        with folds, or data cannot be divided in folds.
 
     Examples
     --------
@@ -192,6 +198,7 @@ class StudySettings:
     trainer: Options = field(default_factory=dict)
     checkpoint: Options = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    folds: int | None = None
     search: SearchSettings = field(default_factory=SearchSettings)
     evaluation: EvaluationSettings = field(default_factory=_default_evaluation)
     tested: str = "best"
@@ -206,6 +213,29 @@ class StudySettings:
         for seed in self.seeds:
             check_range("seeds", seed, 0, 2**32 - 1)
         check_choice("tested", self.tested, CHECKPOINTS)
+        if self.folds is not None:
+            self._check_folds(self.folds)
+
+    def _check_folds(self, folds: int) -> None:
+        check_range("folds", folds, 2)
+        tested = Counter(seed % folds for seed in self.seeds)
+        if len(tested) < folds or len(set(tested.values())) > 1:
+            raise ValueError(
+                f"the seeds {self.seeds} do not test on each of {folds} folds equally often; give "
+                f"{list(range(folds))}"
+            )
+        if self.search.trials:
+            raise ValueError(
+                "search has trials, and there are folds: options that are chosen on one fold's "
+                "validation images have seen other folds' test images; search in a study without "
+                "folds, and give what it found"
+            )
+        for name, options in self.data.items():
+            if CLASS in options or "fold" in options:
+                raise ValueError(
+                    f"data {name!r} cannot be divided in folds, since it has {CLASS} or a fold of "
+                    "its own; leave that out, or folds"
+                )
 
 
 def _check_space(what: str, space: Space) -> None:

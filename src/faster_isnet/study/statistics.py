@@ -1,4 +1,4 @@
-"""Summarise values of several seeds."""
+"""Summarise values of several seeds or folds."""
 
 from __future__ import annotations
 
@@ -14,18 +14,27 @@ LEVEL = 0.95
 
 
 def mean_score(
-    values: Sequence[float], level: float = LEVEL, low: float = -math.inf, high: float = math.inf
+    values: Sequence[float],
+    level: float = LEVEL,
+    low: float = -math.inf,
+    high: float = math.inf,
+    folds: int | None = None,
 ) -> Score:
-    """Return the mean of independent values with its interval by Student's t.
+    """Return the mean of values with its interval by Student's t.
 
     Parameters
     ----------
     values
-        One of each seed.
+        One of each run.
     level
         Of the interval, in (0, 1).
     low, high
         What values are possible; the interval is cut there, which covers the mean as often.
+    folds
+        If the runs are those of a cross-validation, its number of folds: since these share most of
+        their training images, their values are not independent, and the variance of the mean is
+        (1 / runs + 1 / (folds − 1)) times theirs (Nadeau and Bengio, Machine Learning 52, 2003).
+        ``None`` for independent values.
 
     Examples
     --------
@@ -39,7 +48,7 @@ def mean_score(
         return Score(None, reason="no value")
     centre = mean(values)
     if len(values) < 2:
-        return Score(centre, reason="one seed")
+        return Score(centre, reason="one run")
     half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * stdev(values)
-    half /= math.sqrt(len(values))
+    half *= math.sqrt(1 / len(values) + (0 if folds is None else 1 / (folds - 1)))
     return Score(centre, max(centre - half, low), min(centre + half, high))

@@ -29,7 +29,6 @@ _OVERVIEWS = {
     WORST_BACKGROUND: "The lowest accuracy with a replaced background",
     RELATIVE_TOTAL: "Time of the whole training, relative to {baseline}",
 }
-_OVER_SEEDS = "means of the runs, with 95 % intervals over seeds"
 
 
 def overviews_of(results: Sequence[DataResult], baseline: str) -> list[Table]:
@@ -45,7 +44,7 @@ def overviews_of(results: Sequence[DataResult], baseline: str) -> list[Table]:
         for method in methods:
             means = [data.methods[method].means.get(name) for data in results]
             rows.append(Row([Cell(method), *(score_cell(mean, measure) for mean in means)]))
-        caption = f"{title.format(baseline=baseline)}: {_OVER_SEEDS}"
+        caption = f"{title.format(baseline=baseline)}: {_over_runs(results[0])}"
         tables.append(Table(caption, columns, rows))
     return tables
 
@@ -71,7 +70,13 @@ def _values(data: DataResult, group: str) -> Table:
         cells = [score_cell(method.means[q.name], q.measure) for q in quantities]
         rows.append(Row([Cell(name), runs, *cells]))
     columns = [Column("Method"), Column("Runs"), *map(_column, quantities)]
-    return Table(f"{group}: {_OVER_SEEDS}", columns, rows)
+    return Table(f"{group}: {_over_runs(data)}", columns, rows)
+
+
+def _over_runs(data: DataResult) -> str:
+    settings = next(iter(data.methods.values())).outcome.entry.settings
+    what = "seeds" if settings.folds is None else f"the runs of {settings.folds} folds"
+    return f"means of the runs, with 95 % intervals over {what}"
 
 
 def _differences(data: DataResult, baseline: str) -> Table:
