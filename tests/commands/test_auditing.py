@@ -239,6 +239,7 @@ def test_masks_are_drawn_once_and_counted(folder: Path, u2netp: Path) -> None:
     drawn = {path: path.stat().st_mtime_ns for path in (folder / "audit" / "masks").glob("*.png")}
     assert main(["audit", *arguments, *drawing]) == 0
     assert drawn == {path: path.stat().st_mtime_ns for path in drawn}
+    assert (folder / "audit" / "masks" / "review.html").is_file()
 
 
 def test_masks_within_the_folder_of_images_are_no_images(folder: Path) -> None:

@@ -21,9 +21,10 @@ from faster_isnet.data import (
     from_table,
     list_images,
 )
-from faster_isnet.data.masks import MASK_TABLE
+from faster_isnet.data.masks import MASK_TABLE, REVIEW_PAGE
 from faster_isnet.data.sources import choose_foreground
 from faster_isnet.evaluation.audit import Counts, Masks
+from faster_isnet.reporting import write_mask_review
 from faster_isnet.segmentation import predict_masks, pretrained_segmenter
 
 PICTURES = "pictures"
@@ -117,6 +118,7 @@ def _drawn(samples: Sequence[Sample], options: Namespace) -> tuple[list[Sample],
     if not files:
         return list(samples), 0
     folder, table = options.out / _MASKS, _draw(files, options)
+    print(f"Look at the masks that were drawn: {(folder / REVIEW_PAGE).resolve()}")
     masks = {
         original_cell(str(image)): folder / original_cell(str(mask))
         for image, mask in zip(table["image"], table["mask"], strict=True)
@@ -146,6 +148,7 @@ def _draw(files: Sequence[Path], options: Namespace) -> pd.DataFrame:
     table = predict_masks(
         segmenter, files, folder, overwrite=True, skip_unreadable=options.skip_unreadable
     )
+    write_mask_review(table, folder)
     write_atomically(record, drawn_from)
     return table
 
