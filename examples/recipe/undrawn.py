@@ -2,9 +2,9 @@
 
     python undrawn.py IMAGES U2NETP
 
-IMAGES is what ../study/prepare.py wrote, U2NETP the file u2netp.onnx that ``faster-isnet segment
-auto --download`` fetches. The images of the division of ../study/images.yaml are written to
-IMAGES/striped at 224 x 224, with their stripes, and the network draws the masks of what training
+IMAGES is what ../study/prepare.py --side 224 wrote, U2NETP the file u2netp.onnx that
+``faster-isnet segment auto --download`` fetches. The images of the division of ../study/images.yaml
+are written to IMAGES/striped, with their stripes, and the network draws the masks of what training
 and validation images show: with the stripes, as somebody who has no masks would have them drawn.
 IMAGES/striped/drawn.csv and salient.csv differ in these masks alone; test images have exact ones.
 """

@@ -1,10 +1,10 @@
 """Write small copies of images and masks, and the tables that a study reads.
 
-    python prepare.py DATA OUT [--lungs MASKS]
+    python prepare.py DATA OUT [--lungs MASKS] [--side 64]
 
 DATA holds the folders ``covid-cxr``, ``butterflies`` and ``wbc``, see README.md; MASKS is what
 ``faster-isnet segment predict`` wrote for the radiographs. Without it these are left out.
-Images are reduced to 64 × 64 once, so that no training decodes large files again and again.
+Images are reduced to 64 × 64 (--side) once, so that no training decodes large files again.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from pathlib import Path
 
 import pandas as pd
 from PIL import Image
-
-SIDE = 64
 
 
 def radiographs(data: Path, masks: Path) -> pd.DataFrame:
@@ -55,7 +53,7 @@ def _table(folder: Path) -> pd.DataFrame:
     return table.assign(**paths)
 
 
-def write(table: pd.DataFrame, name: str, out: Path) -> None:
+def write(table: pd.DataFrame, name: str, out: Path, side: int) -> None:
     """Write the small images, and the table; images of another laboratory in a table of its own."""
     rows = []
     for number, row in enumerate(table.itertuples()):
@@ -63,7 +61,7 @@ def write(table: pd.DataFrame, name: str, out: Path) -> None:
         for source, target, mode in ((row.image, image, "RGB"), (row.mask, mask, "L")):
             (out / target).parent.mkdir(parents=True, exist_ok=True)
             with Image.open(source) as picture:
-                small = picture.convert(mode).resize((SIDE, SIDE), Image.Resampling.BOX)
+                small = picture.convert(mode).resize((side, side), Image.Resampling.BOX)
             if mode == "L":
                 small = small.point(lambda value: 255 * (value > 127))
             small.save(out / target)
@@ -82,12 +80,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--lungs", type=Path)
+    parser.add_argument("--side", type=int, default=64)
     options = parser.parse_args()
     data = options.data.resolve()
-    write(butterflies(data), "butterflies", options.out)
-    write(cells(data), "cells", options.out)
+    write(butterflies(data), "butterflies", options.out, options.side)
+    write(cells(data), "cells", options.out, options.side)
     if options.lungs:
-        write(radiographs(data, options.lungs.resolve()), "radiographs", options.out)
+        write(radiographs(data, options.lungs.resolve()), "radiographs", options.out, options.side)
 
 
 if __name__ == "__main__":
