@@ -119,6 +119,12 @@ def test_operating_points_are_chosen_on_validation_images(
     }
     assert main([*words, "--out", str(tmp_path), "--specificity", "0.9"]) == 2
     assert "thresholds for a specificity of 0.95, not 0.9" in capsys.readouterr().err
+    words[1] = str(shutil.copytree(run, tmp_path / "other"))
+    metrics = tmp_path / "other" / "test" / "metrics.json"
+    metrics.write_text(json.dumps(json.loads(metrics.read_text()) | {"checkpoint_sha256": "0"}))
+    assert main([*words, "--out", str(tmp_path)]) == 0
+    assert not SavedEvaluation.load(tmp_path).sets["images"].operating_points
+    assert "is of another checkpoint" in capsys.readouterr().out
 
 
 def test_subgroups_by_columns_of_the_table(

@@ -27,6 +27,7 @@ from faster_isnet.commands.run_folder import (
     training_warnings,
 )
 from faster_isnet.common.checks import check_choice
+from faster_isnet.common.files import file_hash
 from faster_isnet.common.recipes import ARGUMENTS, CLASS
 from faster_isnet.data import (
     BiasedDigitsData,
@@ -90,7 +91,7 @@ def evaluate(arguments: Sequence[str]) -> SavedEvaluation:
     evaluator = Evaluator(bundle.network, list(bundle.class_names), settings, inputs=bundle.inputs)
     thresholds = _Thresholds()
     if folder is not None:
-        thresholds = _thresholds(evaluator, tested.data, folder, options.validation)
+        thresholds = _thresholds(evaluator, tested, folder, options.validation)
     evaluations = {
         name: evaluator(dataset, thresholds.deciding, thresholds.operating)
         for name, dataset in tested.sets.items()
@@ -354,13 +355,13 @@ class _Thresholds:
 
 
 def _thresholds(
-    evaluator: Evaluator, data: ClassifierData, folder: Path, on_validation: bool
+    evaluator: Evaluator, tested: _Tested, folder: Path, on_validation: bool
 ) -> _Thresholds:
     """Choose thresholds on the run's validation images, or load those of its earlier test.
 
     Validation images that are scored themselves get no operating points.
     """
-    several = data.task == "multilabel"
+    data, several = tested.data, tested.data.task == "multilabel"
     if "val" in data.datasets:
         if on_validation and not several:
             return _Thresholds()
@@ -378,6 +379,10 @@ def _thresholds(
         )
     saved = SavedEvaluation.load(folder / FOLDER)
     first = next(iter(saved.sets.values()))
+    deciding = dict(first.thresholds or {}) if several else None
+    if saved.checkpoint_sha256 != file_hash(tested.checkpoint):
+        print(f"No operating points: {earlier} is of another checkpoint, with other thresholds")
+        return _Thresholds(deciding)
     if first.operating_points and saved.settings.specificity != evaluator.settings.specificity:
         raise ValueError(
             f"{str(earlier)!r} has thresholds for a specificity of {saved.settings.specificity:g}, "
@@ -385,4 +390,4 @@ def _thresholds(
             "--specificity"
         )
     operating = {name: point.threshold for name, point in first.operating_points.items()}
-    return _Thresholds(dict(first.thresholds or {}) if several else None, operating)
+    return _Thresholds(deciding, operating)
