@@ -108,7 +108,7 @@ def test_operating_points_are_chosen_on_validation_images(
 ) -> None:
     own = SavedEvaluation.load(tested).sets["test"].operating_points
     assert set(own) == set(CLASSES)
-    assert "a specificity of 95% on validation images" in (tested / "report.html").read_text()
+    assert "a specificity of 95 % on validation images" in (tested / "report.html").read_text()
     assert main(["test", str(run), "--validation", "true", "--out", str(tmp_path), *FEW]) == 0
     assert not SavedEvaluation.load(tmp_path).sets["val"].operating_points
     words = ["test", str(run), "--source", str(images), "--trained_images", "true", *FEW]

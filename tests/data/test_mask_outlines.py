@@ -69,3 +69,37 @@ def test_masks_of_the_whole_image_or_a_pixel_tell_nothing() -> None:
     pixel[:, 3:9, 4] = pixel[:, 5, 2:7] = 1
     assert outline_doubts([MaskOutline.of(image, pixel)] * 12) == []
     assert "rectangles" in outline_doubts([MaskOutline.of(image, torch.ones_like(mask))] * 12)[0]
+
+
+def test_the_margin_that_is_named_clears_the_warning() -> None:
+    pairs = [(image, with_margin(mask, 8)) for image, mask in map(disc, range(20))]
+    told = outline_doubts([MaskOutline.of(image, mask) for image, mask in pairs])
+    named = float(told[0].split("(here ")[1].split(" times")[0])
+    assert outline_doubts([MaskOutline.of(*pair, named) for pair in pairs], named) == []
+    half = outline_doubts([MaskOutline.of(*pair, named / 2) for pair in pairs], named / 2)
+    assert float(half[0].split("(here ")[1].split(" times")[0]) == pytest.approx(named, abs=0.03)
+
+
+def test_one_image_does_not_decide_for_others() -> None:
+    def small(seed: int) -> MaskOutline:
+        y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+        inside = np.hypot(y - 0.5, x - 0.5) < 0.05
+        rng = np.random.default_rng(seed)
+        pixels = 0.4 + 0.3 * inside + rng.normal(0, 0.03, (3, SIDE, SIDE))
+        image = torch.from_numpy(pixels).float()
+        return MaskOutline.of(image, torch.from_numpy(inside)[None].float())
+
+    assert outline_doubts([*map(small, range(19)), *outlines(0.1, 1)]) == []
+
+
+def test_specks_are_no_rectangles() -> None:
+    mask = torch.zeros(1, 200, 200)
+    for at in range(10, 190, 20):
+        mask[:, at - 1 : at + 2, at] = mask[:, at, at - 1 : at + 2] = 1
+    found = MaskOutline.of(torch.rand(3, 200, 200), mask)
+    assert not found.is_rectangles
+    point = torch.zeros(1, 1000, 1000)
+    point[:, 501, 503] = 1  # lost when it is reduced
+    found = MaskOutline.of(torch.rand(3, 1000, 1000), point)
+    assert not found.is_rectangles
+    assert np.isnan(found.profile).all()

@@ -292,6 +292,8 @@ def test_columns_of_subgroups(tmp_path, suffix):
     assert from_table(path)[0][0].subgroups == ()
     with pytest.raises(ValueError, match="no column 'age', it has 'image', 'label', 'sex', 'site'"):
         from_table(path, subgroups=["age"])
+    with pytest.raises(ValueError, match="names a column twice"):
+        from_table(path, subgroups=["sex", "sex"])
 
 
 def test_values_of_subgroups_that_are_written_in_two_ways(tmp_path):

@@ -16,6 +16,7 @@ from faster_isnet.data import ImageDataset
 from faster_isnet.evaluation import evaluator
 from faster_isnet.evaluation.evaluator import Evaluation, EvaluationSettings, Evaluator
 from faster_isnet.evaluation.measures import MEASURES
+from faster_isnet.evaluation.thresholds import choose_thresholds
 from toy_images import CLASSES, Reader, toy_dataset
 
 SETTINGS = EvaluationSettings(resamples=50, accelerator="cpu", examples=0, worst=0)
@@ -123,11 +124,11 @@ def test_several_labels_take_thresholds_of_validation_images(tmp_path: Path) -> 
     for i, sample in enumerate(dataset.samples):
         label = tuple(int(c <= i % 3) for c in range(3))  # dark is everywhere
         dataset.samples[i] = replace(sample, label=label)
-    with pytest.raises(ValueError, match="no threshold can be chosen for 'dark'"):
-        Evaluator(Reader(True), CLASSES, SETTINGS).thresholds(dataset)
-    dataset.samples[0] = replace(dataset.samples[0], label=(0, 0, 0))
     evaluate = Evaluator(Reader(True), CLASSES, replace(SETTINGS, examples=1))
-    thresholds = evaluate.thresholds(dataset)
+    with pytest.raises(ValueError, match="no threshold can be chosen for 'dark'"):
+        choose_thresholds(evaluate.predict(dataset))
+    dataset.samples[0] = replace(dataset.samples[0], label=(0, 0, 0))
+    thresholds = choose_thresholds(evaluate.predict(dataset))
     assert set(thresholds) == set(CLASSES)
     found = evaluate(dataset, thresholds)
     assert found.results.thresholds == thresholds

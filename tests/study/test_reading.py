@@ -56,8 +56,12 @@ def test_numbers_with_an_exponent_are_numbers() -> None:
             "{methods: {a: {method: b}}, folds: 5}",
             r"seeds \[0, 1, 2\] do not test on each of 5 folds",
         ),
-        ("{methods: {a: {method: b}}, folds: 2}", r"equally often; give \[0, 1\]"),
+        ("{methods: {a: {method: b}}, folds: 2}", r"folds once; give \[0, 1\]"),
         ("{methods: {a: {method: b}}, folds: 3}", "data 'digits' cannot be divided in folds"),
+        (
+            "{methods: {a: {method: b}}, folds: 3, data: {c: {source: d, division: e}}}",
+            "data 'c' cannot be divided in folds, since it has division",
+        ),
         ("{methods: {a: {method: b}}, folds: 3, search: {trials: 1}}", "there are folds"),
         ("{methods: {a: {method: b}}, folds: 1, data: {c: {source: d}}}", "folds must be a number"),
     ],

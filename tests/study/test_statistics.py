@@ -8,7 +8,7 @@ from faster_isnet.study.statistics import mean_score
 
 def test_folds_that_share_their_training_images_have_wider_intervals() -> None:
     values = [0.7, 0.8, 0.9, 0.8, 0.7]
-    plain, folds = mean_score(values), mean_score(values, folds=5)
+    plain, folds = mean_score(values), mean_score(values, test_to_train=0.25)
     assert folds.value == plain.value
     wider = (folds.high - folds.value) / (plain.high - plain.value)
     assert wider == pytest.approx(np.sqrt((1 / 5 + 1 / 4) / (1 / 5)))
@@ -21,9 +21,12 @@ def test_values_as_correlated_as_folds_are_covered() -> None:
     values = common + rng.normal(0, np.sqrt(1 - 1 / folds), (rows, folds))
     covered = {
         given: np.mean(
-            [s.low <= 0 <= s.high for s in (mean_score(list(v), folds=given) for v in values)]
+            [
+                s.low <= 0 <= s.high
+                for s in (mean_score(list(v), test_to_train=given) for v in values)
+            ]
         )
-        for given in (None, folds)
+        for given in (None, 1 / (folds - 1))
     }
-    assert covered[folds] == pytest.approx(0.95, abs=0.02)
+    assert covered[1 / (folds - 1)] == pytest.approx(0.95, abs=0.02)
     assert covered[None] < 0.9

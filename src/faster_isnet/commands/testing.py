@@ -92,10 +92,18 @@ def evaluate(arguments: Sequence[str]) -> SavedEvaluation:
     thresholds = _Thresholds()
     if folder is not None:
         thresholds = _thresholds(evaluator, tested, folder, options.validation)
+    if not thresholds.operating and settings.specificity != EvaluationSettings.specificity:
+        print(
+            "--specificity is not used: thresholds of operating points need validation images of "
+            "a run of faster-isnet fit, or its test on its own data before that on others"
+        )
     evaluations = {
         name: evaluator(dataset, thresholds.deciding, thresholds.operating)
         for name, dataset in tested.sets.items()
     }
+    for name, found in evaluations.items():
+        if lacking := [each for each in options.subgroups if each not in found.results.subgroups]:
+            print(f"No image of {name!r} has a value of {', '.join(lacking)}: no subgroups of it")
     save_evaluation(
         tested.out,
         evaluations,
@@ -380,9 +388,15 @@ def _thresholds(
     saved = SavedEvaluation.load(folder / FOLDER)
     first = next(iter(saved.sets.values()))
     deciding = dict(first.thresholds or {}) if several else None
-    if saved.checkpoint_sha256 != file_hash(tested.checkpoint):
-        print(f"No operating points: {earlier} is of another checkpoint, with other thresholds")
-        return _Thresholds(deciding)
+    if saved.checkpoint_sha256 not in ("", file_hash(tested.checkpoint)):  # "" of earlier versions
+        reason = f"{earlier} is of another checkpoint, whose thresholds are not those of this one"
+        if several:
+            raise ValueError(
+                f"{reason}; test this one on the run's own data first: faster-isnet test "
+                f"{tested.checkpoint}"
+            )
+        print(f"No operating points: {reason}")
+        return _Thresholds()
     if first.operating_points and saved.settings.specificity != evaluator.settings.specificity:
         raise ValueError(
             f"{str(earlier)!r} has thresholds for a specificity of {saved.settings.specificity:g}, "

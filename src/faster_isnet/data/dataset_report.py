@@ -182,6 +182,7 @@ def check_samples(
     class_names: Sequence[str],
     skip_unreadable: bool = False,
     allow_duplicates: bool = False,
+    mask_margin: float = 0.0,
 ) -> Findings:
     """Read and check all images and masks once.
 
@@ -196,6 +197,8 @@ def check_samples(
     allow_duplicates
         Report images with the same pixels in different splits, or with different labels, instead of
         raising an error.
+    mask_margin
+        By which masks are grown before they are used, as a share of the side; negative if shrunk.
 
     Raises
     ------
@@ -206,7 +209,9 @@ def check_samples(
     """
     samples = list(samples)
     outlined = _evenly([sample.name for sample in samples if sample.mask is not None], _OUTLINES)
-    summaries = map_samples(samples, lambda sample: _summarise(sample, sample.name in outlined))
+    summaries = map_samples(
+        samples, lambda sample: _summarise(sample, sample.name in outlined, mask_margin)
+    )
     unusable = {
         sample.name: str(summary)
         for sample, summary in zip(samples, summaries, strict=True)
@@ -246,7 +251,7 @@ def check_samples(
         duplicates=near[True],
         near_duplicates=near[False],
         contradictions=contradictions,
-        doubtful_masks=_doubts([summary for _, summary in readable]),
+        doubtful_masks=_doubts([summary for _, summary in readable], mask_margin),
         shared_groups=_shared_groups(usable),
     )
 
@@ -307,7 +312,7 @@ class _MaskShares:
         return cls(float(plane.float().mean()), float(border.float().mean()))
 
 
-def _doubts(summaries: Iterable[_Summary]) -> list[str]:
+def _doubts(summaries: Iterable[_Summary], margin: float) -> list[str]:
     """Return what most masks have in common that right ones seldom have."""
     summaries = list(summaries)
     shares = [each.mask for each in summaries]
@@ -334,15 +339,15 @@ def _doubts(summaries: Iterable[_Summary]) -> list[str]:
         count = sum(map(is_doubtful, masks))
         if count > len(masks) / 2:
             return [f"{count} of {len(masks)} masks {what}"]
-    return outline_doubts([each.outline for each in summaries if each.outline is not None])
+    return outline_doubts([e.outline for e in summaries if e.outline is not None], margin)
 
 
-def _summarise(sample: Sample, with_outline: bool) -> _Summary:
+def _summarise(sample: Sample, with_outline: bool, margin: float) -> _Summary:
     image = sample.read_image()
     mask = sample.read_mask((image.shape[1], image.shape[2]))
     shares = None if mask is None else _MaskShares.of(mask)
     has_outline = with_outline and mask is not None and bool((mask == 1).any())
-    outline = MaskOutline.of(image, mask) if has_outline and mask is not None else None
+    outline = MaskOutline.of(image, mask, margin) if has_outline and mask is not None else None
     return _Summary(pixel_hash(image), perceptual_hash(image), shares, outline)
 
 

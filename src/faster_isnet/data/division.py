@@ -17,6 +17,7 @@ from faster_isnet.data.samples import SPLITS, Sample, classes_of, relative_name
 
 _VERSION = 1
 _MOST_LISTED = 10
+_ADDED_SETTINGS = {"fold": None}  # that earlier divisions lack, and what they had
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class Division:
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Raise ``ValueError`` if data would be divided with other settings than these were."""
         for name, value in settings.items():
-            recorded = self.settings.get(name, value)
+            recorded = self.settings.get(name, _ADDED_SETTINGS.get(name, value))
             if recorded != value:
                 raise ValueError(
                     f"{name} is {value!r}, but the run's data were divided with {recorded!r}, and "

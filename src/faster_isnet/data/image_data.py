@@ -279,7 +279,11 @@ class ImageData(ClassifierData):
         samples = self.mask_review.apply(samples)
         self._log_rejected(samples)
         findings = check_samples(
-            samples, self.class_names, self.skip_unreadable, self.allow_duplicates
+            samples,
+            self.class_names,
+            self.skip_unreadable,
+            self.allow_duplicates,
+            self.mask_margin / min(self.size),
         )
         if self.worse_masks is not None:
             findings = findings.with_worse_masks(self.worse_masks, self.folder)

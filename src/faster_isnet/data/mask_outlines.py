@@ -12,6 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from faster_isnet.data.dataset import fit_mask
+from faster_isnet.data.masks import with_margin
 
 SIDE = 100
 """Pixels that images are resized to, so that distances are in percent of the side."""
@@ -20,6 +21,7 @@ _WIDTH = 4  # of an edge, as a peak of the gradient must be higher than what lie
 _BORDER = 3  # pixels at the image's border, where the gradient is that of the padding
 _FEWEST_PIXELS = 20  # at a distance, for a mean
 _FEWEST_MASKS = 10
+_LEAST_SIDE = 4  # pixels of a rectangle
 _OFFSET = 4  # percent; outlines that were drawn with care were found up to 3 % outside of the edges
 _SHARE = 0.75  # of the images, in which edges must lie there rather than on the outline
 
@@ -43,15 +45,27 @@ class MaskOutline:
     profile: Profile
 
     @classmethod
-    def of(cls, image: Tensor, mask: Tensor) -> MaskOutline:
-        """Look at an image ``[C, H, W]`` in [0, 1] and its mask ``[1, H, W]`` in {0, 1}."""
-        foreground = fit_mask(mask, (SIDE, SIDE))[0].numpy() == 1
+    def of(cls, image: Tensor, mask: Tensor, margin: float = 0.0) -> MaskOutline:
+        """Look at an image and its mask.
+
+        Parameters
+        ----------
+        image
+            ``[C, H, W]`` in [0, 1].
+        mask
+            ``[1, H, W]`` in {0, 1}.
+        margin
+            By which the mask is grown before it is used (shrunk if negative), as a share of the
+            side.
+        """
+        used = with_margin(fit_mask(mask, (SIDE, SIDE)), margin * SIDE)
+        foreground = used[0].numpy() == 1
         small = v2.functional.resize(image, [SIDE, SIDE], antialias=True).mean(dim=0).numpy()
         gradient = ndimage.gaussian_gradient_magnitude(small, sigma=1.0)
-        return cls(_is_rectangles(foreground), _profile(gradient, foreground))
+        return cls(_is_rectangles(mask[0].numpy() == 1), _profile(gradient, foreground))
 
 
-def outline_doubts(outlines: Sequence[MaskOutline]) -> list[str]:
+def outline_doubts(outlines: Sequence[MaskOutline], margin: float = 0.0) -> list[str]:
     """Say in words if most masks are rectangles, or lie beside the images' edges all alike.
 
     An outline lies where an image changes most. So the gradient of the images is averaged by the
@@ -63,6 +77,8 @@ def outline_doubts(outlines: Sequence[MaskOutline]) -> list[str]:
     ----------
     outlines
         Of masks with foreground. Of fewer than ten nothing is said.
+    margin
+        By which they have been grown already, as a share of the side.
 
     Returns
     -------
@@ -90,16 +106,23 @@ def outline_doubts(outlines: Sequence[MaskOutline]) -> list[str]:
     return [
         f"edges in the images lie about {abs(offset)} % of the side {where} the masks' outlines, "
         f"in {share:.0%} of {count} images looked at. If the masks are {what}: data.mask_margin "
-        f"{cure} them, in pixels of data.size (here {offset / SIDE:+.2f} times data.size)"
+        f"{cure} them, in pixels of data.size (here {margin + offset / SIDE:+.2f} times data.size)"
     ]
 
 
 def _is_rectangles(foreground: NDArray[np.bool_]) -> bool:
+    """Return whether each part is a rectangle of more than a few pixels, which anything may be."""
     parts, _ = ndimage.label(foreground)
-    return all(bool(foreground[box].all()) for box in ndimage.find_objects(parts))
+    boxes = ndimage.find_objects(parts)
+    return bool(boxes) and all(
+        bool(foreground[box].all()) and min(side.stop - side.start for side in box) >= _LEAST_SIDE
+        for box in boxes
+    )
 
 
 def _profile(gradient: NDArray[np.float32], foreground: NDArray[np.bool_]) -> Profile:
+    if foreground.all() or not foreground.any():
+        return np.full(2 * _FARTHEST + 1, np.nan)
     inside = ndimage.distance_transform_edt(foreground)
     outside = ndimage.distance_transform_edt(~foreground)
     distance = np.floor(np.where(foreground, 0.5 - inside, outside - 0.5)).astype(int)
@@ -114,17 +137,17 @@ def _profile(gradient: NDArray[np.float32], foreground: NDArray[np.bool_]) -> Pr
 
 
 def _edge_offset(profiles: Profile) -> tuple[int, float]:
-    """Return where most edges lie, and in what share of the images rather there than at 0."""
+    """Return where most edges lie, and in what share of all images rather there than at 0."""
     beside = (profiles[:, : -2 * _WIDTH] + profiles[:, 2 * _WIDTH :]) / 2
     height = profiles[:, _WIDTH:-_WIDTH] - beside
-    known = ~np.isnan(height)
-    if not known.any():
+    count = (~np.isnan(height)).sum(axis=0)
+    if 2 * count.max() < len(height):
         return 0, 0.0
-    means = np.nansum(height, axis=0) / np.maximum(known.sum(axis=0), 1)
+    means = np.nansum(height, axis=0) / np.maximum(count, 1)
+    means[2 * count < len(height)] = -np.inf  # few images reach so far
     peak, zero = int(np.argmax(means)), _FARTHEST - _WIDTH
     there, near = (
         np.fmax.reduce(height[:, max(at - _NEAR, 0) : at + _NEAR + 1], axis=1)
         for at in (peak, zero)
     )
-    both = ~np.isnan(there) & ~np.isnan(near)
-    return peak - zero, float((there > near)[both].mean()) if both.any() else 0.0
+    return peak - zero, float((there > near).mean())  # those where either is unknown are not

@@ -88,6 +88,8 @@ def from_table(
         )
     label_columns = [label] if isinstance(label, str) else list(label or ())
     subgroups = [subgroups] if isinstance(subgroups, str) else list(subgroups)
+    if len(set(subgroups)) < len(subgroups):
+        raise ValueError(f"subgroups names a column twice, {subgroups}; name each once")
     for column in (image, *label_columns, *boxes, *subgroups):
         if column not in table:
             raise ValueError(

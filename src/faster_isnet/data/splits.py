@@ -118,6 +118,7 @@ def split(
         for sample in samples
     ]
     complete = ["train"] if "train" in given else []
+    complete += [] if fold is None else ["test"]
     _check_classes(samples, [*complete, *(shares if rest else ())], class_names)
     return samples
 
@@ -171,5 +172,6 @@ def _check_classes(
             raise ValueError(
                 f"no sample of class {class_names[missing] if class_names else missing!r} is in "
                 f"the split {name!r} ({len(members)} have it, for example {members[0].name!r}); "
-                "add samples of other groups, leave the class out, or give all samples a split"
+                "add samples of other groups, leave the class out, or give all samples a split (of "
+                "a cross-validation: take fewer folds)"
             )

@@ -44,7 +44,7 @@ from faster_isnet.evaluation.results import DrawnPicture, Results, Sensitivity
 from faster_isnet.evaluation.scores import scores
 from faster_isnet.evaluation.sensitivity import sensitivity
 from faster_isnet.evaluation.subgroups import Measured, members
-from faster_isnet.evaluation.thresholds import Thresholds, choose_thresholds, decisions
+from faster_isnet.evaluation.thresholds import Thresholds, decisions
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.plotting.heatmaps import explanation_figure, png
 
@@ -171,10 +171,6 @@ class Evaluator:
         self._fabric = lightning.Fabric(accelerator=self.settings.accelerator, devices=1)
         self._network = self._fabric.to_device(network.eval())
         self._explainer = Explainer(self._network, self.settings.composite, input_rule="zb")
-
-    def thresholds(self, validation: ImageSet) -> dict[str, float]:
-        """Choose per-class decision thresholds on the validation set, if multi-label."""
-        return choose_thresholds(self.predict(validation))
 
     def __call__(
         self,

@@ -145,7 +145,13 @@ def operating_table(evaluations: Sequence[SavedEvaluation], data: str) -> Table 
         Column("Sensitivity", "share of the images with the class that are assigned it"),
         Column("Specificity", "share of the images without the class that are not assigned it"),
     ]
-    aims = sorted({f"{evaluation.settings.specificity:.0%}" for evaluation in evaluations})
+    aims = sorted(
+        {
+            f"{100 * evaluation.settings.specificity:g} %"
+            for evaluation in evaluations
+            if evaluation.sets[data].operating_points
+        }
+    )
     caption = (
         "Each class against all others, at the lowest threshold that has a specificity of "
         f"{' or '.join(aims)} on validation images"
@@ -201,15 +207,17 @@ def subgroup_tables(evaluations: Sequence[SavedEvaluation], data: str) -> list[T
                 row += _cells(found.scores.overall, overall)
                 scored.append(Row([*row, *_cells(found.scores.macro, by_class)]))
                 shown = _highlights([evaluation], found)
-                count = found.attention.images if found.attention else 0
-                looked.append(([*name, count_cell(count)], shown))
+                count = count_cell(found.attention.images) if found.attention else Cell(MISSING)
+                looked.append(([*name, count], shown))
     if not scored:
         return []
     head = [Column("Classifier"), Column("Subgroup"), Column("Images")]
     titles = list(dict.fromkeys(title for _, shown in looked for title in shown))
     rows = [Row([*name, *(shown.get(t, Cell(MISSING)) for t in titles)]) for name, shown in looked]
     background = Table(
-        "Subgroups: images with a mask", [*head, *(Column(t.capitalize()) for t in titles)], rows
+        "Subgroups: images with a mask",
+        [*head, *(Column(t[:1].upper() + t[1:]) for t in titles)],
+        rows,
     )
     scores = Table("Subgroups, each by itself", [*head, *_over_classes(overall, by_class)], scored)
     return [scores, background] if titles else [scores]

@@ -33,9 +33,9 @@ _OVER_SEEDS = (
     "not how much other images would."
 )
 _OVER_FOLDS = (
-    "Each image is tested on in one fold of {} (with more seeds than folds, as often as in the "
-    "others). Intervals are Student's t over the runs, with the correction of Nadeau and Bengio "
-    "(2003), since the folds share most of their training images."
+    "Of the images that are divided each is tested on in one of {} folds; other test sets are the "
+    "same in all. Intervals are Student's t over the folds, with the correction of Nadeau and "
+    "Bengio (2003), since the folds share most of their training images."
 )
 _QUANTITIES = (
     "Relevance is that of the predicted class, the mean over the test sets.",

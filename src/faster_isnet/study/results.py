@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
+from faster_isnet.data.splits import DEFAULT_FRACTIONS
 from faster_isnet.evaluation.intervals import Score
 from faster_isnet.evaluation.measures import BACKGROUND_SHARE, MEASURES, Measure
 from faster_isnet.evaluation.results import SavedResults
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
+from faster_isnet.study.plan import Entry
 from faster_isnet.study.records import costs_of
 from faster_isnet.study.run_study import EntryOutcome
 from faster_isnet.study.statistics import mean_score
@@ -124,13 +126,13 @@ def _of_data(outcomes: Sequence[EntryOutcome], baseline: str) -> DataResult:
     found = [run for by_seed in runs.values() for run in by_seed.values()]
     sets = list(dict.fromkeys(name for run in found for name in run.evaluation.sets))
     quantities = [q for q in _quantities(found, sets) if any(q.name in r.values for r in found)]
-    methods, folds = {}, outcomes[0].entry.settings.folds
+    methods, ratio = {}, _test_to_train(outcomes[0].entry)
     for outcome in outcomes:
         method = outcome.entry.method
         differences = {}
         if method != baseline:
-            differences = _differences(runs[method], compared, quantities, folds)
-        means = {q.name: _mean(runs[method], q, folds) for q in quantities}
+            differences = _differences(runs[method], compared, quantities, ratio)
+        means = {q.name: _mean(runs[method], q, ratio) for q in quantities}
         methods[method] = MethodResult(outcome, runs[method], means, differences)
     return DataResult(outcomes[0].entry.data, methods, quantities, sets)
 
@@ -223,21 +225,33 @@ def _background(kind: str) -> str:
     return f"background: {kind}"
 
 
+def _test_to_train(entry: Entry) -> float | None:
+    """Return the number of test images over that of training images, if there are folds."""
+    folds = entry.settings.folds
+    if folds is None:
+        return None
+    fractions = entry.settings.data[entry.data].get("fractions") or DEFAULT_FRACTIONS
+    trained = fractions["train"] / (fractions["train"] + fractions.get("val", 0.0))
+    return float(1 / ((folds - 1) * trained))
+
+
 def _value(score: Score) -> float:
     assert score.value is not None  # means over one image or more
     return score.value
 
 
-def _mean(runs: Mapping[int, RunResult], quantity: Quantity, folds: int | None) -> Score:
+def _mean(runs: Mapping[int, RunResult], quantity: Quantity, ratio: float | None) -> Score:
     values = [run.values[quantity.name] for run in runs.values() if quantity.name in run.values]
-    return mean_score(values, low=0, high=math.inf if quantity.group == COSTS else 1, folds=folds)
+    return mean_score(
+        values, low=0, high=math.inf if quantity.group == COSTS else 1, test_to_train=ratio
+    )
 
 
 def _differences(
     runs: Mapping[int, RunResult],
     compared: Mapping[int, RunResult],
     quantities: Sequence[Quantity],
-    folds: int | None,
+    ratio: float | None,
 ) -> dict[str, Score]:
     """Return the paired differences of all but the costs, which have ratios."""
     both = [seed for seed in runs if seed in compared]
@@ -245,5 +259,5 @@ def _differences(
     for name in (q.name for q in quantities if q.group != COSTS):
         pairs = [(runs[seed].values.get(name), compared[seed].values.get(name)) for seed in both]
         values = [a - b for a, b in pairs if a is not None and b is not None]
-        found[name] = mean_score(values, folds=folds)
+        found[name] = mean_score(values, test_to_train=ratio)
     return found if both else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePath
@@ -166,8 +165,8 @@ class StudySettings:
         Of weights, order and augmentation; one run each. Intervals are over seeds.
     folds
         Cross-validation: the images are divided in so many parts (≥ 2), and the run with the seed
-        s is tested on part s modulo ``folds``, so that with the seeds 0 to ``folds`` − 1 each image
-        is tested on once. ``None`` tests all runs on the same images.
+        s is tested on part s modulo ``folds``; so there are as many seeds, such as 0 to ``folds``
+        − 1, and each image is tested on once. ``None`` tests all runs on the same images.
     search
         How options are searched on validation images.
     evaluation
@@ -182,8 +181,8 @@ class StudySettings:
     ------
     ValueError
         If there is no method, data set or seed, a seed is there twice, or a name cannot be a
-        folder's; if the seeds do not test on each fold equally often, options are to be searched
-        with folds, or data cannot be divided in folds.
+        folder's; if the seeds do not test on each fold once, options are to be searched with
+        folds, or data cannot be divided in folds.
 
     Examples
     --------
@@ -218,10 +217,9 @@ class StudySettings:
 
     def _check_folds(self, folds: int) -> None:
         check_range("folds", folds, 2)
-        tested = Counter(seed % folds for seed in self.seeds)
-        if len(tested) < folds or len(set(tested.values())) > 1:
+        if sorted(seed % folds for seed in self.seeds) != list(range(folds)):
             raise ValueError(
-                f"the seeds {self.seeds} do not test on each of {folds} folds equally often; give "
+                f"the seeds {self.seeds} do not test on each of {folds} folds once; give "
                 f"{list(range(folds))}"
             )
         if self.search.trials:
@@ -231,10 +229,10 @@ class StudySettings:
                 "folds, and give what it found"
             )
         for name, options in self.data.items():
-            if CLASS in options or "fold" in options:
+            if given := sorted(options.keys() & {CLASS, "division", "fold"}):
                 raise ValueError(
-                    f"data {name!r} cannot be divided in folds, since it has {CLASS} or a fold of "
-                    "its own; leave that out, or folds"
+                    f"data {name!r} cannot be divided in folds, since it has {', '.join(given)}; "
+                    "leave that out, or folds"
                 )
 
 

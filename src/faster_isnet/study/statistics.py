@@ -18,7 +18,7 @@ def mean_score(
     level: float = LEVEL,
     low: float = -math.inf,
     high: float = math.inf,
-    folds: int | None = None,
+    test_to_train: float | None = None,
 ) -> Score:
     """Return the mean of values with its interval by Student's t.
 
@@ -30,11 +30,11 @@ def mean_score(
         Of the interval, in (0, 1).
     low, high
         What values are possible; the interval is cut there, which covers the mean as often.
-    folds
-        If the runs are those of a cross-validation, its number of folds: since these share most of
-        their training images, their values are not independent, and the variance of the mean is
-        (1 / runs + 1 / (folds − 1)) times theirs (Nadeau and Bengio, Machine Learning 52, 2003).
-        ``None`` for independent values.
+    test_to_train
+        If the runs are those of a cross-validation, the number of test images over that of training
+        images: since these share most of their training images, their values are not independent,
+        and the variance of the mean is (1 / runs + test / train) times theirs (Nadeau and Bengio,
+        Machine Learning 52, 2003). ``None`` for independent values.
 
     Examples
     --------
@@ -50,5 +50,5 @@ def mean_score(
     if len(values) < 2:
         return Score(centre, reason="one run")
     half = float(stats.t.ppf((1 + level) / 2, len(values) - 1)) * stdev(values)
-    half *= math.sqrt(1 / len(values) + (0 if folds is None else 1 / (folds - 1)))
+    half *= math.sqrt(1 / len(values) + (test_to_train or 0.0))
     return Score(centre, max(centre - half, low), min(centre + half, high))

@@ -75,7 +75,7 @@ def _values(data: DataResult, group: str) -> Table:
 
 def _over_runs(data: DataResult) -> str:
     settings = next(iter(data.methods.values())).outcome.entry.settings
-    what = "seeds" if settings.folds is None else f"the runs of {settings.folds} folds"
+    what = "seeds" if settings.folds is None else f"{settings.folds} folds"
     return f"means of the runs, with 95 % intervals over {what}"
 
 
