@@ -11,6 +11,7 @@ import pytest
 
 from faster_isnet.cli import main
 from faster_isnet.evaluation import Predictions
+from faster_isnet.evaluation.operating_points import choose_operating_thresholds
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 from faster_isnet.training import convergence
 from toy_images import CLASSES as LEVELS
@@ -110,6 +111,12 @@ def test_operating_points_are_chosen_on_validation_images(
     assert set(own) == set(CLASSES)
     assert "a specificity of 95 % on validation images" in (tested / "report.html").read_text()
     assert main(["test", str(run), "--validation", "true", "--out", str(tmp_path), *FEW]) == 0
+    chosen = {
+        name: choose_operating_thresholds(Predictions.load(folder / "predictions" / f"{name}.csv"))
+        for folder, name in ((tmp_path, "val"), (tested, "test"))
+    }
+    assert {name: point.threshold for name, point in own.items()} == pytest.approx(chosen["val"])
+    assert chosen["val"] != pytest.approx(chosen["test"])
     assert not SavedEvaluation.load(tmp_path).sets["val"].operating_points
     words = ["test", str(run), "--source", str(images), "--trained_images", "true", *FEW]
     assert main([*words, "--out", str(tmp_path)]) == 0

@@ -21,7 +21,7 @@ def disc(seed: int, side: int = SIDE) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(image).float().clamp(0, 1), torch.from_numpy(inside)[None].float()
 
 
-def outlines(margin: float, count: int = 20, side: int = SIDE) -> list[MaskOutline]:
+def outlines(margin: float, count: int = 40, side: int = SIDE) -> list[MaskOutline]:
     pairs = (disc(seed, side) for seed in range(count))
     return [MaskOutline.of(image, with_margin(mask, margin * side)) for image, mask in pairs]
 
@@ -40,7 +40,7 @@ def test_how_far_masks_are_too_large_or_small_is_found(margin: float, side: int)
 
 
 def test_masks_that_lie_beside_edges_in_few_images_are_not_named() -> None:
-    assert outline_doubts([*outlines(0, 14), *outlines(0.1, 6)]) == []
+    assert outline_doubts([*outlines(0, 28), *outlines(0.1, 12)]) == []
 
 
 def test_rectangles_are_named() -> None:
@@ -53,13 +53,13 @@ def test_rectangles_are_named() -> None:
 
 
 def test_of_few_masks_nothing_is_said() -> None:
-    assert outline_doubts(outlines(0.1, 9)) == []
+    assert outline_doubts(outlines(0.1, 29)) == []
     assert outline_doubts([]) == []
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0])
 def test_images_without_edges_tell_nothing(level: float) -> None:
-    flat = [MaskOutline.of(torch.full((1, 40, 50), level), disc(s)[1]) for s in range(12)]
+    flat = [MaskOutline.of(torch.full((1, 40, 50), level), disc(s)[1]) for s in range(32)]
     assert outline_doubts(flat) == []
 
 
@@ -67,12 +67,12 @@ def test_masks_of_the_whole_image_or_a_pixel_tell_nothing() -> None:
     image, mask = disc(0)
     pixel = torch.zeros_like(mask)
     pixel[:, 3:9, 4] = pixel[:, 5, 2:7] = 1
-    assert outline_doubts([MaskOutline.of(image, pixel)] * 12) == []
+    assert outline_doubts([MaskOutline.of(image, pixel)] * 32) == []
     assert "rectangles" in outline_doubts([MaskOutline.of(image, torch.ones_like(mask))] * 12)[0]
 
 
 def test_the_margin_that_is_named_clears_the_warning() -> None:
-    pairs = [(image, with_margin(mask, 8)) for image, mask in map(disc, range(20))]
+    pairs = [(image, with_margin(mask, 8)) for image, mask in map(disc, range(40))]
     told = outline_doubts([MaskOutline.of(image, mask) for image, mask in pairs])
     named = float(told[0].split("(here ")[1].split(" times")[0])
     assert outline_doubts([MaskOutline.of(*pair, named) for pair in pairs], named) == []
@@ -89,7 +89,7 @@ def test_one_image_does_not_decide_for_others() -> None:
         image = torch.from_numpy(pixels).float()
         return MaskOutline.of(image, torch.from_numpy(inside)[None].float())
 
-    assert outline_doubts([*map(small, range(19)), *outlines(0.1, 1)]) == []
+    assert outline_doubts([*map(small, range(39)), *outlines(0.1, 1)]) == []
 
 
 def test_specks_are_no_rectangles() -> None:
@@ -103,3 +103,19 @@ def test_specks_are_no_rectangles() -> None:
     found = MaskOutline.of(torch.rand(3, 1000, 1000), point)
     assert not found.is_rectangles
     assert np.isnan(found.profile).all()
+
+
+def test_a_margin_that_leaves_nothing_is_named() -> None:
+    pairs = list(map(disc, range(12)))
+    (told,) = outline_doubts([MaskOutline.of(*pair, -0.3) for pair in pairs], -0.3)
+    assert told.startswith("data.mask_margin, -0.30 times data.size, leaves less than 10%")
+    assert "12 of 12 masks" in told
+    assert outline_doubts([MaskOutline.of(*pair, -0.05) for pair in pairs], -0.05) == []
+
+
+def test_noise_has_no_edges() -> None:
+    rng = torch.Generator().manual_seed(0)
+    for draw in range(20):
+        noise = [torch.rand(1, SIDE, SIDE, generator=rng) for _ in range(30)]
+        found = [MaskOutline.of(image, disc(40 * draw + i)[1]) for i, image in enumerate(noise)]
+        assert outline_doubts(found) == []

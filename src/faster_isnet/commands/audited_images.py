@@ -118,6 +118,8 @@ def _drawn(samples: Sequence[Sample], options: Namespace) -> tuple[list[Sample],
     if not files:
         return list(samples), 0
     folder, table = options.out / _MASKS, _draw(files, options)
+    if not (folder / REVIEW_PAGE).is_file():
+        write_mask_review(table, folder)
     print(f"Look at the masks that were drawn: {(folder / REVIEW_PAGE).resolve()}")
     masks = {
         original_cell(str(image)): folder / original_cell(str(mask))
@@ -148,7 +150,7 @@ def _draw(files: Sequence[Path], options: Namespace) -> pd.DataFrame:
     table = predict_masks(
         segmenter, files, folder, overwrite=True, skip_unreadable=options.skip_unreadable
     )
-    write_mask_review(table, folder)
+    (folder / REVIEW_PAGE).unlink(missing_ok=True)  # of masks that were there before
     write_atomically(record, drawn_from)
     return table
 

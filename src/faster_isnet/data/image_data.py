@@ -79,7 +79,7 @@ class ImageData(ClassifierData):
         Number that values of the foreground are above, for masks with intermediate values.
     mask_margin
         Distance by which masks are dilated, in pixels at ``size``; negative to erode masks that
-        are too large.
+        are too large. Parts that are thinner than twice that vanish then, unless it is all.
     mask_review
         The table of decisions that the review page of ``faster-isnet segment`` saves. Masks that
         are rejected or to be drawn are not used; images whose masks are rejected are left out of
@@ -204,6 +204,8 @@ class ImageData(ClassifierData):
         self.val_sources = val_sources or {}
         self.test_sources = test_sources or {}
         self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
+        for side in self.size:
+            check_range("size", side, 1)
         self.channels = check_channels(channels)
         self.foreground = Foreground.of(mask_foreground, mask_threshold)
         self.mask_margin = mask_margin

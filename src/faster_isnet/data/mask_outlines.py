@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,8 @@ _FARTHEST, _NEAR = 14, 1  # from the outline, in percent of the side
 _WIDTH = 4  # of an edge, as a peak of the gradient must be higher than what lies so far from it
 _BORDER = 3  # pixels at the image's border, where the gradient is that of the padding
 _FEWEST_PIXELS = 20  # at a distance, for a mean
-_FEWEST_MASKS = 10
+_FEWEST_MASKS, _FEWEST_FOR_EDGES = 10, 30
+_LEFT = 0.1  # of the foreground, or the margin is meant for other pixels
 _LEAST_SIDE = 4  # pixels of a rectangle
 _OFFSET = 4  # percent; outlines that were drawn with care were found up to 3 % outside of the edges
 _SHARE = 0.75  # of the images, in which edges must lie there rather than on the outline
@@ -36,12 +38,15 @@ class MaskOutline:
     ----------
     is_rectangles
         Whether each connected part of the foreground is a rectangle.
+    left
+        What is left of the foreground's area by the margin, as a share; above 1 if it grows.
     profile
         Mean gradient of the image by the distance from the mask's outline, negative inside, over
         the mean of all; NaN where there are too few pixels.
     """
 
     is_rectangles: bool
+    left: float
     profile: Profile
 
     @classmethod
@@ -58,11 +63,13 @@ class MaskOutline:
             By which the mask is grown before it is used (shrunk if negative), as a share of the
             side.
         """
-        used = with_margin(fit_mask(mask, (SIDE, SIDE)), margin * SIDE)
+        given = fit_mask(mask, (SIDE, SIDE))
+        used = with_margin(given, margin * SIDE)
         foreground = used[0].numpy() == 1
         small = v2.functional.resize(image, [SIDE, SIDE], antialias=True).mean(dim=0).numpy()
         gradient = ndimage.gaussian_gradient_magnitude(small, sigma=1.0)
-        return cls(_is_rectangles(mask[0].numpy() == 1), _profile(gradient, foreground))
+        left = float(used.sum() / given.sum().clamp(min=1))
+        return cls(_is_rectangles(mask[0].numpy() == 1), left, _profile(gradient, foreground))
 
 
 def outline_doubts(outlines: Sequence[MaskOutline], margin: float = 0.0) -> list[str]:
@@ -76,7 +83,8 @@ def outline_doubts(outlines: Sequence[MaskOutline], margin: float = 0.0) -> list
     Parameters
     ----------
     outlines
-        Of masks with foreground. Of fewer than ten nothing is said.
+        Of masks with foreground. Of fewer than ten nothing is said, and of fewer than thirty
+        nothing of edges.
     margin
         By which they have been grown already, as a share of the side.
 
@@ -95,8 +103,18 @@ def outline_doubts(outlines: Sequence[MaskOutline], margin: float = 0.0) -> list
             "and its rectangle is kept in every image, so what gives the class away there is "
             "learnt; closer masks: faster-isnet segment auto"
         ]
+    lost = sum(each.left < _LEFT for each in outlines)
+    if margin < 0 and lost > count / 2:
+        return [
+            f"data.mask_margin, {margin:+.2f} times data.size, leaves less than {_LEFT:.0%} of the "
+            f"foreground in {lost} of {count} masks looked at; it is in pixels of data.size, so "
+            "take a smaller one"
+        ]
+    if count < _FEWEST_FOR_EDGES:
+        return []
     offset, share = _edge_offset(np.stack([each.profile for each in outlines]))
-    if abs(offset) < _OFFSET or share < _SHARE:
+    by_chance = 0.5 + 2 / math.sqrt(count)  # four standard deviations, since the peak is chosen
+    if abs(offset) < _OFFSET or share < max(_SHARE, by_chance):
         return []
     where, what, cure = (
         ("inside", "too large, what lies between is kept in every image and learnt", "shrinks")
@@ -105,8 +123,8 @@ def outline_doubts(outlines: Sequence[MaskOutline], margin: float = 0.0) -> list
     )
     return [
         f"edges in the images lie about {abs(offset)} % of the side {where} the masks' outlines, "
-        f"in {share:.0%} of {count} images looked at. If the masks are {what}: data.mask_margin "
-        f"{cure} them, in pixels of data.size (here {margin + offset / SIDE:+.2f} times data.size)"
+        f"in {share:.0%} of {count} images looked at. If the masks are {what}: data.mask_margin of "
+        f"fit {cure} them, in pixels of data.size (here {margin + offset / SIDE:+.2f} times it)"
     ]
 
 

@@ -90,7 +90,12 @@ def from_table(
     subgroups = [subgroups] if isinstance(subgroups, str) else list(subgroups)
     if len(set(subgroups)) < len(subgroups):
         raise ValueError(f"subgroups names a column twice, {subgroups}; name each once")
-    for column in (image, *label_columns, *boxes, *subgroups):
+    if lacking := [each for each in subgroups if each not in table]:
+        raise ValueError(
+            f"{str(path)!r} has no column {lacking[0]!r} for subgroups, it has "
+            f"{', '.join(map(repr, table))}; name columns that all tables of the data have"
+        )
+    for column in (image, *label_columns, *boxes):
         if column not in table:
             raise ValueError(
                 f"{str(path)!r} has no column {column!r}, it has {', '.join(map(repr, table))}; "
