@@ -23,8 +23,8 @@ OPTIONS: dict[str, tuple[str, Texts]] = {
     "seed-negative": ("fit {data} --seed_everything -5", ("seed_everything", "-5")),
     "split-seed-negative": ("fit {data} --data.seed -1", ("seed", "-1", "[0, inf)")),
     "workers-negative": ("fit {data} --data.workers -1", ("workers", "-1", "[0, inf)")),
-    "size-0": ("fit {data} --data.size 0", ("0 x 0 pixels", "size")),
-    "size-negative": ("fit {data} --data.size -24", ("-24 x -24 pixels", "size")),
+    "size-0": ("fit {data} --data.size 0", ("size must be", "got 0")),
+    "size-negative": ("fit {data} --data.size -24", ("size must be", "got -24")),
     "size-too-small": ("fit {data} --data.size 2", ("size", "2")),
     "channels-0": ("fit {data} --data.channels 0", ("channels", "0")),
     "fractions-above-1": (
