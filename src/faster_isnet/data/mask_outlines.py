@@ -151,7 +151,8 @@ def _profile(gradient: NDArray[np.float32], foreground: NDArray[np.bool_]) -> Pr
     total = np.convolve(np.bincount(index, gradient[used], length), ring, "valid")
     pixels = np.convolve(np.bincount(index, minlength=length), ring, "valid")
     profile = np.where(pixels >= _FEWEST_PIXELS, total / np.maximum(pixels, 1), np.nan)
-    return profile / max(float(np.nanmean(np.append(profile, 0))), 1e-12)
+    known = profile[~np.isnan(profile)]
+    return profile / max(known.mean(), 1e-12) if len(known) else profile
 
 
 def _edge_offset(profiles: Profile) -> tuple[int, float]:

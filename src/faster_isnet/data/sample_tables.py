@@ -88,19 +88,7 @@ def from_table(
         )
     label_columns = [label] if isinstance(label, str) else list(label or ())
     subgroups = [subgroups] if isinstance(subgroups, str) else list(subgroups)
-    if len(set(subgroups)) < len(subgroups):
-        raise ValueError(f"subgroups names a column twice, {subgroups}; name each once")
-    if lacking := [each for each in subgroups if each not in table]:
-        raise ValueError(
-            f"{str(path)!r} has no column {lacking[0]!r} for subgroups, it has "
-            f"{', '.join(map(repr, table))}; name columns that all tables of the data have"
-        )
-    for column in (image, *label_columns, *boxes):
-        if column not in table:
-            raise ValueError(
-                f"{str(path)!r} has no column {column!r}, it has {', '.join(map(repr, table))}; "
-                "say which it is, or add it"
-            )
+    _check_columns(table, path, [image, *label_columns, *boxes], subgroups)
     table = _stripped(table, [image, mask, *boxes])
     rows = [f"row {row} of {str(path)!r}" for row in range(1, len(table) + 1)]
     indices: list[int | tuple[int, ...] | None] = [None] * len(table)
@@ -131,6 +119,26 @@ def from_table(
         for row, index, cells in zip(rows, indices, table.to_dict("records"), strict=True)
     ]
     return (_join_boxes(samples, table[list(boxes)], rows) if boxes else samples), names
+
+
+def _check_columns(
+    table: pd.DataFrame, path: Path, needed: Sequence[str], subgroups: Sequence[str]
+) -> None:
+    """Raise ``ValueError`` if a table lacks a column, or a column of subgroups is named twice."""
+    there = ", ".join(map(repr, table))
+    for column in needed:
+        if column not in table:
+            raise ValueError(
+                f"{str(path)!r} has no column {column!r}, it has {there}; say which it is, or add it"
+            )
+    if len(set(subgroups)) < len(subgroups):
+        raise ValueError(f"subgroups names a column twice, {subgroups}; name each once")
+    for column in subgroups:
+        if column not in table:
+            raise ValueError(
+                f"{str(path)!r} has no column {column!r} for subgroups, it has {there}; name "
+                "columns that all tables of the data have"
+            )
 
 
 def read_cells(path: Path) -> pd.DataFrame:

@@ -92,17 +92,7 @@ def split(
     samples = _join_groups(list(samples))
     given = {sample.split for sample in samples if sample.split}
     if fold is not None:
-        if given:
-            raise ValueError(
-                f"samples have the splits {sorted(given)}, but a fold of a cross-validation is to "
-                "be chosen among all; give no sample a split, or leave out fold"
-            )
-        parts = _assign_splits(samples, {str(number): 1.0 for number in range(fold.of)}, seed)
-        samples = [
-            replace(sample, split="test") if part == str(fold.number) else sample
-            for sample, part in zip(samples, parts, strict=True)
-        ]
-        given = {"test"}
+        samples, given = _with_test_fold(samples, fold, seed), {"test"}
     if "val" in fractions and "val" not in given:
         given.discard("train")
     shares = {name: share for name, share in fractions.items() if name not in given}
@@ -121,6 +111,20 @@ def split(
     complete += [] if fold is None else ["test"]
     _check_classes(samples, [*complete, *(shares if rest else ())], class_names)
     return samples
+
+
+def _with_test_fold(samples: Sequence[Sample], fold: Fold, seed: int) -> list[Sample]:
+    """Give the samples of a fold the split to test on; none may have a split."""
+    if given := sorted({sample.split for sample in samples if sample.split}):
+        raise ValueError(
+            f"samples have the splits {given}, but a fold of a cross-validation is to be chosen "
+            "among all; give no sample a split, or leave out fold"
+        )
+    parts = _assign_splits(samples, {str(number): 1.0 for number in range(fold.of)}, seed)
+    return [
+        replace(sample, split="test") if part == str(fold.number) else sample
+        for sample, part in zip(samples, parts, strict=True)
+    ]
 
 
 def _join_groups(samples: list[Sample]) -> list[Sample]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -208,13 +209,13 @@ class Evaluator:
             self.measures,
         )
         found = Measured(predictions, attention, self._replaced(dataset, predictions, attention))
+        summarise = partial(
+            self._results, thresholds=thresholds, operating=operating_thresholds or {}
+        )
         results = replace(
-            self._results(found, thresholds, operating_thresholds or {}),
+            summarise(found),
             subgroups={
-                column: {
-                    value: self._results(found.take(chosen), thresholds, operating_thresholds or {})
-                    for value, chosen in values.items()
-                }
+                column: {value: summarise(found.take(chosen)) for value, chosen in values.items()}
                 for column, values in subgroups.items()
             },
         )
