@@ -110,7 +110,9 @@ def test_operating_points_are_chosen_on_validation_images(
     own = SavedEvaluation.load(tested).sets["test"].operating_points
     assert set(own) == set(CLASSES)
     assert "a specificity of 95 % on validation images" in (tested / "report.html").read_text()
-    assert main(["test", str(run), "--validation", "true", "--out", str(tmp_path), *FEW]) == 0
+    words = ["test", str(run), "--validation", "true", "--out", str(tmp_path), *FEW]
+    assert main([*words, "--specificity", "0.9"]) == 0
+    assert "--specificity is not used" in capsys.readouterr().out
     chosen = {
         name: choose_operating_thresholds(Predictions.load(folder / "predictions" / f"{name}.csv"))
         for folder, name in ((tmp_path, "val"), (tested, "test"))
@@ -149,6 +151,9 @@ def test_subgroups_by_columns_of_the_table(
     assert [each.scores.images for each in found.values()] == [30, 30]
     assert "accuracy, sex f (n = 30)" in capsys.readouterr().out
     assert "sex: m" in (tmp_path / "out" / "report.html").read_text()
+    table.write_text(table.read_text().replace(",f,", ",,").replace(",m,", ",,"))
+    assert main([*words, *out, "--subgroups", "[sex]"]) == 0
+    assert "No image of 'elsewhere' has a value of sex" in capsys.readouterr().out
     assert main([*words, *out, "--subgroups", "[sex,number]"]) == 2
     assert "'number' has 60 values" in capsys.readouterr().err
     assert main(["test", str(run), *out, *FEW, "--subgroups", "[sex]"]) == 2

@@ -129,7 +129,8 @@ def _check_columns(
     for column in needed:
         if column not in table:
             raise ValueError(
-                f"{str(path)!r} has no column {column!r}, it has {there}; say which it is, or add it"
+                f"{str(path)!r} has no column {column!r}, it has {there}; say which it is, or add "
+                "it"
             )
     if len(set(subgroups)) < len(subgroups):
         raise ValueError(f"subgroups names a column twice, {subgroups}; name each once")
