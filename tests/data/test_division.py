@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from PIL import Image
 
 from faster_isnet.data import Division, ImageData, Sample
 from faster_isnet.data.samples import relabel
+from faster_isnet.data.splits import Fold
 
 NAMES = ["cat", "dog"]
 
@@ -56,6 +58,18 @@ def test_one_more_image_changes_no_split(folder: Path, caplog: pytest.LogCapture
         assert members(data(folder, path), folder) == before
     assert "cat/000.png" in caplog.text
     assert "new_images" in caplog.text
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_a_fold_is_not_that_of_another_division(folder: Path, is_old: bool) -> None:
+    path = record(folder)
+    if is_old:  # as before there were folds
+        content = json.loads(path.read_text())
+        del content["settings"]["fold"]
+        path.write_text(json.dumps(content))
+    data(folder, path).setup()
+    with pytest.raises(ValueError, match=r"fold is \{'number': 0, 'of': 2\}, but .* with None"):
+        data(folder, path, fold=Fold(0, 2)).setup()
 
 
 def test_a_record_of_nothing_new_warns_of_nothing(
