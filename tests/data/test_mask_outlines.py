@@ -80,16 +80,21 @@ def test_the_margin_that_is_named_clears_the_warning() -> None:
     assert float(half[0].split("(here ")[1].split(" times")[0]) == pytest.approx(named, abs=0.03)
 
 
-def test_one_image_does_not_decide_for_others() -> None:
-    def small(seed: int) -> MaskOutline:
-        y, x = np.mgrid[:SIDE, :SIDE] / SIDE
-        inside = np.hypot(y - 0.5, x - 0.5) < 0.05
-        rng = np.random.default_rng(seed)
-        pixels = 0.4 + 0.3 * inside + rng.normal(0, 0.03, (3, SIDE, SIDE))
-        image = torch.from_numpy(pixels).float()
-        return MaskOutline.of(image, torch.from_numpy(inside)[None].float())
+def small(seed: int, margin: float) -> MaskOutline:
+    """Return the outline of a disc so small that few distances are known within it."""
+    y, x = np.mgrid[:SIDE, :SIDE] / SIDE
+    inside = np.hypot(y - 0.5, x - 0.5) < 0.05
+    rng = np.random.default_rng(seed)
+    image = torch.from_numpy(0.4 + 0.3 * inside + rng.normal(0, 0.03, (3, SIDE, SIDE))).float()
+    mask = torch.from_numpy(inside)[None].float()
+    return MaskOutline.of(image, with_margin(mask, margin * SIDE))
 
-    assert outline_doubts([*map(small, range(39)), *outlines(0.1, 1)]) == []
+
+def test_one_image_does_not_decide_for_others() -> None:
+    other = outlines(0.1, 1)
+    assert outline_doubts([*(small(seed, 0) for seed in range(39)), *other]) == []
+    (told,) = outline_doubts([*(small(seed, 0.05) for seed in range(39)), *other])
+    assert "(here -0.05" in told or "(here -0.04" in told
 
 
 def test_specks_are_no_rectangles() -> None:
