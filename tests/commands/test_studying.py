@@ -83,6 +83,7 @@ def test_a_cross_validation_tests_on_each_image_once(images: Path, tmp_path: Pat
     ]
     assert sorted(tested) == sorted(str(path) for path in images.rglob("*.png"))
     assert "over 2 folds" in (out / "study.md").read_text()
+    assert "1 method on 1 data set in 2 folds" in (out / "study.md").read_text()
     assert "Nadeau and Bengio" in (out / "report.html").read_text()
 
 

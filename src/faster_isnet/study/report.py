@@ -105,9 +105,10 @@ def _section(out: Path, data: DataResult, baseline: str) -> Section:
 
 def _headline(settings: StudySettings) -> str:
     counts = (len(settings.methods), len(settings.data), len(settings.seeds))
-    names = ("method", "data set", "seed")
+    names = ("method", "data set", "seed" if settings.folds is None else "fold")
     parts = [f"{n} {name}{'s' if n > 1 else ''}" for n, name in zip(counts, names, strict=True)]
-    return f"{parts[0]} on {parts[1]} with {parts[2]}"
+    how = "with" if settings.folds is None else "in"
+    return f"{parts[0]} on {parts[1]} {how} {parts[2]}"
 
 
 def _introduction(settings: StudySettings) -> list[str]:

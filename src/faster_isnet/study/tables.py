@@ -74,9 +74,17 @@ def _values(data: DataResult, group: str) -> Table:
 
 
 def _over_runs(data: DataResult) -> str:
-    settings = next(iter(data.methods.values())).outcome.entry.settings
-    what = "seeds" if settings.folds is None else f"{settings.folds} folds"
+    folds = _folds(data)
+    what = "seeds" if folds is None else f"{folds} folds"
     return f"means of the runs, with 95 % intervals over {what}"
+
+
+def _alike(data: DataResult) -> str:
+    return "with the same seed" if _folds(data) is None else "in the same fold"
+
+
+def _folds(data: DataResult) -> int | None:
+    return next(iter(data.methods.values())).outcome.entry.settings.folds
 
 
 def _differences(data: DataResult, baseline: str) -> Table:
@@ -92,7 +100,7 @@ def _differences(data: DataResult, baseline: str) -> Table:
         if name != baseline
     ]
     caption = (
-        f"Differences to {baseline} with the same seed, in percentage points; better or worse "
+        f"Differences to {baseline} {_alike(data)}, in percentage points; better or worse "
         "where the 95 % interval excludes 0"
     )
     return Table(caption, [Column("Method"), *map(_column, quantities)], rows)
