@@ -30,6 +30,11 @@ hypothesis.settings.register_profile("without deadline", deadline=None)
 hypothesis.settings.load_profile("without deadline")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with those that are given more time, so that none of them runs alone at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 @pytest.fixture(params=list(NETWORKS))
 def golden(request: pytest.FixtureRequest) -> Golden:
     """Yield each golden network, in eval mode, with what the published code computes on it."""
