@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -220,3 +223,100 @@ def test_hints_and_segmenters_must_fit(photos: Path) -> None:
         segmenter.at(Hint(points=(ObjectPoint(1, 1, 1),)))
     with pytest.raises(ValueError, match="of none of the 1 images"):
         predict_masks(segmenter, [image], photos.parent / "out", hints={})
+
+
+class TestSam2:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def weights(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """A small SAM 2 with random weights."""
+        transformers = pytest.importorskip("transformers")
+        configuration = import_module("transformers.models.sam2.configuration_sam2")
+        torch.manual_seed(0)
+        backbone = configuration.Sam2HieraDetConfig(
+            hidden_size=8,
+            num_attention_heads=1,
+            image_size=[64, 64],
+            blocks_per_stage=[1, 1, 2, 1],
+            embed_dim_per_stage=[8, 16, 32, 64],
+            num_attention_heads_per_stage=[1, 1, 1, 1],
+            window_size_per_stage=[8, 4, 4, 2],
+            global_attention_blocks=[3],
+        )
+        vision = transformers.Sam2VisionConfig(
+            backbone_config=backbone,
+            backbone_channel_list=[64, 32, 16, 8],
+            backbone_feature_sizes=[[16, 16], [8, 8], [4, 4]],
+            fpn_hidden_size=32,
+        )
+        network = transformers.Sam2Model(
+            transformers.Sam2Config(
+                vision_config=vision,
+                prompt_encoder_config=configuration.Sam2PromptEncoderConfig(
+                    hidden_size=32, image_size=64, patch_size=16
+                ),
+                mask_decoder_config=configuration.Sam2MaskDecoderConfig(
+                    hidden_size=32, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16
+                ),
+            )
+        )
+        size = {"height": 64, "width": 64}
+        folder = tmp_path_factory.mktemp("sam2")
+        network.save_pretrained(folder)
+        prepared = transformers.Sam2ImageProcessor(size=size)
+        transformers.Sam2Processor(prepared).save_pretrained(folder)
+        return folder
+
+    IMAGE = torch.rand(3, 50, 70, generator=torch.Generator().manual_seed(0))
+
+    def find(
+        self, weights: Path, *boxes: ObjectBox, points: tuple[ObjectPoint, ...] = ()
+    ) -> Tensor:
+        segmenter = hinted_segmenter("sam2", weights=weights)
+        return segmenter.at(Hint(boxes, points)).probabilities(self.IMAGE)
+
+    def test_the_best_of_three_masks_is_taken_within_the_box(self, weights: Path) -> None:
+        transformers = pytest.importorskip("transformers")
+        box = ObjectBox(10, 20, 50, 40)
+        found = self.find(weights, box)
+        network = transformers.Sam2Model.from_pretrained(weights).eval()
+        processor = transformers.Sam2Processor.from_pretrained(weights)
+        given = processor(
+            images=self.IMAGE / self.IMAGE.max(),
+            input_boxes=[[list(box[:4])]],
+            do_rescale=False,
+            return_tensors="pt",
+        )
+        sizes = given.pop("original_sizes")
+        with torch.no_grad():
+            result = network(**given)
+        (masks,) = processor.post_process_masks(result.pred_masks, sizes, binarize=False)
+        expected = masks[0, result.iou_scores[0, 0].argmax()].sigmoid()
+        inside = torch.zeros_like(expected)
+        inside[19:41, 8:52] = 1  # by 5 % of its sides larger
+        assert torch.allclose(found[0], expected * inside, atol=1e-3)
+
+    def test_several_objects_are_joined_and_points_are_read(self, weights: Path) -> None:
+        boxes = ObjectBox(5, 5, 30, 30), ObjectBox(40, 10, 60, 45)
+        one, other = (self.find(weights, box) for box in boxes)
+        assert torch.allclose(self.find(weights, *boxes), torch.maximum(one, other), atol=1e-5)
+        point = ObjectPoint(20, 20, 1)
+        alone, beside = (self.find(weights, points=(point, ObjectPoint(60, 40, k))) for k in (0, 1))
+        assert not torch.equal(alone, beside)
+        assert not torch.equal(self.find(weights, boxes[0], points=(point,)), one)
+
+    def test_the_hubs_folders_are_of_videos_and_others_are_refused(
+        self, weights: Path, tmp_path: Path
+    ) -> None:
+        for file in weights.iterdir():
+            shutil.copy(file, tmp_path)
+        config = tmp_path / "config.json"
+        written = json.loads(config.read_text())
+        config.write_text(json.dumps(written | {"model_type": "sam2_video"}))
+        box = ObjectBox(5, 5, 30, 30)
+        assert torch.equal(self.find(tmp_path, box), self.find(weights, box))
+        config.write_text(json.dumps(written | {"model_type": "sam"}))
+        with pytest.raises(ValueError, match="of the type 'sam', not a SAM 2"):
+            self.find(tmp_path, box)
+        with pytest.raises(ValueError, match="leave out one: --weights or --download"):
+            hinted_segmenter("sam2", weights=weights, download=True)
