@@ -23,15 +23,19 @@ from faster_isnet.data.masks import MASK_TABLE
 from faster_isnet.reporting import write_mask_review
 from faster_isnet.reporting.mask_review_page import MOST
 from faster_isnet.segmentation import (
+    Hint,
+    HintedSegmenter,
     Segmenter,
     SegmenterSettings,
     compare_masks,
     fit_segmenter,
+    hinted_segmenter,
     load_segmenter,
     predict_masks,
     pretrained_segmenter,
+    read_hints,
 )
-from faster_isnet.segmentation.pretrained import PROMPT, SALIENT
+from faster_isnet.segmentation.pretrained import GRABCUT, HINTED, PROMPT, SALIENT, SAM2
 
 NETWORKS_HELP = (
     "salient: the object that an image shows; coco:CLASS,…: all that is of these classes; "
@@ -71,10 +75,26 @@ def _auto_parser() -> CommandParser:
         "--with",
         type=str | None,
         default=None,
-        help=f"{NETWORKS_HELP}, whose folder is --weights (default: {SALIENT})",
+        help=f"{NETWORKS_HELP}, whose folder is --weights; {GRABCUT}: what differs in its colours "
+        f"from what is around --boxes; {SAM2}: the objects of --boxes or --points (default: "
+        f"{SALIENT})",
     )
     add("--prompt", help="what to find, in words: short for --with prompt:TEXT")
     parser.add_parameters(pretrained_segmenter, skip=("name",), group=False)
+    add(
+        "--boxes",
+        type=Path | None,
+        default=None,
+        help=f"for --with {GRABCUT} and {SAM2}: a table (image, x0, y0, x1, y1 in pixels, a row "
+        "for each object; or image, mask), or a folder of masks that are too large",
+    )
+    add(
+        "--points",
+        type=Path | None,
+        default=None,
+        help=f"for --with {SAM2}: a table (image, x, y, label: 1 in the foreground, 0 not)",
+    )
+    parser.add_parameters(ImageData, only=("mask_foreground", "mask_threshold"), group=False)
     _add_options_of_masks(parser)
     return parser
 
@@ -116,7 +136,7 @@ def _predict_parser() -> CommandParser:
 
 
 def _add_options_of_masks(parser: CommandParser) -> None:
-    parser.add_parameters(predict_masks, skip=("segmenter", "images", "out"), group=False)
+    parser.add_parameters(predict_masks, skip=("segmenter", "images", "out", "hints"), group=False)
     parser.add_argument(
         "--review",
         type=int,
@@ -158,8 +178,31 @@ def _auto(options: Namespace) -> None:
         if options["with"] not in (None, PROMPT):
             raise ValueError(f"--prompt {options.prompt!r} is not for --with {name}; leave out one")
         name = f"{PROMPT}:{options.prompt}"
+    images = image_files(options.images)
     chosen = parameters(pretrained_segmenter, options) | {"name": name}
-    _write_masks(pretrained_segmenter(**chosen), options)
+    if name in HINTED:
+        hints = _hints(images, options)  # before weights are loaded
+        _write_masks(hinted_segmenter(**chosen), options, images, hints)
+        return
+    if options.boxes is not None or options.points is not None:
+        raise ValueError(
+            f"--with {name} reads no --boxes or --points; choose --with {GRABCUT} or {SAM2}"
+        )
+    _write_masks(pretrained_segmenter(**chosen), options, images)
+
+
+def _hints(images: Sequence[Path], options: Namespace) -> dict[Path, Hint]:
+    boxes, only = options.boxes, options.images[0]
+    if boxes is not None and boxes.resolve() == options.out.resolve():
+        raise ValueError(
+            f"the masks would be written where those of --boxes are, {str(boxes)!r}; name another "
+            "folder: --out"
+        )
+    root = options.root
+    if root is None and len(options.images) == 1 and only.is_dir():
+        root = only
+    foreground = Foreground.of(options.mask_foreground, options.mask_threshold)
+    return read_hints(images, boxes, options.points, root, foreground)
 
 
 def _compare(options: Namespace) -> None:
@@ -179,18 +222,28 @@ def _compare(options: Namespace) -> None:
 
 
 def _predict(options: Namespace) -> None:
-    _write_masks(load_segmenter(options.segmenter), options)
+    images = image_files(options.images)
+    _write_masks(load_segmenter(options.segmenter), options, images)
 
 
-def _write_masks(segmenter: Segmenter, options: Namespace) -> None:
+def _write_masks(
+    segmenter: Segmenter | HintedSegmenter,
+    options: Namespace,
+    images: Sequence[Path],
+    hints: dict[Path, Hint] | None = None,
+) -> None:
     check_range("review", options.review, 0)  # before masks are written
     given = parameters(predict_masks, options) | {
         "segmenter": segmenter,
-        "images": image_files(options.images),
+        "images": images,
+        "hints": hints,
     }
     table = predict_masks(**given)
-    implausible = int((~table["plausible"].astype(bool)).sum())
+    drawn = table["mask"] != ""
+    implausible = int((drawn & ~table["plausible"].astype(bool)).sum())
     print(f"{len(table)} images, {implausible} masks implausible")
+    for reason, count in table["reason"][~drawn].value_counts().head(_SHOWN).items():
+        print(f"{count} images have no mask: {reason}")
     print(f"The table: {(options.out / MASK_TABLE).resolve()}")
     if options.review:
         page = write_mask_review(table, options.out, options.review)

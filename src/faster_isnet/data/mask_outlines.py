@@ -69,7 +69,7 @@ class MaskOutline:
         small = v2.functional.resize(image, [SIDE, SIDE], antialias=True).mean(dim=0).numpy()
         gradient = ndimage.gaussian_gradient_magnitude(small, sigma=1.0)
         left = float(used.sum() / given.sum().clamp(min=1))
-        return cls(_is_rectangles(mask[0].numpy() == 1), left, _profile(gradient, foreground))
+        return cls(all_rectangles(mask[0].numpy() == 1), left, _profile(gradient, foreground))
 
 
 def outline_doubts(outlines: Sequence[MaskOutline], margin: float = 0.0) -> list[str]:
@@ -101,7 +101,7 @@ def outline_doubts(outlines: Sequence[MaskOutline], margin: float = 0.0) -> list
         return [
             f"{rectangles} of {count} masks looked at are rectangles. What lies between an object "
             "and its rectangle is kept in every image, so what gives the class away there is "
-            "learnt; closer masks: faster-isnet segment auto"
+            "learnt; closer masks: faster-isnet segment auto --with grabcut --boxes MASKS (or sam2)"
         ]
     lost = sum(each.left < _LEFT for each in outlines)
     if margin < 0 and lost > count / 2:
@@ -128,7 +128,7 @@ def outline_doubts(outlines: Sequence[MaskOutline], margin: float = 0.0) -> list
     ]
 
 
-def _is_rectangles(foreground: NDArray[np.bool_]) -> bool:
+def all_rectangles(foreground: NDArray[np.bool_]) -> bool:
     """Return whether each part is a rectangle of more than a few pixels, which anything may be."""
     parts, _ = ndimage.label(foreground)
     boxes = ndimage.find_objects(parts)

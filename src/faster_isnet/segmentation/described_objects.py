@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from faster_isnet.segmentation.hub_networks import HubNetwork
 from faster_isnet.segmentation.segmenter import Segmenter, resized
 from faster_isnet.segmentation.shapes import OF_OBJECTS
 
-CLIPSEG = "CIDAS/clipseg-rd64-refined"
-"""Its name on the Hugging Face hub (603 MB, Apache-2.0)."""
-REVISIONS = {CLIPSEG: "325a839908143a34b409ae6f2910fa015ea390e6"}
-"""Of networks that are downloaded, the commit whose files are meant: by its hash."""
+CLIPSEG = HubNetwork(
+    title="CLIPSeg",
+    default="CIDAS/clipseg-rd64-refined",  # 603 MB, Apache-2.0
+    revision="325a839908143a34b409ae6f2910fa015ea390e6",
+    types=("clipseg",),
+    network="CLIPSegForImageSegmentation",
+    processor="CLIPSegProcessor",
+)
 _CHANNELS = 3
 
 
@@ -32,7 +35,8 @@ class DescribedObjectSegmenter(Segmenter):
         What to find, such as ``["a butterfly"]``; what any of them describes is foreground. English
         words of photographs are what it was trained on.
     network
-        Name of a CLIPSeg on the Hugging Face hub, by default :data:`CLIPSEG` at a fixed commit; of
+        Name of a CLIPSeg on the Hugging Face hub, by default
+        ``"CIDAS/clipseg-rd64-refined"`` at a fixed commit; of
         others the newest. Not beside ``weights``.
     weights
         A folder with such a network (``config.json``, ``model.safetensors``, the tokenizer's
@@ -65,9 +69,7 @@ class DescribedObjectSegmenter(Segmenter):
             raise ValueError(f"what is to be found? A prompt is empty: {list(prompts)}")
         super().__init__(OF_OBJECTS, None)
         self._prompts = list(prompts)
-        if network is not None and weights is not None:
-            raise ValueError(f"network {network!r} and weights {str(weights)!r}: leave out one")
-        self._model, self._processor = _load(network or CLIPSEG, weights, download)
+        self._model, self._processor = CLIPSEG.load(network, weights, download)
         most = self._model.config.text_config.max_position_embeddings
         for prompt in self._prompts:
             if (tokens := len(self._processor.tokenizer(prompt)["input_ids"])) > most:
@@ -89,48 +91,3 @@ class DescribedObjectSegmenter(Segmenter):
         logits = self._model(**given.to(self._device)).logits.float().cpu()
         found = logits.sigmoid().amax(0)[None, None]
         return resized(found, image, size).clamp(0, 1)
-
-
-def _load(name: str, weights: str | Path | None, download: bool) -> tuple[Any, Any]:
-    """Return CLIPSeg and what prepares its images and texts."""
-    if weights is not None:
-        _check_folder(Path(weights))
-    try:
-        from transformers import CLIPSegForImageSegmentation, CLIPSegProcessor
-    except ImportError as error:
-        raise ImportError(
-            "segmenting by a text needs transformers: pip install 'faster-isnet[prompt]'"
-        ) from error
-    source = name if weights is None else str(weights)
-    options = {"local_files_only": not download, "revision": REVISIONS.get(source, "main")}
-    network: Any = CLIPSegForImageSegmentation
-    processor: Any = CLIPSegProcessor
-    try:
-        model, found = network.from_pretrained(
-            source, use_safetensors=True, output_loading_info=True, **options
-        )
-        if lacking := [*found["missing_keys"], *found["mismatched_keys"]]:
-            raise ValueError(
-                f"{source!r} lacks {len(lacking)} weights of a CLIPSeg, such as {lacking[0]}; "
-                "name another"
-            )
-        return model.eval(), processor.from_pretrained(source, **options)
-    except OSError as error:
-        if download or weights is not None:
-            raise
-        raise FileNotFoundError(
-            f"the weights of {name} are not on this machine; download them (--download), or name "
-            "a folder with them (--weights)"
-        ) from error
-
-
-def _check_folder(folder: Path) -> None:
-    """Check that a folder says that it is a CLIPSeg's."""
-    config = folder / "config.json"
-    if not config.is_file():
-        raise FileNotFoundError(
-            f"there is no config.json in {str(folder)!r}; name the folder of a CLIPSeg"
-        )
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    if kind != "clipseg":
-        raise ValueError(f"{str(folder)!r} holds a network of the type {kind!r}, not a CLIPSeg")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -18,13 +18,16 @@ from faster_isnet.common.files import write_atomically
 from faster_isnet.common.spreadsheets import safe_csv
 from faster_isnet.data.images import read_image
 from faster_isnet.data.masks import MASK_TABLE
-from faster_isnet.segmentation.segmenter import Segmenter
+from faster_isnet.segmentation.hints import Hint
+from faster_isnet.segmentation.segmenter import HintedSegmenter, Segmenter
 from faster_isnet.segmentation.shapes import Shape, ShapeRanges, stability
 
 TOLERANCE = 0.1
 STABLE = 0.8
+NO_HINT = "no box, mask or point says where the object is"
+NOTHING = "nothing was found where the object is said to be"
 COLUMNS = ("image", "mask", "area", "components", "stability", "plausible", "reason")
-_UNREADABLE = {
+_NO_MASK = {
     "mask": "",
     "area": float("nan"),
     "components": 0,
@@ -34,11 +37,12 @@ _UNREADABLE = {
 
 
 def predict_masks(
-    segmenter: Segmenter,
+    segmenter: Segmenter | HintedSegmenter,
     images: Sequence[Path],
     out: str | Path,
     components: int | None = None,
     *,
+    hints: Mapping[Path, Hint] | None = None,
     root: str | Path | None = None,
     tolerance: float = TOLERANCE,
     overwrite: bool = False,
@@ -53,14 +57,19 @@ def predict_masks(
     Parameters
     ----------
     segmenter
-        See :func:`~faster_isnet.segmentation.load_segmenter` and
-        :func:`~faster_isnet.segmentation.pretrained_segmenter`.
+        See :func:`~faster_isnet.segmentation.load_segmenter`,
+        :func:`~faster_isnet.segmentation.pretrained_segmenter` and
+        :func:`~faster_isnet.segmentation.hinted_segmenter`.
     images
         The images' files.
     out
         The folder for masks and table; created if missing.
     components
         Number of connected components to keep, ≥ 1; by default as in the segmenter's settings.
+    hints
+        Where the objects of the images are, for a segmenter that needs it
+        (:func:`~faster_isnet.segmentation.read_hints`). Images without one, and those in which
+        nothing is found, get no mask, and the table says why.
     root
         The folder of the images, whose subfolders are repeated in ``out``. By default the deepest
         that contains all images.
@@ -88,7 +97,8 @@ def predict_masks(
         If a mask exists already and ``overwrite`` is off; nothing is written then.
     ValueError
         If there are no images, two would get the same mask, one is outside of ``root``, a mask
-        would replace an image, or a number is out of range (nothing is written then); if an
+        would replace an image, a number is out of range, or hints are not what the segmenter needs
+        (nothing is written then); if a hint is not within its image; if an
         image cannot be read and ``skip_unreadable`` is off.
     ImportError
         If one is DICOM and pydicom is not installed.
@@ -97,11 +107,16 @@ def predict_masks(
         check_range("components", components, 1)
     check_range("tolerance", tolerance, 0)
     out = Path(out)
-    names = _mask_names([Path(image) for image in images], None if root is None else Path(root))
-    _check_output_paths(names, out, overwrite)
+    images = [Path(image) for image in images]
+    names = _mask_names(images, None if root is None else Path(root))
+    chosen = _by_image(segmenter, images, hints)
+    _check_output_paths({image: names[image] for image in chosen}, out, overwrite)
     rows: list[dict[str, object]] = []
     try:
         for path, name in tqdm(names.items(), unit="image", disable=None):
+            if path not in chosen:
+                rows.append({"image": str(path), **_NO_MASK, "reason": NO_HINT})
+                continue
             try:
                 image = read_image(path)
             except (OSError, ValueError) as error:
@@ -110,17 +125,41 @@ def predict_masks(
                         f"{str(path)!r} cannot be segmented: {error}; or go on without it: "
                         "--skip-unreadable"
                     ) from error
-                rows.append({"image": str(path), **_UNREADABLE, "reason": str(error)})
+                rows.append({"image": str(path), **_NO_MASK, "reason": str(error)})
                 continue
-            found = segmenter.probabilities(image)
-            mask = segmenter.mask_of(found, components)
+            found = chosen[path].probabilities(image)
+            mask = chosen[path].mask_of(found, components)
+            if hints is not None and not mask.any():
+                (out / name).unlink(missing_ok=True)  # overwrite is on
+                rows.append({"image": str(path), **_NO_MASK, "reason": NOTHING})
+                continue
             write_atomically(out / name, png(mask))
-            rows.append(mask_row(str(path), name, mask, found, segmenter.expected, tolerance))
+            rows.append(mask_row(str(path), name, mask, found, chosen[path].expected, tolerance))
     finally:  # list the masks that were written, also after an error
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         if rows:
             write_atomically(out / MASK_TABLE, safe_csv(table))
     return table
+
+
+def _by_image(
+    segmenter: Segmenter | HintedSegmenter,
+    images: Sequence[Path],
+    hints: Mapping[Path, Hint] | None,
+) -> dict[Path, Segmenter]:
+    """Return what segments each image, of those that have a hint if one is needed."""
+    if isinstance(segmenter, Segmenter):
+        if hints is not None:
+            raise ValueError(
+                "this segmenter finds objects by itself, and reads no hints; leave them out"
+            )
+        return dict.fromkeys(images, segmenter)
+    if hints is None or not any(image in hints for image in images):
+        raise ValueError(
+            f"of none of the {len(images)} images it is said where the object is; name boxes, "
+            "masks or points of them"
+        )
+    return {image: segmenter.at(hints[image]) for image in images if image in hints}
 
 
 def mask_row(

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor
 from torch.nn import functional as F
 
+from faster_isnet.segmentation.hints import Hint
 from faster_isnet.segmentation.shapes import ShapeRanges, clean, main_components
 
 
@@ -69,6 +70,25 @@ class Segmenter(ABC):
         mask = (probabilities > 0.5).float()
         kept = self.components if components is None else components
         return clean(mask, max(1, main_components(mask)) if kept is None else kept)
+
+
+class HintedSegmenter(ABC):
+    """Find the objects of images where a hint says that they are."""
+
+    @abstractmethod
+    def at(self, hint: Hint) -> Segmenter:
+        """Return what finds the objects of one image.
+
+        Parameters
+        ----------
+        hint
+            Of this image. Its boxes and points are compared with the image when that is given.
+
+        Raises
+        ------
+        ValueError
+            If the hint is of a kind that cannot be used.
+        """
 
 
 def resized(values: Tensor, image: Tensor, size: tuple[int, int] | None) -> Tensor:

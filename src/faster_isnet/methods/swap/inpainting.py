@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from faster_isnet.common.opencv import opencv
 
 _RADIUS = 3.0  # OpenCV's own example; a larger one is slower and no better at the holes' middle
 
@@ -47,7 +48,7 @@ def inpaint(images: Tensor, holes: Tensor) -> Tensor:
             f"OpenCV inpaints images [B, C, H, W], got {list(images.shape)}; use fill='blur' or "
             "'image'"
         )
-    cv2 = opencv()
+    cv2 = check_opencv()
     pixels = images.detach().float().cpu().numpy()
     result = pixels.copy()
     for image, filled, hole in zip(pixels, result, holes[:, 0].cpu().numpy(), strict=True):
@@ -62,18 +63,12 @@ def inpaint(images: Tensor, holes: Tensor) -> Tensor:
     return torch.where(holes, torch.from_numpy(result).to(images), images)
 
 
-def opencv() -> Any:
-    """Import OpenCV, which is optional.
+def check_opencv() -> Any:
+    """Return OpenCV, which is optional.
 
     Raises
     ------
     ImportError
         If it is not installed.
     """
-    try:
-        return import_module("cv2")
-    except ImportError as error:
-        raise ImportError(
-            "fill='inpaint' needs OpenCV: pip install 'faster-isnet[inpaint]', or use fill='blur' "
-            f"or 'image' ({error})"
-        ) from error
+    return opencv("fill='inpaint' (not 'blur' or 'image')", "inpaint")

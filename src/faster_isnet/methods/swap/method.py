@@ -19,7 +19,7 @@ from faster_isnet.methods.swap.backgrounds import (
     swap_backgrounds,
     swapping_summary,
 )
-from faster_isnet.methods.swap.inpainting import opencv
+from faster_isnet.methods.swap.inpainting import check_opencv
 from faster_isnet.methods.swap.pool import BackgroundPool
 
 
@@ -107,7 +107,7 @@ class Swap(Method):
         self.plain = check_range("plain", plain, 0, 1)
         self.fill = check_choice("fill", fill, FILLS)
         if fill == "inpaint":
-            opencv()
+            check_opencv()
         self.pool = BackgroundPool(pool) if check_range("pool", pool, 0) else None
         self.consistency = check_range("consistency", consistency, 0)
         self.generated = check_range("generated", generated, 0, 1)
