@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from PIL import Image
 from browser import needs_browser, start_browser
 from faster_isnet.cli import main
 from faster_isnet.commands import auditing
-from faster_isnet.evaluation.audit import Audit
+from faster_isnet.evaluation.audit import Audit, ReferenceFindings
+from faster_isnet.evaluation.intervals import Score
+from faster_isnet.reporting import audit_text
 from faster_isnet.training.export import export
 from html_page import Page
 from toy_images import CLASSES, SIZE, Reader, toy_dataset
@@ -78,6 +81,8 @@ def test_a_network_from_code_is_audited(folder: Path, capsys: pytest.CaptureFixt
         "when only the background does." in said
     )
     assert "More than 20.0 % change: the classifier depends on the background." in said
+    compared = "For comparison: 0.0 % (0.0 to 14.2) change when the whole image is enlarged by 10%"
+    assert f"{compared} instead" in said
     assert "pixels in [0, 1], as they are" in found["model"]["preprocessing"]
     assert found["findings"]["relevance"]["share"]["value"] == pytest.approx(1)
     assert {each["name"] for each in found["findings"]["classes"]} == set(CLASSES)
@@ -87,8 +92,11 @@ def test_a_network_from_code_is_audited(folder: Path, capsys: pytest.CaptureFixt
     card = (out / "model-card.md").read_text()
     assert card.startswith("## Dependence on the background")
     assert "100.0 % (85.8 to 100.0)" in card
+    assert compared in card
     page = Page((out / "report.html").read_text())
     assert "100.0 % (85.8 to 100.0) of 24 predictions change" in page.text
+    assert page.text.index(compared) < page.text.index("What other backgrounds do")
+    assert "none, but enlarged" in page.text
     assert "What could not be judged" in page.text
     assert len(page.all("img")) == 1 + 2 * 3
     assert all(each["src"].startswith("data:") for each in page.all("img"))
@@ -126,7 +134,7 @@ def test_onnx_and_torchscript_give_what_needs_no_gradients(folder: Path) -> None
         assert found["findings"]["relevance"] is None
         assert found["explained"] is None
         assert any("has no gradients" in each for each in found["not_judged"])
-        for part in ("backgrounds", "unchanged_without_foreground", "area", "images"):
+        for part in ("backgrounds", "reference", "unchanged_without_foreground", "area", "images"):
             expected = pytest.approx(flat(whole["findings"][part]), abs=1e-5)
             assert flat(found["findings"][part]) == expected, part
         for change, each in found["findings"]["mask_changes"].items():
@@ -171,6 +179,36 @@ def test_audits_are_put_side_by_side(folder: Path, capsys: pytest.CaptureFixture
     assert len(page.all("h1")) == 1
     assert main(["compare", "background", "background", "--out", "both"]) == 2
     assert "2 audits are called 'background'" in capsys.readouterr().err
+
+
+def test_audits_of_before_there_was_a_comparison_are_read(folder: Path) -> None:
+    audit("own_networks_of_mine:reads_background", *NETWORK, "--name", "new", out="new")
+    content = audit("own_networks_of_mine:reads_background", *NETWORK, "--name", "old", out="old")
+    del content["findings"]["reference"]
+    resource = files("faster_isnet.evaluation.audit").joinpath("audit.schema.json")
+    jsonschema.validate(content, json.loads(resource.read_text("utf-8")))
+    (folder / "old" / "audit.json").write_text(json.dumps(content))
+    assert main(["compare", "old", "new", "--out", "both"]) == 0
+    text = Page((folder / "both" / "report.html").read_text()).text
+    assert "was not measured by the version that made this audit" in text
+    assert "For comparison: 0.0 %" in text
+
+
+def test_what_the_comparison_says(folder: Path) -> None:
+    audit("own_networks_of_mine:reads_background", *NETWORK)
+    loaded = Audit.load("audit")
+
+    def said(low: float, value: float, high: float) -> str:
+        found = ReferenceFindings(Score(0.5, 0.4, 0.6), Score(value, low, high))
+        return audit_text.reference(
+            replace(loaded, findings=replace(loaded.findings, reference=found))
+        )
+
+    assert said(0.1, 0.2, 0.3).endswith("The background changes 20.0 points more (10.0 to 30.0).")
+    assert said(-0.1, 0.1, 0.3).endswith("more than that cannot be told.")
+    assert said(-0.3, -0.2, -0.1).endswith(
+        "20.0 points more than with another background: they are unstable anyway."
+    )
 
 
 def test_the_page_can_be_read_without_seeing_and_loads_nothing(folder: Path) -> None:
