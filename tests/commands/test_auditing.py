@@ -318,10 +318,48 @@ def test_nothing_stale_is_gone_on_with(folder: Path, monkeypatch: pytest.MonkeyP
     assert found["groups"] == 5
 
 
+def test_images_are_cropped_with_their_masks(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corner = np.zeros((SIZE, SIZE), np.uint8)
+    corner[:2, :2] = 255
+    for number in (3, 5):
+        Image.fromarray(corner).save(folder / "masks" / f"{number}.png")
+    crop = ["--crop_mode", "center", "--crop_pct", "0.5", "--interpolation", "bicubic"]
+    found = audit("own_networks_of_mine:reads_background", *NETWORK, *crop)
+    words = (
+        f"resized to a shorter side of {2 * SIZE} pixels (bicubic), of which the middle {SIZE} x "
+        f"{SIZE} are kept"
+    )
+    assert f"Images become: RGB, {words}" in capsys.readouterr().out
+    assert words in found["model"]["preprocessing"]
+    assert words in Page((folder / "audit" / "report.html").read_text()).text
+    assert found["counts"]["without_mask"] == 2  # cut off
+    assert any(
+        each.startswith("2 of 24 images, which have no mask") for each in found["not_judged"]
+    )
+    assert found["findings"]["area"]["value"] == pytest.approx(1 - (8 / SIZE) ** 2)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(auditing, "audit_findings", stop)
+    kept = []
+    for part in ("0.5", "0.6"):
+        crop[3] = part
+        arguments = ["own_networks_of_mine:reads_background", "images", "--masks", "masks"]
+        assert main(["audit", *arguments, *NETWORK, *QUICK, *crop]) == 130
+        (table,) = (folder / "audit" / "unfinished").glob("images-*.parquet")
+        kept.append(pd.read_parquet(table)["background area"].mean())
+    assert kept[0] < kept[1]  # nothing is gone on with that was cropped in another way
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["own_networks_of_mine:reads_background", "images"], "name masks"),
+        (["resnet18", "images", "--crop_pct", "1.5"], "crop_pct"),
+        (["resnet18", "images", "--crop_mode", "border"], "crop_mode"),
         (["own_networks_of_mine:missing", "images"], "has no function 'missing'"),
         (["no_such_module_here:build", "images"], "cannot be imported"),
         (["own_networks_of_mine:no_network", "images"], "must return a torch.nn.Module"),
