@@ -97,7 +97,8 @@ class Resizing:
             first = [pixels.shape[1], sides[1]]
             pixels = v2.functional.resize(pixels, first, interpolation, antialias=True).clamp(0, 1)
         resized = v2.functional.resize(pixels, sides, interpolation, antialias=True)
-        return v2.functional.center_crop(resized, list(size))
+        cropped: Tensor = v2.functional.center_crop(resized, list(size))
+        return cropped
 
     def _sides(self, given: Sequence[int], size: Sequence[int]) -> list[int]:
         """Return what the sides of an image become before the middle is cut out."""
