@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from PIL import Image
 from browser import needs_browser, start_browser
 from faster_isnet.cli import main
 from faster_isnet.commands import auditing
-from faster_isnet.evaluation.audit import Audit
+from faster_isnet.evaluation.audit import Audit, ReferenceFindings
+from faster_isnet.evaluation.intervals import Score
+from faster_isnet.reporting import audit_text
 from faster_isnet.training.export import export
 from html_page import Page
 from toy_images import CLASSES, SIZE, Reader, toy_dataset
@@ -78,6 +81,8 @@ def test_a_network_from_code_is_audited(folder: Path, capsys: pytest.CaptureFixt
         "when only the background does." in said
     )
     assert "More than 20.0 % change: the classifier depends on the background." in said
+    compared = "For comparison: 0.0 % (0.0 to 14.2) change when the whole image is enlarged by 10%"
+    assert f"{compared} instead" in said
     assert "pixels in [0, 1], as they are" in found["model"]["preprocessing"]
     assert found["findings"]["relevance"]["share"]["value"] == pytest.approx(1)
     assert {each["name"] for each in found["findings"]["classes"]} == set(CLASSES)
@@ -87,8 +92,11 @@ def test_a_network_from_code_is_audited(folder: Path, capsys: pytest.CaptureFixt
     card = (out / "model-card.md").read_text()
     assert card.startswith("## Dependence on the background")
     assert "100.0 % (85.8 to 100.0)" in card
+    assert compared in card
     page = Page((out / "report.html").read_text())
     assert "100.0 % (85.8 to 100.0) of 24 predictions change" in page.text
+    assert page.text.index(compared) < page.text.index("What other backgrounds do")
+    assert "none, but enlarged" in page.text
     assert "What could not be judged" in page.text
     assert len(page.all("img")) == 1 + 2 * 3
     assert all(each["src"].startswith("data:") for each in page.all("img"))
@@ -126,7 +134,7 @@ def test_onnx_and_torchscript_give_what_needs_no_gradients(folder: Path) -> None
         assert found["findings"]["relevance"] is None
         assert found["explained"] is None
         assert any("has no gradients" in each for each in found["not_judged"])
-        for part in ("backgrounds", "unchanged_without_foreground", "area", "images"):
+        for part in ("backgrounds", "reference", "unchanged_without_foreground", "area", "images"):
             expected = pytest.approx(flat(whole["findings"][part]), abs=1e-5)
             assert flat(found["findings"][part]) == expected, part
         for change, each in found["findings"]["mask_changes"].items():
@@ -171,6 +179,36 @@ def test_audits_are_put_side_by_side(folder: Path, capsys: pytest.CaptureFixture
     assert len(page.all("h1")) == 1
     assert main(["compare", "background", "background", "--out", "both"]) == 2
     assert "2 audits are called 'background'" in capsys.readouterr().err
+
+
+def test_audits_of_before_there_was_a_comparison_are_read(folder: Path) -> None:
+    audit("own_networks_of_mine:reads_background", *NETWORK, "--name", "new", out="new")
+    content = audit("own_networks_of_mine:reads_background", *NETWORK, "--name", "old", out="old")
+    del content["findings"]["reference"]
+    resource = files("faster_isnet.evaluation.audit").joinpath("audit.schema.json")
+    jsonschema.validate(content, json.loads(resource.read_text("utf-8")))
+    (folder / "old" / "audit.json").write_text(json.dumps(content))
+    assert main(["compare", "old", "new", "--out", "both"]) == 0
+    text = Page((folder / "both" / "report.html").read_text()).text
+    assert "was not measured by the version that made this audit" in text
+    assert "For comparison: 0.0 %" in text
+
+
+def test_what_the_comparison_says(folder: Path) -> None:
+    audit("own_networks_of_mine:reads_background", *NETWORK)
+    loaded = Audit.load("audit")
+
+    def said(low: float, value: float, high: float) -> str:
+        found = ReferenceFindings(Score(0.5, 0.4, 0.6), Score(value, low, high))
+        return audit_text.reference(
+            replace(loaded, findings=replace(loaded.findings, reference=found))
+        )
+
+    assert said(0.1, 0.2, 0.3).endswith("The background changes 20.0 points more (10.0 to 30.0).")
+    assert said(-0.1, 0.1, 0.3).endswith("more than that cannot be told.")
+    assert said(-0.3, -0.2, -0.1).endswith(
+        "20.0 points more than with another background: they are unstable anyway."
+    )
 
 
 def test_the_page_can_be_read_without_seeing_and_loads_nothing(folder: Path) -> None:
@@ -280,10 +318,48 @@ def test_nothing_stale_is_gone_on_with(folder: Path, monkeypatch: pytest.MonkeyP
     assert found["groups"] == 5
 
 
+def test_images_are_cropped_with_their_masks(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corner = np.zeros((SIZE, SIZE), np.uint8)
+    corner[:2, :2] = 255
+    for number in (3, 5):
+        Image.fromarray(corner).save(folder / "masks" / f"{number}.png")
+    crop = ["--crop_mode", "center", "--crop_pct", "0.5", "--interpolation", "bicubic"]
+    found = audit("own_networks_of_mine:reads_background", *NETWORK, *crop)
+    words = (
+        f"resized to a shorter side of {2 * SIZE} pixels (bicubic), of which the middle {SIZE} x "
+        f"{SIZE} are kept"
+    )
+    assert f"Images become: RGB, {words}" in capsys.readouterr().out
+    assert words in found["model"]["preprocessing"]
+    assert words in Page((folder / "audit" / "report.html").read_text()).text
+    assert found["counts"]["without_mask"] == 2  # cut off
+    assert any(
+        each.startswith("2 of 24 images, which have no mask") for each in found["not_judged"]
+    )
+    assert found["findings"]["area"]["value"] == pytest.approx(1 - (8 / SIZE) ** 2)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(auditing, "audit_findings", stop)
+    kept = []
+    for part in ("0.5", "0.6"):
+        crop[3] = part
+        arguments = ["own_networks_of_mine:reads_background", "images", "--masks", "masks"]
+        assert main(["audit", *arguments, *NETWORK, *QUICK, *crop]) == 130
+        (table,) = (folder / "audit" / "unfinished").glob("images-*.parquet")
+        kept.append(pd.read_parquet(table)["background area"].mean())
+    assert kept[0] < kept[1]  # nothing is gone on with that was cropped in another way
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["own_networks_of_mine:reads_background", "images"], "name masks"),
+        (["resnet18", "images", "--crop_pct", "1.5"], "crop_pct"),
+        (["resnet18", "images", "--crop_mode", "border"], "crop_mode"),
         (["own_networks_of_mine:missing", "images"], "has no function 'missing'"),
         (["no_such_module_here:build", "images"], "cannot be imported"),
         (["own_networks_of_mine:no_network", "images"], "must return a torch.nn.Module"),

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from PIL import Image
 
 from faster_isnet.commands.network_loading import NetworkOptions, is_of_fit, load_model
+from faster_isnet.common.resizing import STRETCHED, Resizing
 from faster_isnet.models import build_backbone
 from faster_isnet.training.export import export
 
@@ -34,7 +36,8 @@ def test_that_weights_of_a_file_say_nothing_of_the_normalisation_is_said(
     torch.save(build_backbone("efficientnet_v2_l", 2).state_dict(), path)
     options = NetworkOptions(weights=path, classes=2, size=32)
     load_model("efficientnet_v2_l", options)
-    assert "add --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5" in caplog.text
+    said = "add --mean 0.5 0.5 0.5 --std 0.5 0.5 0.5 --crop_mode center --crop_pct 1 "
+    assert f"{said}--interpolation bicubic" in caplog.text
     caplog.clear()
     load_model("efficientnet_v2_l", replace(options, mean=[0.5], std=[0.5]))
     torch.save(build_backbone("convnet", 2).state_dict(), path)
@@ -47,7 +50,12 @@ def test_a_published_network_keeps_its_head(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: published)
     bundle = load_model("resnet18", NetworkOptions(size=32))
     assert bundle.class_names[323] == "monarch"
-    assert "mean [0.485, 0.456, 0.406]" in bundle.preprocessing
+    assert bundle.preprocessing.startswith(
+        "RGB, resized to a shorter side of 36 pixels (bilinear), of which the middle 32 x 32 are "
+        "kept; (x − mean) / std with mean [0.485, 0.456, 0.406]"
+    )
+    stretching = NetworkOptions(size=32, crop_mode="squash", crop_pct=1.0)
+    assert load_model("resnet18", stretching).resizing == STRETCHED
     images = torch.rand(2, 3, 32, 32)
     mean, std = (
         torch.tensor(each)[:, None, None] for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -59,6 +67,32 @@ def test_a_published_network_keeps_its_head(monkeypatch: pytest.MonkeyPatch) -> 
         load_model("resnet18", NetworkOptions(size=32, classes=10))
     with pytest.raises(ValueError, match="no run or file 'resnet81', and no such network"):
         load_model("resnet81")
+
+
+def test_an_image_is_prepared_as_torchvision_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = torchvision.models.resnet18(weights=None)
+    monkeypatch.setattr(torchvision.models, "get_model", lambda name, weights: published)
+    path = tmp_path / "smooth.png"
+    pixels = torch.nn.functional.interpolate(torch.rand(1, 3, 9, 12), (270, 360), mode="bicubic")
+    torchvision.utils.save_image(pixels.clamp(0, 1), path)
+    bundle = load_model("resnet18")
+    with Image.open(path) as image:
+        expected = torchvision.models.ResNet18_Weights.DEFAULT.transforms()(image)
+    normalised = bundle.network.get_submodule("normalise")(bundle.prepare(path)[None])[0]
+    torch.testing.assert_close(normalised, expected, rtol=0, atol=1e-2 / 0.225)
+
+
+def test_what_a_network_says_of_its_images_is_told_by_its_onnx_file(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 2)).eval()
+    resizing = Resizing("center", 0.875, "bicubic")
+    export(network, tmp_path, (3, 8, 8), ["onnx"], resizing=resizing)
+    path = str(tmp_path / "model.onnx")
+    assert load_model(path).resizing == resizing
+    assert load_model(path, NetworkOptions(crop_pct=1.0)).resizing == replace(resizing, crop_pct=1)
+    export(network, tmp_path, (3, 8, 8), ["onnx"])
+    assert load_model(path).resizing == STRETCHED
 
 
 def test_a_run_is_one_whatever_it_is_called(
@@ -116,8 +150,8 @@ def test_names_options_and_preprocessing_are_those_that_are_given(tmp_path: Path
     assert bundle.class_names == ["no", "yes"]
     assert bundle.image_shape == (1, 16, 16)
     assert bundle.preprocessing == (
-        "grey, resized to 16 x 16 pixels (the aspect ratio is not kept); (x − mean) / std with "
-        "mean [0.5] and std [0.25] (as given)"
+        "grey, resized to 16 x 16 pixels (bilinear; the aspect ratio is not kept); (x − mean) / "
+        "std with mean [0.5] and std [0.25] (as given)"
     )
     image = torch.rand(1, 1, 16, 16)
     plain = load_model("convnet", NetworkOptions(path, 2, 16, 1))

@@ -280,6 +280,11 @@ def test_a_network_of_ones_own_is_tested_on_images_that_are_named(
     assert found.scores.overall["accuracy"].value == 1
     assert found.attention is not None
     assert found.attention.overall["background_share"].value == 1
+    cropped = ["--crop_mode", "center", "--crop_pct", "0.5", "--out", "cropped"]
+    assert main([*model, "--source", str(table), *cropped]) == 0
+    attention = SavedEvaluation.load("cropped").sets["table"].attention
+    assert attention is not None
+    assert attention.overall["background_area"].value == pytest.approx(1 - (8 / SIZE) ** 2)
     (tmp_path / "names.txt").write_text("light\ngrey\ndark\n")
     named = ["--class_names", "names.txt", "--out", "named"]
     assert main([*model, "--source", str(table), *named]) == 0

@@ -14,7 +14,8 @@ from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
 from faster_isnet.common.checks import NO_MASK
-from faster_isnet.data.dataset import ImageDataset
+from faster_isnet.common.resizing import STRETCHED, Resizing
+from faster_isnet.data.dataset import ImageDataset, fit_image, fit_mask
 from faster_isnet.data.image_data import ImageData
 from faster_isnet.data.planting import PlantedDataset, Planting
 from faster_isnet.data.seeded_sampling import SeededIndex
@@ -510,3 +511,17 @@ class TestLastBatch:
         data.batch_size = number - 1
         sizes = [len(images) for images, *_ in data.val_dataloader()["val"]]
         assert sizes == [number - 1, 1]
+
+
+def test_images_and_masks_are_resized_as_a_network_wants_them(folder: Path) -> None:
+    data = of_folder(folder, augmentation=None)
+    assert data.datasets["test"].resizing == STRETCHED
+    middle = Resizing("center", 0.5)
+    data.resize_by(middle)
+    test = data.datasets["test"]
+    masked = data.findings.with_foreground(test.samples)
+    image, _, mask, *_ = test[test.samples.index(masked[0])]
+    original = masked[0].read_image()
+    assert torch.equal(image, fit_image(original, (8, 8), 3, middle))
+    assert torch.equal(mask, fit_mask(masked[0].read_mask((12, 16)), (8, 8), middle))
+    assert mask.mean() > 0.9  # of what was 48 of 192 pixels, the middle is shown

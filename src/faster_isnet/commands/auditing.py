@@ -138,7 +138,7 @@ def _audit(options: Namespace) -> Audit:
     auditor = Auditor(audited, settings)
     images = audited_images(options)
     channels, height, width = bundle.image_shape
-    dataset = ImageDataset(images.judged, (height, width), channels)
+    dataset = ImageDataset(images.judged, (height, width), channels, resizing=bundle.resizing)
     model = Model(
         options.model,
         bundle.architecture,
@@ -229,7 +229,7 @@ def _not_judged(
     if without_mask:
         told.append(
             f"{without_mask} of {counts.given} images, which have no mask with foreground, or none "
-            "that is left in the network's size."
+            "that is left in the part and the size that the network sees."
         )
     doubts = [each.replace("--data.", "--") for each in images.findings.doubtful_masks]
     told += [f"Perhaps the masks: {doubt}." for doubt in doubts]

@@ -24,6 +24,7 @@ def run(arguments: Sequence[str]) -> None:
         bundle.class_names,
         architecture=bundle.architecture,
         task=bundle.task,
+        resizing=bundle.resizing,
     )
     for name, path in written.items():
         print(f"{name:12} {path.resolve()}")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.common.files import file_hash
+from faster_isnet.common.resizing import STRETCHED, Resizing
 from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.images import read_image
 from faster_isnet.models.own_networks import is_onnx
@@ -64,6 +65,8 @@ class ModelBundle:
         Whether it needs the mask of each image.
     differentiable
         Whether it has gradients, so that it can be explained.
+    resizing
+        How images become ``image_shape``.
     normalisation
         What is done to pixels in [0, 1] before the network, in words.
     file
@@ -80,6 +83,7 @@ class ModelBundle:
     inputs: Callable[[Batch], Tensor]
     needs_every_mask: bool = False
     differentiable: bool = True
+    resizing: Resizing = STRETCHED
     normalisation: str = ""
     file: Path | None = None
     code: Path | None = None
@@ -104,12 +108,9 @@ class ModelBundle:
     @property
     def preprocessing(self) -> str:
         """What is done to an image before it is classified, in words."""
-        channels, height, width = self.image_shape
+        channels, *size = self.image_shape
         colours = "grey" if channels == 1 else "RGB"
-        return (
-            f"{colours}, resized to {height} x {width} pixels (the aspect ratio is not kept); "
-            f"{self.normalisation}"
-        )
+        return f"{colours}, {self.resizing.words(size)}; {self.normalisation}"
 
     @property
     def sha256(self) -> str:
@@ -149,4 +150,4 @@ class ModelBundle:
     def prepare(self, path: Path) -> Tensor:
         """Return an image as the network takes it, ``[C, H, W]`` in [0, 1]."""
         channels, *size = self.image_shape
-        return fit_image(read_image(path), size, channels)
+        return fit_image(read_image(path), size, channels, self.resizing)

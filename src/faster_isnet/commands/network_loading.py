@@ -25,9 +25,10 @@ from faster_isnet.common.checks import (
 )
 from faster_isnet.common.files import check_file
 from faster_isnet.common.logits import class_logits
+from faster_isnet.common.resizing import STRETCHED, Resizing
 from faster_isnet.methods import Standard
 from faster_isnet.models import backbone_names, build_backbone, check_backbone
-from faster_isnet.models.backbones import published_network, published_statistics
+from faster_isnet.models.backbones import PublishedImages, published_images, published_network
 from faster_isnet.models.imagenet import IMAGENET, imagenet_names
 from faster_isnet.models.input_channels import IMAGENET_MEAN, IMAGENET_STD
 from faster_isnet.models.own_networks import (
@@ -38,6 +39,7 @@ from faster_isnet.models.own_networks import (
     is_torchscript,
     load_torchscript,
     network_from_code,
+    resizing_of,
     source_of,
     statistics_of,
 )
@@ -77,6 +79,14 @@ class NetworkOptions:
     mean, std
         Of each channel, if it takes (x − mean) / std for pixels x in [0, 1] (default: its own where
         they are known, else pixels as they are).
+    crop_mode
+        center, which resizes the shorter side to size / crop_pct and cuts out the middle, or
+        squash, which resizes both sides so, whatever the aspect ratio (default: its own, else
+        squash).
+    crop_pct
+        The part of the resized image's sides that is cut out, in (0, 1] (default: its own, else 1).
+    interpolation
+        bilinear or bicubic, antialiased (default: its own, else bilinear).
     class_names
         A file with a name in each line, or imagenet for ImageNet's 1,000 (default: its own where
         they are known, else numbers).
@@ -94,6 +104,9 @@ class NetworkOptions:
     channels: int | None = None
     mean: list[float] | None = None
     std: list[float] | None = None
+    crop_mode: str | None = None
+    crop_pct: float | None = None
+    interpolation: str | None = None
     class_names: str | None = None
     task: str | None = None
     outputs: str | None = None
@@ -114,6 +127,12 @@ class NetworkOptions:
             )
         if self.std is not None and not min(self.std) > 0:
             raise ValueError(f"std must be above 0, got {self.std}")
+        self.resizing(STRETCHED)  # its checks
+
+    def resizing(self, own: Resizing) -> Resizing:
+        """Return how images are resized: as the options say, else as the network's own."""
+        given = {name: getattr(self, name) for name in ("crop_mode", "crop_pct", "interpolation")}
+        return replace(own, **{name: each for name, each in given.items() if each is not None})
 
     def check_unused(self, model: str) -> None:
         """Raise ``ValueError`` if anything is said of a checkpoint, which knows it all."""
@@ -174,9 +193,8 @@ def load_model(model: str, options: NetworkOptions | None = None) -> ModelBundle
         return replace(_of_others(network, options, differentiable=False), file=path)
     if ":" in model and not model.startswith(TIMM):
         network = network_from_code(model, options.weights)
-        bundle = _of_others(
-            network, options, statistics_of(network), input_shape_of(network) or _ANY_SHAPE
-        )
+        shape = input_shape_of(network) or _ANY_SHAPE
+        bundle = _of_others(network, options, statistics_of(network), shape, resizing_of(network))
         return replace(bundle, code=source_of(model))
     if not model.startswith(TIMM) and (path.suffix or path.name != model):
         raise FileNotFoundError(
@@ -200,18 +218,18 @@ def _by_name(name: str, options: NetworkOptions) -> ModelBundle:
         classes = 1000 if options.classes is None else options.classes
         network = build_backbone(name, classes, channels=channels)
         load_backbone_weights(options.weights, network)
-        if options.mean is None and (name.startswith(TIMM) or published_statistics(name)):
-            (mean, std), _ = _published_images(name, network, channels)
+        if options.mean is None and (name.startswith(TIMM) or published_images(name)):
             log.warning(
-                "nothing says how images were normalised for the weights of %s: pixels are given "
-                "in [0, 1], as they are. If it was as for the published weights of %s, add "
-                "--mean %s --std %s",
-                *(options.weights, name, _words(mean), _words(std)),
+                "nothing says what was done to images for the weights of %s: pixels are given in "
+                "[0, 1], as they are, and images are resized without a crop. If it was as for the "
+                "published weights of %s, add %s",
+                *(options.weights, name, _as_options(_images_of(name, network, channels))),
             )
         return replace(_of_others(network, options), architecture=name)
     network = published_network(name, channels)
-    statistics, shape = _published_images(name, network, channels)
-    bundle = _of_others(network, options, statistics, shape)
+    images = _images_of(name, network, channels)
+    statistics = images.mean, images.std
+    bundle = _of_others(network, options, statistics, images.shape, images.resizing)
     count = len(bundle.class_names)
     if options.classes not in (None, count):
         raise ValueError(
@@ -224,23 +242,26 @@ def _by_name(name: str, options: NetworkOptions) -> ModelBundle:
     return replace(bundle, architecture=name)
 
 
-def _published_images(
-    name: str, network: nn.Module, channels: int
-) -> tuple[tuple[list[float], list[float]], tuple[int, int, int]]:
-    """Return mean and standard deviation, and (C, H, W), of images for the published weights."""
-    known = published_statistics(name)
-    if known is not None:
-        (mean, std), shape = known[:2], (3, known[2], known[2])
-    else:
+def _images_of(name: str, network: nn.Module, channels: int) -> PublishedImages:
+    """Return what the published weights of a network expect."""
+    known = published_images(name)
+    if known is None:
         mean, std = statistics_of(network) or (list(IMAGENET_MEAN), list(IMAGENET_STD))
         shape = input_shape_of(network) or (3, 224, 224)
+        known = PublishedImages(mean, std, shape, resizing_of(network))
     if channels == 1:
-        mean, std = [fmean(mean)], [fmean(std)]
-    return (mean, std), (channels, *shape[1:])
+        known = replace(known, mean=[fmean(known.mean)], std=[fmean(known.std)])
+    return replace(known, shape=(channels, *known.shape[1:]))
 
 
-def _words(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values)
+def _as_options(images: PublishedImages) -> str:
+    """Return the options that say the same."""
+    mean, std = (" ".join(f"{value:g}" for value in each) for each in (images.mean, images.std))
+    resizing = images.resizing
+    return (
+        f"--mean {mean} --std {std} --crop_mode {resizing.crop_mode} --crop_pct "
+        f"{resizing.crop_pct:.9g} --interpolation {resizing.interpolation}"
+    )
 
 
 def _of_onnx(path: Path, options: NetworkOptions) -> ModelBundle:
@@ -260,6 +281,7 @@ def _of_onnx(path: Path, options: NetworkOptions) -> ModelBundle:
         replace(options, task=options.task or described.task),
         described.statistics,
         described.image_shape,
+        described.resizing,
         described.class_names,
         differentiable=False,
     )
@@ -271,6 +293,7 @@ def _of_others(
     options: NetworkOptions,
     statistics: tuple[Sequence[float], Sequence[float]] | None = None,
     image_shape: Sequence[int | None] = _ANY_SHAPE,
+    resizing: Resizing = STRETCHED,
     class_names: Sequence[str] | None = None,
     *,
     differentiable: bool = True,
@@ -302,6 +325,7 @@ def _of_others(
         task,
         Standard().inputs,
         differentiable=differentiable,
+        resizing=options.resizing(resizing),
         normalisation=words,
     )
 

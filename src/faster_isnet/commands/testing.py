@@ -316,7 +316,7 @@ def _images_of_source(
     mask_margin: float = 0.0,
 ) -> ImageData:
     channels, *size = bundle.image_shape
-    return ImageData(
+    data = ImageData(
         {"test": options.source},
         options.root,
         _fields(options.fields, options),
@@ -330,6 +330,8 @@ def _images_of_source(
         mask_margin=mask_margin,
         **{name: options[name] for name in _GO_ON},
     )
+    data.resize_by(bundle.resizing)
+    return data
 
 
 def _data_config(folder: Path) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from faster_isnet.common.checks import NO_ATTRIBUTE, NO_MASK, check_channels, check_range
+from faster_isnet.common.resizing import STRETCHED, Resizing
 from faster_isnet.data.masks import read_mask, with_margin
 from faster_isnet.data.read_cache import Read, ReadCache
 from faster_isnet.data.samples import Sample, relative_name
@@ -103,7 +103,7 @@ class ImageDataset(Dataset[Item]):
     samples
         The samples; each has a label.
     size
-        H and W that images and masks are resized to; the aspect ratio is not kept.
+        H and W that images and masks are resized to.
     channels
         3: the channel of grey images is repeated. 1: colours are converted to luminance.
     mask_margin
@@ -125,6 +125,8 @@ class ImageDataset(Dataset[Item]):
     cache_gib
         Memory in GiB in which images and masks are kept as they were read and resized; those that
         find no room are read at each access. Their files must not change.
+    resizing
+        How they are; by default the aspect ratio is not kept.
 
     Raises
     ------
@@ -146,6 +148,7 @@ class ImageDataset(Dataset[Item]):
         attributes: Sequence[str] = (),
         added_masks: Mapping[str, Path] | None = None,
         cache_gib: float = 0.0,
+        resizing: Resizing = STRETCHED,
     ) -> None:
         self.samples = list(samples)
         self.size = tuple(int(check_range("size", side, 1)) for side in size)
@@ -155,6 +158,7 @@ class ImageDataset(Dataset[Item]):
         self.folder = folder
         self._attributes = _attribute_indices(self.samples, attributes) if attributes else None
         self.added_masks = added_masks or {}
+        self.resizing = resizing
         self._cache = ReadCache(cache_gib)
         self._augment = augmentation.build() if augmentation else None
         if unlabelled := [sample.name for sample in self.samples if sample.label is None]:
@@ -197,15 +201,15 @@ class ImageDataset(Dataset[Item]):
         image = sample.read_image()
         exact = sample.read_mask((image.shape[1], image.shape[2]))
         if exact is not None:
-            exact = fit_mask(exact, self.size)
+            exact = fit_mask(exact, self.size, self.resizing)
         used = self._used_mask(exact, sample)
         masks = [exact] if used is exact else [used, exact]
         changed = [None if m is None else with_margin(m, self.mask_margin) for m in masks]
-        return fit_image(image, self.size, self.channels), changed
+        return fit_image(image, self.size, self.channels, self.resizing), changed
 
     def _used_mask(self, exact: Tensor | None, sample: Sample) -> Tensor | None:
         if (added := self.added_masks.get(sample.name)) is not None:
-            return fit_mask(read_mask(added), self.size)
+            return fit_mask(read_mask(added), self.size, self.resizing)
         if self.worse_masks is None or exact is None:
             return exact
         if sample.name in self._removed_masks:
@@ -219,18 +223,20 @@ class ImageDataset(Dataset[Item]):
         return frozenset(removed_masks(self.worse_masks, self.samples, self.folder))
 
 
-def fit_image(image: Tensor, size: Sequence[int], channels: int) -> Tensor:
+def fit_image(
+    image: Tensor, size: Sequence[int], channels: int, resizing: Resizing = STRETCHED
+) -> Tensor:
     """Resize an image ``[C, H, W]`` in [0, 1], and convert it to 1 or 3 channels."""
-    image = v2.functional.resize(image, list(size), antialias=True)
+    image = resizing.image(image, size)
     if channels == 1 and len(image) == 3:
         image = v2.functional.rgb_to_grayscale(image)
-    # Interpolation may exceed [0, 1] by a rounding error.
+    # Bilinear interpolation may exceed [0, 1] by a rounding error, bicubic by more.
     return image.clamp(0, 1).expand(channels, -1, -1)
 
 
-def fit_mask(mask: Tensor, size: Sequence[int]) -> Tensor:
+def fit_mask(mask: Tensor, size: Sequence[int], resizing: Resizing = STRETCHED) -> Tensor:
     """Resize a mask ``[1, H, W]`` in {0, 1} to its nearest pixels."""
-    return F.interpolate(mask[None], list(size), mode="nearest-exact")[0]
+    return resizing.mask(mask, size)
 
 
 def _augmented(

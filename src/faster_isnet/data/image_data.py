@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, RandomSampler
 
 from faster_isnet.common.checks import check_channels, check_choice, check_range
+from faster_isnet.common.resizing import STRETCHED, Resizing
 from faster_isnet.data.classifier_data import ClassifierData
 from faster_isnet.data.coco import from_coco
 from faster_isnet.data.dataset import Augmentation, ImageDataset, Item
@@ -233,6 +234,7 @@ class ImageData(ClassifierData):
         self.workers = int(check_range("workers", workers, 0))
         self.seed = int(check_range("seed", seed, 0))
         self._masked_only: tuple[str, ...] = ()
+        self._resizing = STRETCHED
 
     def setup(self, stage: str | None = None) -> None:
         """Read, split and check the data, once; ``stage`` is ignored."""
@@ -404,6 +406,11 @@ class ImageData(ClassifierData):
         self._masked_only = self._trained_on
         self.__dict__.pop("datasets", None)  # they are made anew, without these images
 
+    def resize_by(self, resizing: Resizing) -> None:
+        """Resize images and masks as a network of others wants it, not by stretching them."""
+        self._resizing = resizing
+        self.__dict__.pop("datasets", None)  # they are made anew
+
     def train_dataloader(self) -> DataLoader[Item]:
         """Return the training data, shuffled or, if ``balanced``, sampled with replacement.
 
@@ -512,6 +519,7 @@ class ImageData(ClassifierData):
             () if self.planting is not None else self.attribute_names,
             self.findings.added_masks if trains else {},
             self.cache_gib,
+            self._resizing,
         )
         if self.planting is None:
             return images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from faster_isnet.common.checks import check_channels, check_choice
 from faster_isnet.common.recipes import record
+from faster_isnet.common.resizing import CENTER, Resizing
 from faster_isnet.models.ag_sononet import AGSononet
 from faster_isnet.models.densenet import DEPTHS, new_densenet
 from faster_isnet.models.heads import check_head, fit_head
@@ -181,20 +183,40 @@ def published_network(name: str, channels: int = 3) -> nn.Module:
     return model
 
 
-def published_statistics(name: str) -> tuple[list[float], list[float], int] | None:
-    """Return mean, standard deviation and side of the images that torchvision's weights expect.
+@dataclass(frozen=True)
+class PublishedImages:
+    """Describe the images that published weights expect.
 
-    ``None`` for other networks.
+    Attributes
+    ----------
+    mean, std
+        Of each channel, of pixels in [0, 1].
+    shape
+        ``(C, H, W)``.
+    resizing
+        How they come to that size.
+    """
+
+    mean: list[float]
+    std: list[float]
+    shape: tuple[int, int, int]
+    resizing: Resizing
+
+
+def published_images(name: str) -> PublishedImages | None:
+    """Return what torchvision's default weights expect; ``None`` for other networks.
 
     Examples
     --------
-    >>> published_statistics("efficientnet_v2_l")
-    ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5], 480)
+    >>> published_images("efficientnet_v2_l").mean, published_images("convnet")
+    ([0.5, 0.5, 0.5], None)
     """
     if name not in torchvision.models.list_models(module=torchvision.models):
         return None
     expected = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-    return list(expected.mean), list(expected.std), int(expected.crop_size[0])
+    (side,), (resized,) = expected.crop_size, expected.resize_size
+    resizing = Resizing(CENTER, side / resized, expected.interpolation.value)
+    return PublishedImages(list(expected.mean), list(expected.std), (3, side, side), resizing)
 
 
 def convnet(classes: int, channels: Sequence[int] = (16, 32, 64, 64, 64)) -> nn.Sequential:

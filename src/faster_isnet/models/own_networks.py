@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from faster_isnet.common.files import check_file
 from faster_isnet.common.onnx_session import onnx_session
+from faster_isnet.common.resizing import CROP_MODES, SQUASH, STRETCHED, Resizing
 from faster_isnet.models.weight_files import load_backbone_weights
 
 
@@ -141,6 +142,20 @@ def input_shape_of(network: nn.Module) -> tuple[int, int, int] | None:
     """Return ``(C, H, W)`` of the images that a network's configuration names, as timm's do."""
     shape = _configuration(network).get("input_size")
     return None if shape is None else (int(shape[0]), int(shape[1]), int(shape[2]))
+
+
+def resizing_of(network: nn.Module) -> Resizing:
+    """Return how a network's configuration has images resized, as timm's do; else stretched.
+
+    timm's ``"border"`` sets images between bars, which would count as background; here they are
+    resized to the whole size instead.
+    """
+    known = _configuration(network)
+    names = ("crop_mode", "crop_pct", "interpolation")
+    if not all(known.get(name) for name in names):
+        return STRETCHED
+    mode, part, interpolation = (known[name] for name in names)
+    return Resizing(mode if mode in CROP_MODES else SQUASH, part, interpolation)
 
 
 def _configuration(network: nn.Module) -> Mapping[str, Any]:

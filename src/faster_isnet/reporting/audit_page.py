@@ -115,6 +115,7 @@ def _section(audit: Audit) -> AuditSection:
         audit_text.judgement(audit),
         [
             audit_text.confident(audit),
+            audit_text.reference(audit),
             audit_text.without_foreground(audit),
             audit_text.attention(audit.findings.relevance),
             *audit_text.mask_words(audit),
@@ -139,8 +140,15 @@ def _bars(audits: Sequence[Audit]) -> Figure:
     for audit in audits:
         found = audit.findings.backgrounds
         scores[audit.name] = [found[k].changed if k in found else Score(None) for k in kinds]
-    groups = [audit_text.background_name(kind) for kind in kinds]
+        scores[audit.name].append(_reference(audit))
+    groups = [*(audit_text.background_name(kind) for kind in kinds), audit_text.REFERENCE]
     return score_bars(scores, groups, "Predictions that change")
+
+
+def _reference(audit: Audit) -> Score:
+    """Return what a harmless change does; without a value if it was not measured."""
+    found = audit.findings.reference
+    return Score(None, reason="not measured") if found is None else found.changed
 
 
 def _verdict_table(audits: Sequence[Audit]) -> Table:
@@ -152,6 +160,7 @@ def _verdict_table(audits: Sequence[Audit]) -> Table:
             Cell(audit.name),
             Cell(audit_text.verdict(audit)),
             score_cell(found.changed, _SHARE),
+            score_cell(_reference(audit), _SHARE),
             score_cell(found.unchanged_without_foreground, _SHARE),
             replace(difference_cell(excess, _SHARE), improves=None),  # no verdict by itself
             count_cell(found.images),
@@ -161,6 +170,7 @@ def _verdict_table(audits: Sequence[Audit]) -> Table:
         Column("Classifier"),
         Column("Verdict"),
         Column("Predictions that change", "when only the background does"),
+        Column("When enlarged", "predictions that change when the whole image is enlarged instead"),
         Column("Same without foreground", "predictions that stay when the foreground is removed"),
         Column("Relevance in the background minus its area", _EXCESS.help),
         Column("Images judged"),
@@ -182,6 +192,8 @@ def _background_table(audits: Sequence[Audit]) -> Table:
                 ]
             )
         )
+    references = (score_cell(_reference(audit), _SHARE) for audit in audits)
+    rows.append(Row([Cell(audit_text.REFERENCE, "for comparison"), *references]))
     columns = [Column("New background"), *(Column(audit.name) for audit in audits)]
     return Table("Predictions that change; the foreground stays as it is", columns, rows)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from faster_isnet.evaluation.audit import ABOVE, BELOW, Audit, RelevanceFindings
+from faster_isnet.evaluation.audit.variants import ENLARGEMENT
 from faster_isnet.evaluation.intervals import Score
 from faster_isnet.plotting.heatmaps import percent
 
@@ -10,6 +11,8 @@ NO_PROOF = (
     "A clean heatmap alone proves nothing, and neither does a prediction that stays: the audit "
     "sees no clue within the foreground, and none that all of these images share."
 )
+REFERENCE = "none, but enlarged"
+"""What the harmless change is called beside the kinds of backgrounds."""
 _BACKGROUNDS = {
     "blur": "blurred",
     "noise": "noise",
@@ -101,6 +104,27 @@ def confident(audit: Audit) -> str:
     )
 
 
+def reference(audit: Audit) -> str:
+    """Say how many predictions a harmless change of the whole image changes, for comparison."""
+    found = audit.findings.reference
+    if found is None:
+        return (
+            "What a harmless change of the whole image does was not measured by the version that "
+            "made this audit; make it anew to compare."
+        )
+    said = (
+        f"For comparison: {share(found.changed)} change when the whole image is enlarged by "
+        f"{ENLARGEMENT:.0%} instead, foreground and background alike"
+    )
+    excess, low, high = found.excess.value, found.excess.low, found.excess.high
+    if excess is None or low is None or high is None or low <= 0 <= high:
+        return f"{said}. Whether the background changes more than that cannot be told."
+    by = f"{abs(100 * excess):.1f} points"
+    if low > 0:
+        return f"{said}. The background changes {by} more ({100 * low:.1f} to {100 * high:.1f})."
+    return f"{said}, {by} more than with another background: they are unstable anyway."
+
+
 def without_foreground(audit: Audit) -> str:
     """Say how many predictions need no foreground."""
     return (
@@ -142,6 +166,7 @@ def summary(audit: Audit) -> str:
     lines += [
         "",
         confident(audit),
+        reference(audit),
         without_foreground(audit),
         attention(found.relevance),
         *mask_words(audit),
@@ -170,6 +195,7 @@ def model_card(audit: Audit) -> str:
             *rows,
             "",
             confident(audit),
+            reference(audit),
             without_foreground(audit),
             attention(found.relevance),
             "",

@@ -9,7 +9,7 @@ import platform
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from faster_isnet.common.checks import check_choice, check_logits
 from faster_isnet.common.files import naming_unwritten, replacing_atomically
 from faster_isnet.common.logits import class_logits
+from faster_isnet.common.resizing import STRETCHED, Resizing
 from faster_isnet.methods.isnet.network import ISNet
 
 FILES = {
@@ -54,6 +55,7 @@ def export(
     value_range: tuple[float, float] = (0.0, 1.0),
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    resizing: Resizing | None = None,
 ) -> dict[str, Path]:
     """Write a network, in eval mode, so that it can be used without this library.
 
@@ -85,6 +87,8 @@ def export(
     mean, std
         One for each channel, if the network wants ``(pixels - mean) / std``; ``None`` if it takes
         the pixels as they are.
+    resizing
+        How images of other sizes become such, for the description; ``None`` leaves it out.
 
     Returns
     -------
@@ -121,7 +125,7 @@ def export(
     _check_installed(files)
     _check_bare(backbone)
     _check_folder(out, [*files.values(), DESCRIPTION])
-    images = _Images(image_shape, value_range, mean, std)
+    images = _Images(image_shape, value_range, mean, std, resizing)
     model = deepcopy(backbone).cpu().eval()
     description = {
         "architecture": architecture or type(backbone).__name__,
@@ -164,6 +168,7 @@ class _Images:
     value_range: tuple[float, float]
     mean: Sequence[float] | None
     std: Sequence[float] | None
+    resizing: Resizing | None
 
     def __post_init__(self) -> None:
         if len(self.shape) != 3 or min(self.shape) < 1:
@@ -219,6 +224,8 @@ class Description:
         as they are.
     class_names, task
         ``None`` if they are not known.
+    resizing
+        Of images to ``image_shape``.
     """
 
     architecture: str
@@ -226,6 +233,7 @@ class Description:
     statistics: tuple[list[float], list[float]] | None
     class_names: list[str] | None
     task: str | None
+    resizing: Resizing = STRETCHED
 
 
 def read_description(onnx: Path) -> Description | None:
@@ -255,6 +263,7 @@ def read_description(onnx: Path) -> Description | None:
             None if plain else statistics,
             content["output"]["class_names"],
             content.get("task"),
+            Resizing(**given.get("resizing") or {}),
         )
     except (ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise ValueError(
@@ -319,6 +328,7 @@ def _interface(
             "range": [low, high],
             "mean": images.mean if images.mean is None else list(images.mean),
             "std": images.std if images.std is None else list(images.std),
+            "resizing": None if images.resizing is None else asdict(images.resizing),
         },
         "output": {
             "name": "logits",

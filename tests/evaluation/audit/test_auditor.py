@@ -61,6 +61,11 @@ def test_who_reads_the_foreground_never_changes_and_who_reads_the_background_doe
     assert background.relevance.share.value == 1
     assert (background.relevance.excess.low or 0) > 0
     assert background.unchanged_without_foreground.value == 1
+    for each in (foreground, background):  # whose levels stay
+        assert each.reference is not None
+        assert each.reference.changed.value == 0
+    assert background.reference is not None
+    assert background.reference.excess.value == 1
     assert background.area.value == pytest.approx(1 - 16 / 144)
 
 
@@ -93,6 +98,22 @@ def test_each_class_and_attribute_is_judged_if_it_has_images_enough(
     assert judged.verdict(0.33) == "open"
 
 
+def test_a_harmless_change_is_compared_image_by_image_and_never_judged_by(
+    dataset: ImageDataset, tmp_path: Path
+) -> None:
+    found = measured(Reader(False), dataset, tmp_path / "parts")
+    by_background = [0.0] * 20 + [1.0] * 10
+    for enlarged, excess, low in ((by_background, 0, 0), ([1.0] * 30, -2 / 3, -0.9)):
+        columns = {"changed: another class": by_background, "changed: enlarged": enlarged}
+        judged = audit_findings(Measured(found.images.assign(**columns), found.variants), SETTINGS)
+        assert judged.reference is not None
+        assert judged.reference.changed.value == pytest.approx(np.mean(enlarged))
+        assert judged.reference.excess.value == pytest.approx(excess)
+        assert judged.reference.excess.low == pytest.approx(low, abs=0.1)
+        assert judged.changed.value == pytest.approx(1 / 3)
+        assert judged.verdict(0.9) == "below"
+
+
 def test_intervals_are_of_groups(dataset: ImageDataset, tmp_path: Path) -> None:
     found = measured(Reader(False), dataset, tmp_path / "parts")
     table = found.images.assign(**{"changed: another class": [0.0] * 15 + [1.0] * 15})
@@ -113,13 +134,13 @@ def test_a_measurement_that_was_stopped_goes_on_and_gives_the_same(
     whole = measured(Reader(False), dataset, tmp_path / "whole").images
 
     class Stopping(Reader):
-        """Stops at its 30th batch."""
+        """Stops at its 32nd batch, of the second part."""
 
         calls = 0
 
         def forward(self, images: Tensor) -> Tensor:
             self.calls += 1
-            if self.calls == 30:
+            if self.calls == 32:
                 raise KeyboardInterrupt
             return super().forward(images)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from faster_isnet.evaluation.audit import ImageVariants
-from faster_isnet.evaluation.audit.variants import MASK_CHANGES
+from faster_isnet.evaluation.audit.variants import ENLARGED, MASK_CHANGES, enlarged
 from toy_images import CLASSES, toy_dataset
 
 Items = list[tuple[Tensor, int, Tensor]]
@@ -52,6 +52,26 @@ def test_the_foreground_stays_and_the_background_does_not(items: Items) -> None:
         for number, change in enumerate(MASK_CHANGES, start=1):
             kept = masks[number].expand(3, -1, -1) == 1
             assert torch.equal(by_name[change][kept], image[kept])
+
+
+def test_the_enlarged_image_owes_nothing_to_the_mask(items: Items) -> None:
+    other = [(image, label, 1 - mask) for image, label, mask in items]
+    for index in range(2):
+        shown = [
+            shown_as(ImageVariants(each, [0] * 10, 0.1), index, ENLARGED) for each in (items, other)
+        ]
+        assert torch.equal(*shown)
+
+
+def test_enlarged_images_keep_their_centre_and_lose_their_edges() -> None:
+    place = torch.linspace(-1, 1, 45)  # of each column, from the centre
+    image = place.expand(1, 30, 45)
+    larger = enlarged(image, 0.1)
+    torch.testing.assert_close(larger, image / 1.1)
+    torch.testing.assert_close(enlarged(image.mT, 0.1), image.mT / 1.1)
+    noise = torch.rand(3, 20, 20)
+    torch.testing.assert_close(enlarged(noise, 0), noise)
+    assert enlarged(noise, 0.1).aminmax().max <= noise.max()
 
 
 def test_masks_grow_and_shrink_by_a_share_of_their_own_size(items: Items) -> None:
@@ -101,7 +121,7 @@ def test_files_are_read_once_for_all_variants(tmp_path: Path) -> None:
     original = dataset.item_and_exact_mask
     dataset.item_and_exact_mask = lambda index: (read.append(index), original(index))[1]  # type: ignore[method-assign]
     variants = ImageVariants(dataset, [CLASSES[i % 3] for i in range(len(dataset))], 0.1)
-    assert variants[4][0].shape[0] == len(variants.names) == 9
+    assert variants[4][0].shape[0] == len(variants.names) == 10
     assert read.count(4) == 1
     assert len(read) <= 3  # its own, and those whose backgrounds it gets
 

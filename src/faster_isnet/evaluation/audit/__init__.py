@@ -14,6 +14,7 @@ from faster_isnet.evaluation.audit.findings import (
     BackgroundFindings,
     GroupFindings,
     MaskFindings,
+    ReferenceFindings,
     RelevanceFindings,
     audit_findings,
 )
@@ -51,6 +52,7 @@ __all__ = [
     "Measured",
     "Model",
     "Parts",
+    "ReferenceFindings",
     "RelevanceFindings",
     "audit_findings",
 ]

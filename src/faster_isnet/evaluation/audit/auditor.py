@@ -23,6 +23,7 @@ from faster_isnet.data.samples import Sample
 from faster_isnet.evaluation.attention import PREDICTION
 from faster_isnet.evaluation.audit.parts import Parts
 from faster_isnet.evaluation.audit.variants import (
+    ENLARGED,
     FOREGROUND_REMOVED,
     MASK_CHANGES,
     UNCHANGED,
@@ -60,7 +61,7 @@ class AuditSettings:
     pictures
         Number of images shown: those whose prediction changes most.
     batch_size
-        Images at a time; each is read with all of its backgrounds, nine pictures.
+        Images at a time; each is read with all of its backgrounds, ten pictures.
     workers
         Number of processes that read images; 0 reads in the main process.
     accelerator
@@ -129,8 +130,9 @@ class Measured:
     if not; of several labels, the share that change) and ``change of probabilities: KIND`` (½ Σ|Δp|
     over classes, or of several labels the mean of |Δp|). ``becomes``, what is predicted with the
     realistic background, and ``changed: masks grown`` and ``masks shrunk``, of that background.
-    ``unchanged without foreground``. ``background area`` and, where heatmaps can be made,
-    ``background share``, with ``: masks grown`` and ``: masks shrunk`` as well.
+    ``changed: enlarged``, of the whole image, and ``unchanged without foreground``. ``background
+    area`` and, where heatmaps can be made, ``background share``, with ``: masks grown`` and
+    ``: masks shrunk`` as well.
     """
 
     images: pd.DataFrame
@@ -283,7 +285,7 @@ class Auditor:
             "probability": before.probabilities.max(1),
             "becomes": self._named(predictions[variants.realistic]),
         }
-        for kind in (*variants.backgrounds, *MASK_CHANGES):
+        for kind in (*variants.backgrounds, *MASK_CHANGES, ENLARGED):
             columns[f"changed: {kind}"] = changed(changes[kind])
         for kind in variants.backgrounds:
             columns[f"change of probabilities: {kind}"] = probability_change(changes[kind])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from faster_isnet.evaluation.audit.auditor import AuditSettings, Measured
-from faster_isnet.evaluation.audit.variants import MASK_CHANGES
+from faster_isnet.evaluation.audit.variants import ENLARGED, MASK_CHANGES
 from faster_isnet.evaluation.intervals import Score, mean_score, original_and_resamples
 
 TOLERATED = 0.2
@@ -56,6 +56,23 @@ class BackgroundFindings:
 
     changed: Score
     probability_change: Score
+
+
+@dataclass(frozen=True)
+class ReferenceFindings:
+    """Hold what a harmless change of the whole image does to predictions, for comparison.
+
+    Attributes
+    ----------
+    changed
+        Share of predictions that change when the image is enlarged, foreground and background
+        alike, see :data:`~faster_isnet.evaluation.audit.variants.ENLARGED`.
+    excess
+        How much larger the share that changes with the realistic background is, of the same images.
+    """
+
+    changed: Score
+    excess: Score
 
 
 @dataclass(frozen=True)
@@ -127,6 +144,8 @@ class AuditFindings:
         out.
     too_few
         Names of the classes and attributes that are left out.
+    reference
+        ``None`` in audits of versions that did not measure it.
     """
 
     images: int
@@ -141,6 +160,7 @@ class AuditFindings:
     classes: list[GroupFindings]
     attributes: list[GroupFindings]
     too_few: list[str]
+    reference: ReferenceFindings | None = None
 
     @property
     def changed(self) -> Score:
@@ -213,6 +233,7 @@ def audit_findings(measured: Measured, settings: AuditSettings) -> AuditFindings
         classes=grouped["predicted"][0],
         attributes=grouped["attribute"][0],
         too_few=[name for _, few in grouped.values() for name in few],
+        reference=mean.reference(variants.realistic, everything),
     )
 
 
@@ -238,6 +259,14 @@ class _Means:
         area = np.where(np.isnan(share), np.nan, area)  # means of the same images
         return RelevanceFindings(
             *(self._mean(each, chosen) for each in (share, area, share - area))
+        )
+
+    def reference(self, realistic: str, chosen: npt.NDArray[np.bool_]) -> ReferenceFindings:
+        changed, by_background = (
+            self._table[f"changed: {kind}"].to_numpy(np.float64) for kind in (ENLARGED, realistic)
+        )
+        return ReferenceFindings(
+            self._mean(changed, chosen, is_share=True), self._mean(by_background - changed, chosen)
         )
 
     def _mean(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -21,11 +22,15 @@ ANOTHER_IMAGE, ANOTHER_CLASS = "another image", "another class"
 UNCHANGED, FOREGROUND_REMOVED = "unchanged", "foreground removed"
 GROWN, SHRUNK = "masks grown", "masks shrunk"
 MASK_CHANGES = (GROWN, SHRUNK)
+ENLARGED = "enlarged"
+"""A harmless change of the whole image, for comparison: foreground and background stay together."""
+ENLARGEMENT = 0.1
+"""By how much the image is enlarged, as a share of its sides."""
 _REMEMBERED = 8
 
 
 class ImageVariants(Dataset[tuple[Tensor, Tensor]]):
-    """Show each image as it is, with other backgrounds, and without its foreground.
+    """Show each image as it is, with other backgrounds, enlarged, and without its foreground.
 
     An item is ``(images [V, C, H, W], masks [3, 1, H, W])``: the image by :attr:`names`, and its
     mask as it is, grown and shrunk. It depends on ``seed`` and the item's index alone.
@@ -48,7 +53,8 @@ class ImageVariants(Dataset[tuple[Tensor, Tensor]]):
     ----------
     names
         Of the V variants, in order: :data:`UNCHANGED`, the kinds of backgrounds,
-        :data:`FOREGROUND_REMOVED`, :data:`GROWN`, :data:`SHRUNK`.
+        :data:`FOREGROUND_REMOVED`, :data:`ENLARGED` (by :data:`ENLARGEMENT`), :data:`GROWN`,
+        :data:`SHRUNK`.
     realistic
         The kind of background that comes closest to what differs between classes:
         :data:`ANOTHER_CLASS`, or :data:`ANOTHER_IMAGE`.
@@ -66,7 +72,7 @@ class ImageVariants(Dataset[tuple[Tensor, Tensor]]):
     >>> items = [(torch.rand(3, 8, 8), 0, mask) for _ in range(2)]
     >>> variants = ImageVariants(items, [0, 1], mask_change=0.25)
     >>> variants[0][0].shape, variants.realistic
-    (torch.Size([9, 3, 8, 8]), 'another class')
+    (torch.Size([10, 3, 8, 8]), 'another class')
     """
 
     def __init__(
@@ -92,6 +98,7 @@ class ImageVariants(Dataset[tuple[Tensor, Tensor]]):
             UNCHANGED,
             *self._replaced,
             FOREGROUND_REMOVED,
+            ENLARGED,
             *self._by_changed_masks,
         )
 
@@ -110,8 +117,37 @@ class ImageVariants(Dataset[tuple[Tensor, Tensor]]):
         replaced = [each[index][0] for each in self._replaced.values()]
         by_changed = [each[index] for each in self._by_changed_masks.values()]
         removed = torch.where(mask == 1, blurred_backgrounds(image[None], mask[None])[0], image)
-        shown = [image, *replaced, removed, *(changed for changed, _, _ in by_changed)]
+        shown = [image, *replaced, removed, enlarged(image, ENLARGEMENT)]
+        shown += [changed for changed, _, _ in by_changed]
         return torch.stack(shown), torch.stack([mask, *(changed for _, _, changed in by_changed)])
+
+
+def enlarged(image: Tensor, share: float) -> Tensor:
+    """Enlarge an image about its centre by linear interpolation; its edges are cut off.
+
+    Parameters
+    ----------
+    image
+        ``[C, H, W]``.
+    share
+        By how much, of its sides, ≥ 0.
+
+    Returns
+    -------
+    Tensor
+        ``[C, H, W]``, within the range of the image.
+
+    Examples
+    --------
+    >>> enlarged(torch.tensor([[[0.0, 1.0, 2.0, 3.0]]]), 1)
+    tensor([[[0.7500, 1.2500, 1.7500, 2.2500]]])
+    """
+    shown = 1 / (1 + share)
+    transformation = torch.tensor([[[shown, 0, 0], [0, shown, 0]]]).to(image)
+    grid = F.affine_grid(transformation, [1, *image.shape], align_corners=False)
+    # Centres of pixels at the edges may lie beyond those of the image by a rounding error.
+    found = F.grid_sample(image[None], grid, padding_mode="border", align_corners=False)
+    return found[0]
 
 
 class _Remembered(Dataset[Item]):
