@@ -29,7 +29,8 @@ STEPS = 50
 """Images between black and the image that integrated gradients take; captum's default."""
 _AT_ONCE = 10  # of these: for the memory
 _NO_GRADIENTS = "the network has no gradients"
-_NO_LRP = "LRP cannot explain the network"
+_NO_LRP = "it cannot explain the network"
+_NO_MODULES = "the layers of a TorchScript program cannot be looked into"
 _NO_LAYER = (
     "no layer of the network is known that all of the image goes through and that has several places"
 )
@@ -104,7 +105,7 @@ def second_opinion(
     >>> network, image = build_backbone("convnet", 2).eval(), torch.rand(3, 32, 32)
     >>> found = second_opinion(network, image, ["grad-cam"], heatmap=None)
     >>> [(each.method, each.layer, each.why_not) for each in found]
-    [('lrp', None, 'LRP cannot explain the network'), ('grad-cam', 'block5', None)]
+    [('lrp', None, 'it cannot explain the network'), ('grad-cam', 'block5', None)]
     """
     check_second_opinion(methods)
     if not methods:
@@ -142,8 +143,8 @@ def _explain(method: str, network: nn.Module, pixels: Tensor, task: str) -> _Fou
         return _Found(why_not=_NO_GRADIENTS)
     try:
         found, layer = _METHODS[method](_explained(network, pixels, task), network, pixels)
-    except NoLayerFoundError:
-        return _Found(why_not=_NO_LAYER)
+    except NoLayerFoundError as error:
+        return _Found(why_not=str(error))
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:  # captum asserts, too
         return _Found(why_not=f"{type(error).__name__}: {str(error).strip()}")
     heatmap = at_least_float32(found.detach())[0].cpu()
@@ -168,11 +169,20 @@ def _explained(network: nn.Module, pixels: Tensor, task: str) -> _Explained:
 
 def _grad_cam(explained: _Explained, network: nn.Module, pixels: Tensor) -> tuple[Tensor, str]:
     """Return Grad-CAM ``[1, 1, H, W]`` of the last layer that all goes through, and its name."""
-    layer, size = find_stages(network, pixels.shape[1:])[-1], tuple(pixels.shape[2:])
+    layer, size = _last_layer(network, pixels.shape[1:]), tuple(pixels.shape[2:])
     with _maps_of(network, layer, size) as maps:
         found = _captum().LayerGradCam(explained, maps).attribute(pixels, relu_attributions=True)
     enlarged = _captum().LayerAttribution.interpolate(found, size, interpolate_mode="bilinear")
     return enlarged, layer
+
+
+def _last_layer(network: nn.Module, image_shape: Sequence[int]) -> str:
+    if any(isinstance(module, torch.jit.ScriptModule) for module in network.modules()):
+        raise NoLayerFoundError(_NO_MODULES)
+    try:
+        return find_stages(network, image_shape)[-1]
+    except NoLayerFoundError as error:
+        raise NoLayerFoundError(_NO_LAYER) from error
 
 
 def _integrated_gradients(
@@ -225,7 +235,8 @@ def _background_share(heatmap: Tensor | None, mask: Tensor | None) -> float | No
     """Return the part of the positive attributions that lies in the background, if any."""
     if heatmap is None or mask is None or not bool((heatmap.sum(0) > 0).any()):
         return None
-    return 1 - float(relevance_mass_accuracy(heatmap[None], mask[None]))
+    inside = relevance_mass_accuracy(heatmap[None], mask[None])
+    return float((1 - inside).clamp(0, 1))
 
 
 def _captum() -> Any:
