@@ -282,9 +282,7 @@ def _picture(
     if heatmap is not None:
         drawn = png(heatmap_figure(image, heatmap, mask), dpi=100)
         write_atomically(out / f"{name}-heatmap.png", drawn)
-    opinions = [
-        _save_opinion(out, name, each) for each in auditor.opinions(image, mask, heatmap)
-    ]
+    opinions = [_save_opinion(out, name, each) for each in auditor.opinions(image, mask, heatmap)]
     return AuditPicture(
         image=str(row["name"]),
         predicted=str(row["predicted"]),

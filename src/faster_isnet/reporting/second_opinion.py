@@ -27,11 +27,12 @@ from faster_isnet.reporting.result_tables import MISSING, Cell, Column, Row, Tab
 
 METHOD_NAMES = {LRP: "LRP", GRAD_CAM: "Grad-CAM", INTEGRATED_GRADIENTS: "Integrated gradients"}
 MEASURED = (
-    "The same images, explained by other methods as well (by captum). What is measured here: of the "
-    "positive attributions of a heatmap, summed over channels, which are what speaks for the "
+    "The images shown, explained by other methods as well (by captum). What is measured here: of "
+    "the positive attributions of a heatmap, summed over channels, which are what speaks for the "
     "prediction, the part outside of the mask; elsewhere on this page it is of LRP's absolute "
-    "relevance, positive and negative. All methods explain the same class, that of LRP's heatmap. A "
-    "heatmap that is the same everywhere has as much in the background as that has of the area."
+    "relevance, positive and negative. All methods explain the same class, that of LRP's heatmap. "
+    "A heatmap that is the same everywhere has as much in the background as that has of the area. "
+    "The images were chosen, and are few: the means are of them, not of all."
 )
 NO_PROOF = (
     "None of these methods is proof, and neither is their agreement: they may miss the same thing. "
