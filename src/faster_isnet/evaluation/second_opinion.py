@@ -31,8 +31,7 @@ _AT_ONCE = 10  # of these: for the memory
 _NO_GRADIENTS = "the network has no gradients"
 _NO_LRP = "it cannot explain the network"
 _NO_MODULES = "the layers of a TorchScript program cannot be looked into"
-_NO_LAYER = "no layer of the network is known that has several places and that all of the image goes "
-    "through"
+_NO_LAYER = "no layer is known that has several places and that all of the image goes through"
 _Explained = Callable[[Tensor], Tensor]
 
 
