@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-
-import numpy as np
+from statistics import fmean
 
 from faster_isnet.common.checks import check_choice
 
@@ -169,7 +168,8 @@ def _mean(method: str, pictures: Sequence[PicturedImage]) -> MethodMean:
         for area, opinion in own
         if opinion.background_share is not None and area is not None
     ]
-    share, area = (float(each) for each in np.mean(pairs, axis=0)) if pairs else (None, None)
+    share = fmean(each for each, _ in pairs) if pairs else None
+    area = fmean(each for _, each in pairs) if pairs else None
     return MethodMean(
         method,
         len(pairs),
