@@ -123,6 +123,46 @@ def test_what_is_written_follows_the_schema_and_is_read_again(folder: Path) -> N
         Audit.load("nowhere")
 
 
+SECOND = ["--second_opinion", "[grad-cam, integrated-gradients]"]
+
+
+def test_a_second_opinion_is_on_the_page_and_in_the_results(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = audit("own_networks_of_mine:reads_background", *NETWORK, *SECOND)
+    said = capsys.readouterr().out
+    resource = files("faster_isnet.evaluation.audit").joinpath("audit.schema.json")
+    jsonschema.validate(content, json.loads(resource.read_text("utf-8")))
+    lrp, cam, gradients = content["second_opinion"]["methods"]
+    assert (lrp["share"], gradients["share"]) == pytest.approx((1, 1), abs=1e-4)
+    assert content["second_opinion"]["result"] == "agree"
+    assert lrp["area"] == pytest.approx(1 - 16 / 144)
+    assert "that has several places" in cam["why_not"][0]  # a linear network
+    pictures = folder / "audit" / "pictures"
+    assert len(list(pictures.glob("*-integrated-gradients.png"))) == 2
+    assert not list(pictures.glob("*-grad-cam.png"))
+    page = Page((folder / "audit" / "report.html").read_text())
+    for text in (page.text, said, (folder / "audit" / "model-card.md").read_text()):
+        assert "On the mean the methods agree. LRP and Integrated gradients: more in the" in text
+        assert "Grad-CAM could not be given: no layer is known" in text
+    assert "None of these methods is proof, and neither is their agreement" in page.text
+    assert len(page.all("img")) == 1 + 2 * 4
+    assert all(len(image["alt"]) > 10 for image in page.all("img"))
+    loaded = Audit.load("audit")
+    before = (folder / "audit" / "audit.json").read_text()
+    loaded.save()
+    assert (folder / "audit" / "audit.json").read_text() == before
+
+
+def test_an_unknown_second_opinion_is_refused_before_anything_is_run(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["own_networks_of_mine:reads_background", "images", "--masks", "masks", *NETWORK]
+    assert main(["audit", *arguments, "--second_opinion", "[grad-cams]"]) == 2
+    assert "grad-cam" in capsys.readouterr().err
+    assert not (folder / "audit").exists()
+
+
 def test_onnx_and_torchscript_give_what_needs_no_gradients(folder: Path) -> None:
     whole = audit("own_networks_of_mine:reads_background", *NETWORK)
     export(Reader(False), "exported", (3, SIZE, SIZE), ["onnx"], CLASSES)

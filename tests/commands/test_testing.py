@@ -43,6 +43,28 @@ def test_a_run_is_tested_on_its_own_test_images(
     assert "<h2" in (tested / "report.html").read_text()
 
 
+def test_a_second_opinion_is_of_the_images_shown(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["--second_opinion", "[grad-cam]", "--out", str(tmp_path / "asked")]
+    assert main(["test", str(run), *asked, *FEW]) == 0
+    found = SavedEvaluation.load(tmp_path / "asked")
+    pictures = found.sets["test"].pictures
+    assert all([o.method for o in each.opinions] == ["lrp", "grad-cam"] for each in pictures)
+    assert all(found.read(each.opinions[1].file).startswith(b"\x89PNG") for each in pictures)
+    (worst,) = (each for each in pictures if each.kind == "worst")
+    agreements = json.loads((tmp_path / "asked" / "metrics.json").read_text())["sets"]["test"][
+        "second opinion"
+    ]
+    assert agreements["worst"]["methods"][1]["share"] == worst.opinions[1].background_share
+    assert agreements["worst"]["methods"][1]["area"] == worst.background_area
+    assert 0 < worst.background_area < 1
+    page = (tmp_path / "asked" / "report.html").read_text()
+    assert "A second opinion" in page
+    assert "None of these methods is proof" in page
+    assert f"Grad-CAM is of the layer {worst.opinions[1].layer}." in page
+
+
 def test_what_the_training_did_not_reach_is_in_the_report(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

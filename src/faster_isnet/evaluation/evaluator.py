@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -31,6 +31,7 @@ from faster_isnet.evaluation.attention import (
     positions,
     worst,
 )
+from faster_isnet.evaluation.localisation import background_area
 from faster_isnet.evaluation.measures import (
     BACKGROUND_SHARE,
     MEASURES,
@@ -40,9 +41,11 @@ from faster_isnet.evaluation.measures import (
     of_type,
 )
 from faster_isnet.evaluation.operating_points import operating_points
+from faster_isnet.evaluation.opinions import check_methods
 from faster_isnet.evaluation.predictions import Predictions, predict
 from faster_isnet.evaluation.results import DrawnPicture, Results, Sensitivity
 from faster_isnet.evaluation.scores import scores
+from faster_isnet.evaluation.second_opinion import check_second_opinion, second_opinion
 from faster_isnet.evaluation.sensitivity import sensitivity
 from faster_isnet.evaluation.subgroups import Measured, members
 from faster_isnet.evaluation.thresholds import Thresholds, decisions
@@ -79,11 +82,15 @@ class EvaluationSettings:
         Images at a time.
     accelerator
         ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the best there is.
+    second_opinion
+        What explains the images shown beside LRP, by captum: ``"grad-cam"``,
+        ``"integrated-gradients"``. None by default, since integrated gradients take 50 forward and
+        backward passes of each image.
 
     Raises
     ------
     ValueError
-        If a number is out of range.
+        If a number is out of range, or a method is unknown.
     """
 
     composite: str = "flex"
@@ -95,6 +102,7 @@ class EvaluationSettings:
     worst: int = 6
     batch_size: int = 16
     accelerator: str = "auto"
+    second_opinion: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Check the numbers before a network is run."""
@@ -103,6 +111,7 @@ class EvaluationSettings:
         check_range("level", self.level, 0, 1, open_low=True)
         check_range("seed", self.seed, 0)
         check_range("specificity", self.specificity, 0, 1)
+        check_methods(self.second_opinion)
 
     @property
     def resampling(self) -> dict[str, Any]:
@@ -154,6 +163,8 @@ class Evaluator:
     ------
     ValueError
         If two measures have one name, or the share of relevance in the background is missing.
+    ImportError
+        If a second opinion is wanted, and captum is not installed.
     """
 
     def __init__(
@@ -166,6 +177,7 @@ class Evaluator:
     ) -> None:
         check_measures(measures)
         self.settings = EvaluationSettings() if settings is None else settings
+        check_second_opinion(self.settings.second_opinion)
         self.class_names = class_names
         self.measures = tuple(measures)
         self._inputs = attrgetter("images") if inputs is None else inputs
@@ -307,7 +319,13 @@ class Evaluator:
                 predicted=self._named(decided[i]),
                 right=bool((has[i] == decided[i]).all()),
                 background_share=shares.get(names[i]),
-                png=self._draw(dataset[i], Path(names[i]).name, self._named(decided[i]), target),
+                **self._draw(
+                    dataset[i],
+                    Path(names[i]).name,
+                    self._named(decided[i]),
+                    target,
+                    predictions.task,
+                ),
             )
             for kind, i in shown
         ]
@@ -316,15 +334,31 @@ class Evaluator:
         pairs = zip(self.class_names, classes, strict=True)
         return ", ".join(name for name, applies in pairs if applies) or "none"
 
-    def _draw(self, item: Item, name: str, predicted: str, target: str) -> bytes:
+    def _draw(
+        self, item: Item, name: str, predicted: str, target: str, task: str
+    ) -> dict[str, Any]:
+        """Return those parts of a picture for which the image is explained."""
         image, _, mask = item[:3]
         batch = self._fabric.to_device(Batch.of([part[None] for part in item]))
-        explanation = self._explainer(self._inputs(batch), target)
+        inputs = self._inputs(batch)
+        heatmap = self._explainer(inputs, target).heatmap[0, 0].cpu()
         outline = None if bool((mask == NO_MASK).all()) else mask
-        figure = explanation_figure(
-            image, explanation.heatmap[0, 0].cpu(), outline, name=name, title=predicted
-        )
-        return png(figure, dpi=100)  # a page holds dozens
+        figure = explanation_figure(image, heatmap, outline, name=name, title=predicted)
+        return {
+            "background_area": None
+            if outline is None
+            else float(background_area(image[None], outline[None])),
+            "png": png(figure, dpi=100),  # a page holds dozens
+            "opinions": second_opinion(
+                self._network,
+                inputs[0],
+                self.settings.second_opinion,
+                heatmap=heatmap,
+                mask=outline,
+                picture=image,
+                task=task,
+            ),
+        }
 
 
 def _first_of_each_class(has_class: npt.NDArray[np.bool_], count: int) -> list[int]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from faster_isnet.evaluation.intervals import Score
 from faster_isnet.evaluation.measures import MEASURES, RESERVED_NAMES, Measure
+from faster_isnet.evaluation.opinions import SavedOpinion
 from faster_isnet.evaluation.results import (
     Attention,
     ClassScores,
@@ -27,6 +28,7 @@ from faster_isnet.evaluation.results import (
     ScoreByName,
     Scores,
     Sensitivity,
+    agreements,
 )
 
 Json = dict[str, Any]
@@ -50,9 +52,11 @@ def results_to_json(results: Results, pictures: Sequence[SavedPicture]) -> Json:
         column: {value: _measured_to_json(found) for value, found in values.items()}
         for column, values in results.subgroups.items()
     }
+    opinions = {kind: asdict(found) for kind, found in agreements(pictures).items()}
     return {
         **_measured_to_json(results),
         **({"subgroups": subgroups} if subgroups else {}),
+        **({"second opinion": opinions} if opinions else {}),  # it follows from the pictures
         "pictures": [_picture_to_json(picture) for picture in pictures],
     }
 
@@ -69,7 +73,7 @@ def results_from_json(content: Json) -> SavedResults:
         column: {value: Results(**_measured_from_json(found)) for value, found in values.items()}
         for column, values in content.get("subgroups", {}).items()  # most files have none
     }
-    pictures = [SavedPicture(**picture) for picture in content["pictures"]]
+    pictures = [_picture_from_json(picture) for picture in content["pictures"]]
     return SavedResults(**_measured_from_json(content), subgroups=subgroups, pictures=pictures)
 
 
@@ -223,4 +227,10 @@ def _sensitivity_from_json(content: Json) -> Sensitivity:
 
 def _picture_to_json(picture: SavedPicture) -> Json:
     described = {field.name: getattr(picture, field.name) for field in fields(Picture)}
-    return {"file": picture.file, **described}
+    opinions = [asdict(each) for each in picture.opinions]
+    return {"file": picture.file, **described, **({"opinions": opinions} if opinions else {})}
+
+
+def _picture_from_json(content: Json) -> SavedPicture:
+    opinions = [SavedOpinion(**each) for each in content.get("opinions", ())]
+    return SavedPicture(**{**content, "opinions": opinions})

@@ -6,6 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from faster_isnet.evaluation.intervals import Score
+from faster_isnet.evaluation.opinions import (
+    Agreement,
+    DrawnOpinion,
+    PicturedImage,
+    SavedOpinion,
+    agreement,
+)
 
 Counts = tuple[tuple[int, ...], ...]
 """A table of numbers of images: a row for each true class, a column for each predicted one."""
@@ -154,7 +161,10 @@ class Picture:
     right
         Whether these are the same.
     background_share
-        In [0, 1]; ``None`` if the image has no mask.
+        Of the absolute relevance, in [0, 1]; ``None`` if the image has no mask.
+    background_area
+        The part of the image that is background; ``None`` if it has no mask, or in results of
+        earlier versions.
     """
 
     kind: str
@@ -163,20 +173,26 @@ class Picture:
     predicted: str
     right: bool
     background_share: float | None
+    background_area: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnPicture(Picture):
-    """Hold a picture's PNG with its description."""
+    """Hold a picture's PNG with its description, and what several methods say of the image."""
 
     png: bytes
+    opinions: Sequence[DrawnOpinion] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class SavedPicture(Picture):
-    """Name the file that holds a picture, relative to the evaluation's folder."""
+    """Name the file that holds a picture, relative to the evaluation's folder.
+
+    ``opinions`` are empty if no second opinion was asked.
+    """
 
     file: str
+    opinions: Sequence[SavedOpinion] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,3 +227,21 @@ class SavedResults(Results):
     """Hold results that were read from a file, and which pictures belong to them."""
 
     pictures: Sequence[SavedPicture]
+
+    @property
+    def agreements(self) -> dict[str, Agreement]:
+        """Whether the second opinion agrees with LRP, by the pictures' kind; empty if not asked."""
+        return agreements(self.pictures)
+
+
+def agreements(pictures: Sequence[SavedPicture]) -> dict[str, Agreement]:
+    """Compare what methods say of pictures, by their kind: those of one are chosen by LRP."""
+    found = {
+        kind: agreement(
+            PicturedImage(each.image, each.background_area, each.opinions)
+            for each in pictures
+            if each.kind == kind
+        )
+        for kind in dict.fromkeys(each.kind for each in pictures)
+    }
+    return {kind: each for kind, each in found.items() if each is not None}

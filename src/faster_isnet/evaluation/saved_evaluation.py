@@ -27,7 +27,9 @@ from faster_isnet.evaluation.results import DrawnPicture, Picture, SavedPicture,
 METRICS = "metrics.json"
 _KEYS = ("name", "checkpoint", "task", "class_names", "sets", "settings", "seconds")
 _RENAMED_SETTINGS = {"samples": "resamples"}  # since 0.1
-_ADDED_SETTINGS = {"specificity": EvaluationSettings.specificity}  # since 0.1
+_ADDED_SETTINGS = {  # since 0.1
+    name: getattr(EvaluationSettings(), name) for name in ("specificity", "second_opinion")
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,16 +127,20 @@ class SavedEvaluation:
         return Predictions.load(_predictions_file(self.folder, data))
 
     def png(self, picture: SavedPicture) -> bytes:
-        """Load a picture's PNG.
+        """Load a picture's PNG; see :meth:`read`."""
+        return self.read(picture.file)
+
+    def read(self, file: str) -> bytes:
+        """Load the file of a picture, or of an opinion.
 
         Raises
         ------
         ValueError
-            If its file is not in the folder.
+            If it is not in the folder.
         """
-        path = (self.folder / picture.file).resolve()
+        path = (self.folder / file).resolve()
         if not path.is_relative_to(self.folder.resolve()):
-            raise ValueError(f"the picture {picture.file!r} lies outside of {str(self.folder)!r}")
+            raise ValueError(f"the picture {file!r} lies outside of {str(self.folder)!r}")
         return path.read_bytes()
 
 
@@ -150,7 +156,8 @@ def save_evaluation(
 ) -> None:
     """Save evaluations on data sets, by the data sets' names, in a folder.
 
-    ``predictions/SET.csv``, ``attention/SET.csv``, ``pictures/SET/NUMBER-KIND.png``, and last
+    ``predictions/SET.csv``, ``attention/SET.csv``, ``pictures/SET/NUMBER-KIND.png``, beside it
+    ``NUMBER-KIND-METHOD.png`` where a second opinion was asked, and last
     ``metrics.json``, which names the pictures and holds all else.
 
     Parameters
@@ -234,7 +241,13 @@ def _split_settings(
 def _save_picture(folder: Path, file: Path, picture: DrawnPicture) -> SavedPicture:
     write_atomically(folder / file, picture.png)
     described = {field.name: getattr(picture, field.name) for field in fields(Picture)}
-    return SavedPicture(file=file.as_posix(), **described)
+    opinions = []
+    for opinion in picture.opinions:
+        drawn = file.with_name(f"{file.stem}-{opinion.method}.png")
+        if opinion.png is not None:
+            write_atomically(folder / drawn, opinion.png)
+        opinions.append(opinion.saved(drawn.as_posix()))
+    return SavedPicture(file=file.as_posix(), opinions=opinions, **described)
 
 
 def _predictions_file(folder: Path, data: str) -> Path:

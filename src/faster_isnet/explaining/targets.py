@@ -26,13 +26,33 @@ def highest_logit(logits: Tensor) -> Tensor:
     return logits.amax(dim=1, keepdim=True)
 
 
+def log_odds(logits: Tensor, index: Tensor) -> Tensor:
+    """Return log p_c/(1 − p_c), ``[B, 1]``, of the class c of each sample.
+
+    Parameters
+    ----------
+    logits
+        ``[B, C]``, C ≥ 2.
+    index
+        c of each sample, ``[B, 1]``.
+
+    Examples
+    --------
+    >>> log_odds(torch.tensor([[3.0, 1.0]]), torch.tensor([[0]]))
+    tensor([[2.]])
+    """
+    above = -contrast(logits, index)  # y_c' − y_c
+    highest = above.detach().amax(1, keepdim=True)  # without it a large sum rounds the gradient
+    return -((above - highest).logsumexp(1, keepdim=True) + highest)
+
+
 def highest_log_odds(logits: Tensor) -> Tensor:
     """Return the log-odds of the predicted class against all others, ``[B, 1]``.
 
     log p/(1 − p) = y_c − log Σ_{c' ≠ c} exp y_c'. Unlike a logit, it is invariant
     to a shift of all logits, which cross-entropy does not determine.
     """
-    return _log_odds(logits, logits.argmax(dim=1, keepdim=True))
+    return log_odds(logits, logits.argmax(dim=1, keepdim=True))
 
 
 def all_classes(logits: Tensor) -> Tensor:
@@ -89,13 +109,13 @@ def lowest_eta(logits: Tensor, delta: float = 1e-2) -> Tensor:
     tensor([[0.]])
     """
     check_range("delta", delta, 0)
-    log_odds = _log_odds(logits, logits.argmin(dim=1, keepdim=True))
+    odds = log_odds(logits, logits.argmin(dim=1, keepdim=True))
     if delta == 0:
-        return log_odds
+        return odds
     # log(p + δ) = log δ + log(1 + p/δ). Not torch.logaddexp, whose second derivative is NaN from a
     # difference of 89 on in float32.
     log_delta = math.log(delta)
-    log_p, log_rest = F.logsigmoid(log_odds), F.logsigmoid(-log_odds)
+    log_p, log_rest = F.logsigmoid(odds), F.logsigmoid(-odds)
     return F.logsigmoid(log_delta - log_rest) - F.logsigmoid(log_delta - log_p)
 
 
@@ -177,13 +197,6 @@ def without_classes(quantity: Quantity, ignored: Sequence[int]) -> Quantity:
         return quantity(logits[:, kept])
 
     return of_the_others
-
-
-def _log_odds(logits: Tensor, index: Tensor) -> Tensor:
-    """Return log p_c/(1 − p_c), ``[B, 1]``, of the class c of each sample, ``index`` ``[B, 1]``."""
-    above = -contrast(logits, index)  # y_c' − y_c
-    highest = above.detach().amax(1, keepdim=True)  # without it a large sum rounds the gradient
-    return -((above - highest).logsumexp(1, keepdim=True) + highest)
 
 
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -44,6 +45,15 @@ class Places:
             placed = values[:, :, self.prefix :].transpose(2, 3)
             return placed.reshape(*placed.shape[:3], *self.grid)
         return values
+
+    def put_back(self, placed: Tensor, values: Tensor) -> Tensor:
+        """Return ``values`` with those replaced that have a place: the inverse of :meth:`place`."""
+        if self.kind == "channels-last":
+            return placed.movedim(2, -1)
+        if self.kind == "tokens":
+            tokens = placed.flatten(3).transpose(2, 3)
+            return torch.cat([values[:, :, : self.prefix], tokens], 2)
+        return placed
 
 
 def on_grid(relevance: Tensor, images: Tensor, model: nn.Module, layer: str) -> Tensor:

@@ -31,6 +31,12 @@ from faster_isnet.reporting.result_tables import (
     score_cell,
 )
 from faster_isnet.reporting.score_bars import score_bars
+from faster_isnet.reporting.second_opinion import (
+    ShownOpinion,
+    ShownSecondOpinion,
+    shown_opinions,
+    shown_second_opinion,
+)
 
 _SHOWN = 20  # classes of each audit
 _SHARE = next(measure for measure in MEASURES if measure.name == "changed")
@@ -45,6 +51,7 @@ class ShownPicture:
     original: str
     changed: str
     heatmap: str | None
+    opinions: list[ShownOpinion]
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class AuditSection:
     judgement: str
     sentences: list[str]
     pictures: list[ShownPicture]
+    second_opinion: ShownSecondOpinion | None
 
 
 def write_audit_page(path: str | Path, audits: Sequence[Audit]) -> Path:
@@ -109,6 +117,7 @@ def write_audit_page(path: str | Path, audits: Sequence[Audit]) -> Path:
 
 
 def _section(audit: Audit) -> AuditSection:
+    found = audit.agreement
     return AuditSection(
         audit,
         audit_text.headline(audit),
@@ -121,6 +130,7 @@ def _section(audit: Audit) -> AuditSection:
             *audit_text.mask_words(audit),
         ],
         [_shown(audit, picture) for picture in audit.pictures],
+        shown_second_opinion({} if found is None else {"those that change most": found}),
     )
 
 
@@ -131,6 +141,7 @@ def _shown(audit: Audit, picture: AuditPicture) -> ShownPicture:
         data_uri(audit.read(picture.original), "jpeg"),
         data_uri(audit.read(picture.changed), "jpeg"),
         None if picture.heatmap is None else data_uri(audit.read(picture.heatmap)),
+        shown_opinions(picture.opinions, audit.read),
     )
 
 

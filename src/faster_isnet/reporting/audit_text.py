@@ -6,6 +6,7 @@ from faster_isnet.evaluation.audit import ABOVE, BELOW, Audit, RelevanceFindings
 from faster_isnet.evaluation.audit.variants import ENLARGEMENT
 from faster_isnet.evaluation.intervals import Score
 from faster_isnet.plotting.heatmaps import percent
+from faster_isnet.reporting.second_opinion import sentences
 
 NO_PROOF = (
     "A clean heatmap alone proves nothing, and neither does a prediction that stays: the audit "
@@ -171,9 +172,21 @@ def summary(audit: Audit) -> str:
         attention(found.relevance),
         *mask_words(audit),
     ]
+    if (found_by_all := audit.agreement) is not None:
+        lines += ["", "A second opinion, on the images shown:"]
+        lines += [f"  {each}" for each in sentences(found_by_all)]
     if audit.not_judged:
         lines += ["", "Not judged:", *(f"  {each}" for each in audit.not_judged)]
     return "\n".join(lines)
+
+
+def _second_opinion(audit: Audit) -> list[str]:
+    """Return a paragraph of a model card, if other methods were asked."""
+    found = audit.agreement
+    if found is None:
+        return []
+    said = " ".join(sentences(found))
+    return [f"A second opinion, on the {found.images} images that change most: {said}", ""]
 
 
 def model_card(audit: Audit) -> str:
@@ -201,6 +214,7 @@ def model_card(audit: Audit) -> str:
             "",
             *mask_words(audit),
             "",
+            *_second_opinion(audit),
             f"Of {audit.counts.given} images {found.images} were judged. Intervals contain "
             f"{audit.settings['level']:.0%} of the values on resampled "
             f"{'groups' if found.groups < found.images else 'images'}. Measured on "

@@ -36,9 +36,19 @@ from faster_isnet.reporting.pages import (
 )
 from faster_isnet.reporting.result_tables import Table
 from faster_isnet.reporting.score_bars import score_bars
+from faster_isnet.reporting.second_opinion import (
+    ShownOpinion,
+    ShownSecondOpinion,
+    shown_opinions,
+    shown_second_opinion,
+)
 
 DifferencesByName = Mapping[str, Differences]
 """How classifiers differ from the first, by their names."""
+_KINDS = {
+    "example": "examples",
+    "worst": "images chosen for the most relevance in the background by LRP",
+}
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,7 @@ class Shot:
     classifier: str
     caption: str
     uri: str
+    opinions: list[ShownOpinion]
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,7 @@ class Section:
     sensitivity_bars: list[Illustration]
     examples: list[ExampleImage]
     worst: dict[str, list[Shot]]
+    second_opinion: ShownSecondOpinion | None
 
 
 def write_evaluation_page(
@@ -211,6 +223,13 @@ def _section(
         sensitivity_bars=_sensitivity_bars(sensitivity, data),
         examples=_examples(present, data),
         worst={each.name: shots for each in present if (shots := _shots(each, data, "worst"))},
+        second_opinion=shown_second_opinion(
+            {
+                f"{each.name}, {_KINDS.get(kind, kind)}": found
+                for each in present
+                for kind, found in each.sets[data].agreements.items()
+            }
+        ),
     )
 
 
@@ -306,6 +325,7 @@ def _shots(evaluation: SavedEvaluation, data: str, kind: str) -> list[Shot]:
             evaluation.name,
             evaluation.name if kind == "example" else f"true: {picture.label}",
             data_uri(evaluation.png(picture)),
+            shown_opinions(picture.opinions, evaluation.read),
         )
         for picture in evaluation.sets[data].pictures
         if picture.kind == kind

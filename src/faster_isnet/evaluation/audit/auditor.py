@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,9 @@ from faster_isnet.evaluation.audit.variants import (
 )
 from faster_isnet.evaluation.changes import Change, changed, probability_change
 from faster_isnet.evaluation.localisation import background_area, background_share
+from faster_isnet.evaluation.opinions import DrawnOpinion, check_methods
 from faster_isnet.evaluation.predictions import Predictions, predict
+from faster_isnet.evaluation.second_opinion import check_second_opinion, second_opinion
 from faster_isnet.evaluation.thresholds import decisions
 from faster_isnet.explaining.explainer import Explainer
 
@@ -66,11 +68,15 @@ class AuditSettings:
         Number of processes that read images; 0 reads in the main process.
     accelerator
         ``"cpu"``, ``"cuda"``, ``"mps"``, or ``"auto"`` for the best there is.
+    second_opinion
+        What explains the images shown beside LRP, by captum: ``"grad-cam"``,
+        ``"integrated-gradients"``. None by default, since integrated gradients take 50 forward and
+        backward passes of each image.
 
     Raises
     ------
     ValueError
-        If a number is out of range.
+        If a number is out of range, or a method is unknown.
     """
 
     composite: str = "flex"
@@ -82,6 +88,7 @@ class AuditSettings:
     batch_size: int = 8
     workers: int = 0
     accelerator: str = "auto"
+    second_opinion: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Check the numbers before a network is run."""
@@ -90,6 +97,7 @@ class AuditSettings:
             check_range(name, getattr(self, name), low)
         check_range("level", self.level, 0, 1, open_low=True)
         check_range("mask_change", self.mask_change, 0, 0.5)
+        check_methods(self.second_opinion)
 
 
 @dataclass(frozen=True)
@@ -153,11 +161,14 @@ class Auditor:
     ------
     TypeError
         If heatmaps of the network are wanted and cannot be made.
+    ImportError
+        If a second opinion is wanted, and captum is not installed.
     """
 
     def __init__(self, audited: AuditedNetwork, settings: AuditSettings | None = None) -> None:
         self.settings = AuditSettings() if settings is None else settings
         self.audited = audited
+        check_second_opinion(self.settings.second_opinion)
         self._fabric = lightning.Fabric(accelerator=self.settings.accelerator, devices=1)
         self._network = self._fabric.to_device(audited.network.eval())
         self._explainer = (
@@ -215,6 +226,25 @@ class Auditor:
             return None
         batch = self._fabric.to_device(image[None])
         return self._explainer(batch, self._target).heatmap[0, 0].cpu()
+
+    def opinions(self, image: Tensor, mask: Tensor, heatmap: Tensor | None) -> list[DrawnOpinion]:
+        """Return what LRP and the methods of the second opinion say of an image, if any is asked.
+
+        Parameters
+        ----------
+        image, mask
+            ``[C, H, W]`` in [0, 1], ``[1, H, W]`` in {0, 1}.
+        heatmap
+            Of :meth:`heatmap`.
+        """
+        return second_opinion(
+            self._network,
+            self._fabric.to_device(image),
+            self.settings.second_opinion,
+            heatmap=heatmap,
+            mask=mask,
+            task=self.audited.task,
+        )
 
     @property
     def _target(self) -> str:

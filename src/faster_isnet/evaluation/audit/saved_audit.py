@@ -10,6 +10,7 @@ from typing import Any
 from faster_isnet.common.construction import construct
 from faster_isnet.common.files import write_atomically
 from faster_isnet.evaluation.audit.findings import TOLERATED, AuditFindings
+from faster_isnet.evaluation.opinions import Agreement, PicturedImage, SavedOpinion, agreement
 
 AUDIT = "audit.json"
 IMAGES = "images.csv"
@@ -92,9 +93,13 @@ class AuditPicture:
     becomes
         What is predicted with the realistic background.
     background_share
-        Of the relevance; ``None`` where no heatmap was made.
+        Of the absolute relevance by LRP; ``None`` where no heatmap was made.
+    background_area
+        The part of the image that is background.
     original, changed, heatmap
         Files relative to the audit's folder; ``heatmap`` is ``None`` where none was made.
+    opinions
+        What LRP and other methods say of it; empty if no second opinion was asked.
     """
 
     image: str
@@ -102,9 +107,11 @@ class AuditPicture:
     probability: float
     becomes: str
     background_share: float | None
+    background_area: float
     original: str
     changed: str
     heatmap: str | None
+    opinions: list[SavedOpinion]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +176,14 @@ class Audit:
         changed = self.findings.changed.value
         return self.fail_above is not None and changed is not None and changed > self.fail_above
 
+    @property
+    def agreement(self) -> Agreement | None:
+        """Whether the second opinion agrees with LRP; ``None`` if none was asked."""
+        return agreement(
+            PicturedImage(picture.image, picture.background_area, picture.opinions)
+            for picture in self.pictures
+        )
+
     def read(self, file: str) -> bytes:
         """Read one of the pictures' files.
 
@@ -189,6 +204,8 @@ class Audit:
         content = asdict(self)
         del content["folder"]
         content["verdict"] = {"limit": self.limit, "result": self.verdict}
+        found = self.agreement
+        content["second_opinion"] = None if found is None else asdict(found)
         text = json.dumps(content, indent=2, allow_nan=False) + "\n"
         return write_atomically(Path(self.folder) / AUDIT, text.encode())
 
@@ -210,7 +227,8 @@ class Audit:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content.get("format") != FORMAT:
                 raise ValueError(f"its format is {content.get('format')!r}, expected {FORMAT}")
-            del content["verdict"]  # it follows from the others
+            for part in ("verdict", "second_opinion"):  # they follow from the others
+                del content[part]
             return construct(cls, {**content, "folder": str(folder)}, what="an audit")
         except (ValueError, AttributeError, KeyError) as error:
             raise ValueError(
