@@ -53,6 +53,7 @@ class Variant(ISNetMethod):
     """
 
     name = None
+    mixings = ()  # its steps are not those of mixed images
 
     def __init__(
         self,

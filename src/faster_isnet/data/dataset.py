@@ -17,6 +17,7 @@ from torchvision.transforms import InterpolationMode, v2
 from faster_isnet.common.checks import NO_ATTRIBUTE, NO_MASK, check_channels, check_range
 from faster_isnet.common.resizing import STRETCHED, Resizing
 from faster_isnet.data.masks import read_mask, with_margin
+from faster_isnet.data.rand_augment import STRONGEST, RandAugment
 from faster_isnet.data.read_cache import Read, ReadCache
 from faster_isnet.data.samples import Sample, relative_name
 from faster_isnet.data.seeded_sampling import seeded
@@ -25,6 +26,8 @@ from faster_isnet.data.worse_masks import WorseMasks, removed_masks
 Item = tuple[Tensor, ...]
 """Image, label and mask; the attribute as well where the data know it."""
 Transform = Callable[..., Any]
+_MAGNITUDE = 9.0  # of torchvision's RandAugment, and of the paper's ResNet-50
+_LARGEST = {"rotation": 180.0, "rand_augment": float("inf"), "magnitude": float(STRONGEST)}
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,13 @@ class Augmentation:
         Probabilities. Off by default: a mirrored radiograph has its heart on the wrong side.
     brightness, contrast
         Largest change, as a share, in [0, 1].
+    rand_augment
+        How many changes of :class:`~faster_isnet.data.rand_augment.RandAugment` are made besides
+        those above, before ``brightness`` and ``contrast``; 0 for none, the default, and 2 in most
+        publications.
+    magnitude
+        The strength of these, in [0, 30]. No number is best for all data; the
+        paper searches it.
 
     Raises
     ------
@@ -60,11 +70,23 @@ class Augmentation:
     vertical_flip: float = 0.0
     brightness: float = 0.1
     contrast: float = 0.1
+    rand_augment: int = 0
+    magnitude: float = _MAGNITUDE
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name, value in vars(self).items():
-            check_range(f"augmentation.{name}", value, 0, 180 if name == "rotation" else 1)
+            check_range(f"augmentation.{name}", value, 0, _LARGEST.get(name, 1.0))
+        if self.rand_augment != int(self.rand_augment):
+            raise ValueError(
+                f"augmentation.rand_augment must be a whole number of changes, got "
+                f"{self.rand_augment!r}; their strength is augmentation.magnitude"
+            )
+        if not self.rand_augment and self.magnitude != _MAGNITUDE:
+            raise ValueError(
+                f"augmentation.magnitude={self.magnitude!r} is the strength of rand_augment, of "
+                "which there is none; set augmentation.rand_augment: 2"
+            )
         if self.scaling == 1:
             raise ValueError("augmentation.scaling must be below 1, got 1: no size would be left")
 
@@ -80,6 +102,7 @@ class Augmentation:
                 ),
                 v2.RandomHorizontalFlip(self.horizontal_flip),
                 v2.RandomVerticalFlip(self.vertical_flip),
+                *([RandAugment(self.rand_augment, self.magnitude)] if self.rand_augment else []),
                 v2.ColorJitter(self.brightness, self.contrast),
             ]
         )

@@ -17,6 +17,7 @@ from faster_isnet.methods.group_dro import GroupDRO
 from faster_isnet.methods.isnet.method import ISNetMethod
 from faster_isnet.methods.last_layer.method import LastLayer
 from faster_isnet.methods.masked import Masked
+from faster_isnet.methods.mixing import Mixing
 from faster_isnet.methods.multitask_unet import MultiTaskUNet
 from faster_isnet.methods.rr_clarc.method import RRClArC
 from faster_isnet.methods.rrr import RightReasons
@@ -35,6 +36,7 @@ __all__ = [
     "Losses",
     "Masked",
     "Method",
+    "Mixing",
     "MultiTaskUNet",
     "RRClArC",
     "RightReasons",

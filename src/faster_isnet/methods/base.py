@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import check_image_values
+from faster_isnet.common.eval_mode import eval_mode
+from faster_isnet.common.logits import class_logits
+from faster_isnet.common.precision import autocasts
 from faster_isnet.common.recipes import Recorded
 from faster_isnet.methods.classification_loss import ClassificationLoss
+from faster_isnet.methods.mixing import Mixing
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,9 @@ class Losses:
         Other scalars to log, by name.
     samples
         ``[B]`` of booleans: which samples of the batch the logits are of; ``None`` for all.
+    labels
+        Of all samples of the batch, the labels that were trained on where they are not the batch's
+        own, as those of mixed images; ``None`` for the batch's.
     """
 
     total: Tensor
@@ -40,6 +49,7 @@ class Losses:
     classification: Tensor
     parts: Mapping[str, Tensor] = field(default_factory=dict)
     samples: Tensor | None = None
+    labels: Tensor | None = None
 
 
 class Method(Recorded, nn.Module, ABC):
@@ -76,6 +86,10 @@ class Method(Recorded, nn.Module, ABC):
         Whether :meth:`inputs` needs the mask of each image. Commands then leave images without one
         out of a training, refuse them in a test, and refuse to use the network where there are no
         masks.
+    mixings
+        By which kinds of :class:`~faster_isnet.methods.mixing.Mixing` training images may be
+        mixed: where the loss is right for two foregrounds in one image, and for soft labels. None,
+        unless a method says so.
 
     Examples
     --------
@@ -97,6 +111,9 @@ class Method(Recorded, nn.Module, ABC):
     falling_parts: Mapping[str, str] = MappingProxyType({})
     rare_parts: Mapping[str, str] = MappingProxyType({})
     needs_every_mask: bool = False
+    mixings: Collection[str] = ()
+    _mixing: Mixing | None = None
+    _classes: int | None = None  # found where they are needed, to make soft labels of indices
 
     def __init__(self, classification: ClassificationLoss | None = None) -> None:
         super().__init__()
@@ -148,8 +165,66 @@ class Method(Recorded, nn.Module, ABC):
         """
 
     def training_losses(self, network: nn.Module, batch: Batch) -> Losses:
-        """Return the losses of a batch in training, where they differ from validation's."""
-        return self.losses(network, batch)
+        """Return the losses of a batch in training: of mixed images, if so chosen.
+
+        A method whose training differs more from validation defines it; one with :attr:`mixings`
+        then calls :meth:`mixed`.
+        """
+        mixed = self.mixed(network, batch)
+        return replace(self.losses(network, mixed), labels=mixed.labels)
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """How training images are mixed; ``None``, the default, for not at all.
+
+        Raises
+        ------
+        ValueError
+            When it is set, if the method is not among those that can be trained on such images.
+        """
+        return self._mixing
+
+    @mixing.setter
+    def mixing(self, mixing: Mixing | None) -> None:
+        if mixing is not None and mixing.kind not in self.mixings:
+            known = f"{' or '.join(map(repr, self.mixings)) or 'no mixing'} alone"
+            raise ValueError(
+                f"mixing={mixing.kind!r} is not for method {self.name or type(self).__name__!r} as "
+                f"it is set, whose loss is right for {known} (see its documentation); leave mixing "
+                "out, or train by isnet, swap or standard. A method of your own says in its "
+                "attribute `mixings` which it takes"
+            )
+        self._mixing, self._classes = mixing, None
+
+    def mixed(self, network: nn.Module, batch: Batch) -> Batch:
+        """Return a training batch with its images mixed, or the same if none are to be.
+
+        Backgrounds are swapped before: an image lends its background without a foreground in it,
+        and by mixup, what shines through of a background in the foreground of another image then
+        says nothing of a class.
+
+        Parameters
+        ----------
+        network
+            What :meth:`build` returned.
+        batch
+            Images, labels and masks.
+        """
+        if self._mixing is None:
+            return batch
+        if self._classes is None:
+            self._classes = self._count_classes(network, batch.images)
+        by_masks = self.reads_masks()
+        return self._mixing(batch, self._classes, self.task, by_masks=by_masks)
+
+    def _count_classes(self, network: nn.Module, images: Tensor) -> int:
+        """Return how many classes a network has, which runs for it, unchanged, on one image."""
+        # Autocast would keep the weights that it casts here, which have no gradient.
+        device = images.device.type
+        exact = torch.autocast(device, enabled=False) if autocasts(device) else nullcontext()
+        with eval_mode(network), torch.no_grad(), exact:
+            logits = self.deployed(network)(images[:1])
+        return class_logits(logits, self.task).shape[1]
 
     def inputs(self, batch: Batch) -> Tensor:
         """Return what the deployed network is given in a test; by default the images."""

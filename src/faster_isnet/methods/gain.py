@@ -43,7 +43,8 @@ class GAIN(Method):
     - *mask*: the mean squared difference of A and the mask, which is averaged over each place.
 
     For multi-label both are means over the positive labels of a sample. Images without a mask have
-    no mask loss; attention mining needs none, and holds for them as well, as in the paper.
+    no mask loss; attention mining needs none, and holds for them as well, as in the paper. Images
+    cannot be mixed (``mixing``): a mask would be that of two foregrounds, and A shows one label.
 
     Parameters
     ----------

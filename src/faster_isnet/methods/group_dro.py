@@ -46,6 +46,8 @@ class GroupDRO(Method):
     In the test of this class, where a mark gives the class away in 95 % of the images, the accuracy
     of the worst group is 93 to 96 % (of five seeds), and 79 to 84 % by standard training.
 
+    Images cannot be mixed (``mixing``), as a mixed image would be of two groups.
+
     Validation uses the same formula with the weights as they are, so that ``val/loss`` is low where
     the groups that count are learnt. ``worst_group`` is the largest ℓ_g in a batch, and its mean
     over batches.

@@ -9,6 +9,7 @@ from faster_isnet.common.checks import check_masks, check_range
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.foreground import keep_foreground
+from faster_isnet.methods.mixing import MIXINGS
 
 
 class Masked(Method):
@@ -47,6 +48,7 @@ class Masked(Method):
     """
 
     name = "masked"
+    mixings = MIXINGS
     needs_every_mask = True
 
     def __init__(
@@ -73,6 +75,16 @@ class Masked(Method):
         loss = self.classification(logits, labels)
         left_out = (~has_mask).to(loss).mean()
         return Losses(loss, logits, loss, {"left_out": left_out}, has_mask)
+
+    def training_losses(self, network: nn.Module, batch: Batch) -> Losses:
+        """Return the same of images whose background is filled before they are mixed.
+
+        Otherwise that of one image would shine through in the foreground of the other.
+        """
+        masks, _ = check_masks(batch.masks, batch.images.unsqueeze(1))
+        if self.mixing is not None and masks is not None:
+            batch = batch._replace(images=keep_foreground(batch.images, masks, self.fill))
+        return super().training_losses(network, batch)
 
     def inputs(self, batch: Batch) -> Tensor:
         """Return the images with their background filled.

@@ -17,6 +17,7 @@ from faster_isnet.common.eval_mode import eval_mode
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.layer_grids import on_grid
+from faster_isnet.methods.mixing import CUTMIX
 from faster_isnet.methods.stages import find_stages
 from faster_isnet.models.unet import MaskDecoder, segmentation_loss, smp
 
@@ -125,6 +126,9 @@ class MultiTaskUNet(Method):
 
     Images without a mask count for the classification alone.
 
+    Training images may be mixed by CutMix, which pastes masks as well, but not by mixup: the mask
+    of an image that hardly shines through cannot be found.
+
     What the hidden layers know of the foreground does not oblige the classification to use it: the
     multi-task U-Nets of Bassi et al. learnt planted marks and masks alike. This method is here as
     the baseline that it is in their comparison.
@@ -172,6 +176,7 @@ class MultiTaskUNet(Method):
     """
 
     name = "multitask-unet"
+    mixings = (CUTMIX,)
 
     def __init__(
         self,

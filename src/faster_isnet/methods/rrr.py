@@ -12,6 +12,7 @@ from faster_isnet.common.precision import at_least_float32
 from faster_isnet.explaining.targets import all_log_probabilities
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
+from faster_isnet.methods.mixing import MIXINGS
 from faster_isnet.methods.score_gradients import score_gradient, twice_differentiable
 
 WEIGHT = 1000 / 255**2
@@ -68,6 +69,7 @@ class RightReasons(Method):
     """
 
     name = "rrr"
+    mixings = MIXINGS
     needs_gradients_in_validation = True
 
     def __init__(

@@ -12,6 +12,7 @@ from faster_isnet.common.checks import NO_MASK, check_masks, check_range
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.foreground import keep_foreground
+from faster_isnet.methods.mixing import CUTMIX
 from faster_isnet.models.unet import build_unet, mask_logits, segmentation_loss, smp
 
 
@@ -78,6 +79,9 @@ class SegmentClassify(Method):
     a planted mark both orders ended with the same masks and accuracies.
 
     Images without a mask count for the classification alone: the U-Net finds their foreground.
+    Training images may be mixed by CutMix, which pastes masks as well, but not by mixup: the mask
+    of an image that hardly shines through cannot be found.
+
     Images have any size that the encoder takes (those that this was tried with: from 32 pixels on;
     sides need no common factor), and any number of channels.
 
@@ -120,6 +124,7 @@ class SegmentClassify(Method):
     """
 
     name = "segment-classify"
+    mixings = (CUTMIX,)
 
     def __init__(
         self,

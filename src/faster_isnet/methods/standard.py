@@ -7,10 +7,14 @@ from torch import nn
 from faster_isnet.common.batch import Batch
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
+from faster_isnet.methods.mixing import MIXINGS
 
 
 class Standard(Method):
     """Train the classifier without masks: the baseline of all others.
+
+    Where images are mixed (``mixing``), labels are mixed by area, as in the papers: masks are not
+    used there either.
 
     Parameters
     ----------
@@ -26,6 +30,7 @@ class Standard(Method):
     """
 
     name = "standard"
+    mixings = MIXINGS
 
     def __init__(self, classification: ClassificationLoss | None = None) -> None:
         super().__init__(classification)

@@ -23,6 +23,7 @@ from faster_isnet.common.checks import (
 )
 from faster_isnet.common.recipes import Recorded
 from faster_isnet.methods.base import Losses, Method
+from faster_isnet.methods.mixing import Mixing, MixingName
 from faster_isnet.models.weight_files import read_checkpoint
 from faster_isnet.training.background_scores import BackgroundScores
 from faster_isnet.training.checkpoint_arguments import construct, describe, kept_arguments
@@ -106,6 +107,14 @@ class LitClassifier(Recorded, lightning.LightningModule):
     gradient_clip
         The largest norm of the gradient; ``None`` for no clipping. Lightning's own
         ``Trainer(gradient_clip_val=…)`` goes before it.
+    mixing
+        ``"mixup"`` or ``"cutmix"``: training images are mixed with others of the batch, with their
+        masks and labels, see :class:`~faster_isnet.methods.mixing.Mixing`. ``None``, the default,
+        for neither. ``train/accuracy`` is the share of images that are given the larger of
+        their two labels then, which is lower than that of images as they are. Validation and tests
+        never mix.
+    mixing_alpha
+        α > 0 of ``mixing``; ``None`` is 0.2 for mixup and 1 for CutMix.
 
     Attributes
     ----------
@@ -119,7 +128,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
     TypeError
         If the classifier is no module or the method no :class:`~faster_isnet.methods.Method`.
     ValueError
-        If a name is unknown or a number is out of range.
+        If a name is unknown or a number is out of range; if the method cannot be trained on mixed
+        images.
     ValueError
         In training, as :class:`~faster_isnet.training.training_checks.TrainingChecks` does: if no
         sample of the first epoch has a mask and the method needs some.
@@ -155,6 +165,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
         milestones: Sequence[int] = (),
         milestone_factor: float = 0.1,
         gradient_clip: float | None = 1.0,
+        mixing: MixingName | None = None,
+        mixing_alpha: float | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(method, Method):
@@ -165,6 +177,12 @@ class LitClassifier(Recorded, lightning.LightningModule):
             raise TypeError(
                 f"classifier must be a torch.nn.Module, got {type(classifier).__name__}"
             )
+        if mixing is None and mixing_alpha is not None:
+            raise ValueError(
+                f"mixing_alpha={mixing_alpha!r} is of images that are mixed; set mixing='mixup' or "
+                "'cutmix' as well"
+            )
+        method.mixing = None if mixing is None else Mixing(mixing, mixing_alpha)
         self.method = method
         self.net = method.build(classifier)
         self._finite_steps = FiniteSteps()
@@ -427,7 +445,7 @@ class LitClassifier(Recorded, lightning.LightningModule):
         return losses
 
     def _log_losses(self, stage: str, losses: Losses, batch: Batch) -> None:
-        labels = batch.needed("labels")
+        labels = batch.needed("labels") if losses.labels is None else losses.labels
         labels = labels if losses.samples is None else labels[losses.samples]
         accuracy = accuracy_of(losses.logits, labels, self.method.task)
         shown = {"loss": losses.total, "accuracy": accuracy}

@@ -71,7 +71,10 @@ class TrainingChecks(lightning.Callback):
         """Say what is done; look for masks in the first epoch, if the method needs some."""
         if trainer.is_global_zero:
             device = f"{trainer.world_size} x {trainer.strategy.root_device.type}"
-            log.info(": ".join(filter(None, (f"Training on {device}", self._method.summary()))))
+            mixing = self._method.mixing
+            parts = (self._method.summary(), "" if mixing is None else mixing.summary())
+            done = "; ".join(filter(None, parts))
+            log.info(": ".join(filter(None, (f"Training on {device}", done))))
         self._masks = MaskPresence() if self._method.needs_masks() else None
 
     def on_train_batch_end(

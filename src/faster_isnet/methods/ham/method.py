@@ -39,6 +39,7 @@ class HAM(Method):
       a mask is that of each class of the image, and of the abnormality as well;
     - the classifier keeps its strides, where the paper has dilated convolutions and maps of an
       eighth of the image;
+    - so images cannot be mixed (``mixing``): a mask would be that of two classes;
     - in multi-class tasks one class is always present, and the cross-entropy is softmax's. There is
       no class that means "nothing found".
 

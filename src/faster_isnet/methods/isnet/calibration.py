@@ -169,7 +169,7 @@ def calibrate(net: ISNet, batches: Iterable[Any]) -> Calibration:
 class _Method(Protocol):
     loss: ISNetLoss
 
-    def training_images(self, batch: Batch) -> Tensor: ...
+    def training_batch(self, network: ISNet, batch: Batch) -> Batch: ...
 
 
 class _Trained(Protocol):
@@ -187,7 +187,7 @@ class CutCalibration(lightning.Callback):
     """Calibrate C1 and C2 of a :class:`~faster_isnet.LitISNet` when it starts to train.
 
     A copy of the classifier is trained without the heatmap loss for a few epochs, on the images
-    that the ISNet is trained on, swapped backgrounds included; in the last of them the relevance of
+    that the ISNet is trained on, swapped and mixed as there; in the last of them the relevance of
     each batch is measured. The copy is then thrown away: the ISNet starts from its own weights.
     Where several processes train, they train one copy together and find the
     same C1 and C2. A criterion that has its C1 and C2, as in a run that is resumed, is left
@@ -246,9 +246,9 @@ class CutCalibration(lightning.Callback):
                     if epoch == 0:
                         masks.update(batch)
                     optimizer.zero_grad()
-                    images = lit.method.training_images(batch)
+                    batch = lit.method.training_batch(net, batch)
                     try:
-                        logits = net(images)
+                        logits = net(batch.images)
                     except ValueError as error:
                         if says_too_few_samples(error):
                             continue  # as in the training
@@ -260,7 +260,7 @@ class CutCalibration(lightning.Callback):
                     optimizer.step()
                     if epoch == self.epochs - 1:
                         with eval_mode(net), torch.no_grad():
-                            sizes.update(net.explain(images))
+                            sizes.update(net.explain(batch.images))
                 if epoch == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                     _check_any(masks, trainer)
         return sizes.compute()

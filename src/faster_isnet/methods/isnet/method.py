@@ -21,6 +21,7 @@ from faster_isnet.methods.isnet.calibration import Calibration, CutCalibration
 from faster_isnet.methods.isnet.cuts import AUTO, Cuts
 from faster_isnet.methods.isnet.loss import WEIGHT, WEIGHT_IF_SWAPPED, ISNetLoss, LossParts
 from faster_isnet.methods.isnet.network import ISNet
+from faster_isnet.methods.mixing import MIXINGS
 from faster_isnet.methods.swap.backgrounds import (
     GENERATED,
     SWAPPED,
@@ -35,6 +36,10 @@ class ISNetMethod(Method):
     With ``loss.heatmap_weight == 0`` no relevance is computed at all; and with
     ``swapped_backgrounds=0``, too, it trains the standard classifier. The papers' ISNet has
     ``swapped_backgrounds=0`` alone.
+
+    Where images are mixed (``mixing``, see :class:`~faster_isnet.methods.mixing.Mixing`), their
+    backgrounds are swapped before; C1 and C2 are calibrated on mixed images then. What is explained
+    does not depend on labels.
 
     Parameters
     ----------
@@ -82,6 +87,7 @@ class ISNetMethod(Method):
     """
 
     name = "isnet"
+    mixings = MIXINGS
     falling_parts = MappingProxyType(
         {
             "heatmap": "Supervise hidden layers (--method.deep_supervision true), train for more "
@@ -161,11 +167,15 @@ class ISNetMethod(Method):
     def training_losses(self, network: nn.Module, batch: Batch) -> Losses:
         """Return the losses of a training step.
 
-        Backgrounds may be swapped, and a part of the samples alone may be explained.
+        Backgrounds may be swapped, images mixed, and a part of the samples alone may be explained.
         """
         assert isinstance(network, ISNet)
-        images = self.training_images(batch)
-        return self._training_losses(network, batch._replace(images=images))
+        batch = self.training_batch(network, batch)
+        return replace(self._training_losses(network, batch), labels=batch.labels)
+
+    def training_batch(self, network: nn.Module, batch: Batch) -> Batch:
+        """Return a batch to train on, with backgrounds swapped and then images mixed."""
+        return self.mixed(network, batch._replace(images=self.training_images(batch)))
 
     def training_images(self, batch: Batch) -> Tensor:
         """Return the images of a batch to train on, with backgrounds swapped if so chosen."""

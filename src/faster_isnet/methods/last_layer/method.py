@@ -23,6 +23,7 @@ from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.groups import check_multiclass
 from faster_isnet.methods.last_layer.features import LastLayerFeatures, last_layer_features
 from faster_isnet.methods.last_layer.regression import fit_balanced
+from faster_isnet.methods.mixing import MIXINGS
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class LastLayer(Method):
     """
 
     name = "last-layer"
+    mixings = MIXINGS  # in training; the layer is fitted on whole images
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from faster_isnet.common.precision import at_least_float32
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
 from faster_isnet.methods.layer_grids import on_grid
+from faster_isnet.methods.mixing import MIXINGS
 from faster_isnet.methods.rr_clarc.directions import BackgroundDirections
 from faster_isnet.methods.score_gradients import score_gradient, twice_differentiable
 from faster_isnet.methods.stages import find_stages
@@ -107,6 +108,7 @@ class RRClArC(Method):
     """
 
     name = "rr-clarc"
+    mixings = MIXINGS
 
     def __init__(
         self,
@@ -167,10 +169,13 @@ class RRClArC(Method):
         return Losses(loss + self.weight * penalty, logits, loss, {"penalty": penalty})
 
     def training_losses(self, network: nn.Module, batch: Batch) -> Losses:
-        """Update the directions in every so many steps, and return the losses."""
+        """Update the directions in every so many steps, and return the losses.
+
+        Directions are those of images that are not mixed.
+        """
         if self.weight and self._step % self.update_every == 0:
             self.update_directions(network, batch)
-        return self.losses(network, batch)
+        return super().training_losses(network, batch)
 
     @torch.no_grad()
     def update_directions(self, network: nn.Module, batch: Batch) -> None:

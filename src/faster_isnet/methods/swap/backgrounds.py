@@ -118,25 +118,25 @@ def swap_backgrounds(
     lends = has_mask & (masks == 0).flatten(1).any(1)
 
     def lent(backgrounds: Tensor) -> Tensor:
-        ours = backgrounds[_shuffled(lends)]
+        ours = backgrounds[shuffled_within(lends)]
         return ours if pool is None else pool.draw(ours)
 
     foreground, smoothed = masks == 1, _smoothed(images, masks)
     chosen, smooth = (
-        _by_image((torch.rand(len(images)) < each).to(images.device), images)
+        by_image((torch.rand(len(images)) < each).to(images.device), images)
         for each in (share, plain)
     )
     filling = smoothed
     if fill == "inpaint":
-        filling = inpaint(images, foreground & _by_image(lends, images) & ~smooth)
+        filling = inpaint(images, foreground & by_image(lends, images) & ~smooth)
     elif fill == "image":
         filling = lent(torch.where(foreground, smoothed, images))
     backgrounds = torch.where(foreground, filling, images)
     backgrounds = torch.where(smooth, smoothed, backgrounds)
-    given = chosen & _by_image(lends, images) & ~foreground
+    given = chosen & by_image(lends, images) & ~foreground
     new = lent(backgrounds)
     if generated:
-        others = _by_image((torch.rand(len(images)) < generated).to(images.device), images)
+        others = by_image((torch.rand(len(images)) < generated).to(images.device), images)
         new = torch.where(others, generated_backgrounds(images), new)
     swapped = torch.where(given, new, images)
     if pool is not None:
@@ -144,14 +144,26 @@ def swap_backgrounds(
     return swapped
 
 
-def _shuffled(lends: Tensor) -> Tensor:
-    """Return whose background each image is given: those that lend theirs, in random order."""
-    ours = (~lends).long().argsort(stable=True)
-    shuffled = (torch.rand(len(lends)).to(lends.device) + 2 * ~lends).argsort()
+def shuffled_within(chosen: Tensor) -> Tensor:
+    """Return indices ``[B]`` that shuffle the chosen samples, and the others, among themselves.
+
+    Parameters
+    ----------
+    chosen
+        ``[B]``, boolean.
+
+    Examples
+    --------
+    >>> chosen = torch.tensor([True, False, True])
+    >>> shuffled_within(chosen)[1]
+    tensor(1)
+    """
+    ours = (~chosen).long().argsort(stable=True)
+    shuffled = (torch.rand(len(chosen)).to(chosen.device) + 2 * ~chosen).argsort()
     return torch.empty_like(ours).index_copy(0, ours, shuffled)
 
 
-def _by_image(flags: Tensor, images: Tensor) -> Tensor:
+def by_image(flags: Tensor, images: Tensor) -> Tensor:
     """Return ``[B]`` as ``[B, 1, ...]``, with the dimensions of the images."""
     return flags.reshape(-1, *(1,) * (images.dim() - 1))
 

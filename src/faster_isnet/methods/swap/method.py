@@ -11,6 +11,7 @@ from faster_isnet.common.logits import class_logits
 from faster_isnet.common.precision import at_least_float32
 from faster_isnet.methods.base import Losses, Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
+from faster_isnet.methods.mixing import MIXINGS
 from faster_isnet.methods.swap.backgrounds import (
     FILLS,
     GENERATED,
@@ -63,7 +64,7 @@ class Swap(Method):
         over the classes). A difference of predictions rather than of logits, since it has the unit
         of cross-entropy, so that 1 is a fair weight, and since logits that predict the same need
         not be equal. Both views are run then, in one batch twice as large, so a step costs twice
-        as much. 0 by default.
+        as much. 0 by default; images cannot be mixed (``mixing``) with it.
     generated
         In [0, 1]: how many of the swapped backgrounds are no image's, but one colour or noise, so
         that the classifier meets backgrounds that the training images do not have; see
@@ -90,6 +91,7 @@ class Swap(Method):
     """
 
     name = "swap"
+    mixings = MIXINGS
 
     def __init__(
         self,
@@ -116,6 +118,8 @@ class Swap(Method):
                 f"consistency={consistency!r} compares an image with the same one on another "
                 "background, but share=0 swaps none; set consistency=0, or a share above 0"
             )
+        if consistency:
+            self.mixings = ()
 
     def losses(self, network: nn.Module, batch: Batch) -> Losses:
         """Return the classification loss of the images as they are."""
@@ -133,7 +137,7 @@ class Swap(Method):
             generated=self.generated,
         )
         if not self.consistency:
-            return self._classified(network(swapped), batch)
+            return super().training_losses(network, batch._replace(images=swapped))
         logits, of_originals = network(torch.cat([swapped, batch.images])).chunk(2)
         losses = self._classified(logits, batch)
         changed = (swapped != batch.images).flatten(1).any(1)
