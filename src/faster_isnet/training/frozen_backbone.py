@@ -163,9 +163,7 @@ class FrozenBackbone(lightning.Callback):
         if self._backbone.is_frozen != before and trainer.is_global_zero:
             self._tell(trainer, pl_module)
 
-    def on_fit_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
-    ) -> None:
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Unfreeze."""
         self._backbone.unfreeze()
 
@@ -181,7 +179,9 @@ class FrozenBackbone(lightning.Callback):
     def _tell(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         if not self._backbone.is_frozen:
-            log.info("Unfrozen in epoch %d: %s parameters are trained", self._epochs, f"{trained:,}")
+            log.info(
+                "Unfrozen in epoch %d: %s parameters are trained", self._epochs, f"{trained:,}"
+            )
             return
         frozen = sum(p.numel() for p in self._backbone.parameters)
         until = f"until epoch {self._epochs}"
