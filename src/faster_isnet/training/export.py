@@ -6,7 +6,7 @@ import importlib.util
 import io
 import json
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
@@ -54,6 +54,7 @@ def export(
     value_range: tuple[float, float] = (0.0, 1.0),
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    built_by: Mapping[str, Any] | None = None,
 ) -> dict[str, Path]:
     """Write a network, in eval mode, so that it can be used without this library.
 
@@ -85,6 +86,9 @@ def export(
     mean, std
         One for each channel, if the network wants ``(pixels - mean) / std``; ``None`` if it takes
         the pixels as they are.
+    built_by
+        Plain values that the network can be built with again, for the description; ``None`` leaves
+        them out.
 
     Returns
     -------
@@ -127,6 +131,7 @@ def export(
         "architecture": architecture or type(backbone).__name__,
         "task": task,
         **_interface(model, images, class_names, task),
+        **({} if built_by is None else {"built_by": dict(built_by)}),
         "files": files,
         "versions": _versions(files),
     }
