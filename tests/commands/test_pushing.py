@@ -31,7 +31,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     write_images(folder / "images")
     fit(folder / "images", folder / "run", "--method", "standard", "--model.dropout", "0.1")
-    assert main(["test", str(folder / "run"), "--resamples", "20", "--heatmaps", "0"]) == 0
+    assert (
+        main(["test", str(folder / "run"), "--resamples", "20", "--examples", "0", "--worst", "0"])
+        == 0
+    )
     return folder / "run"
 
 
@@ -78,7 +81,18 @@ def test_commands_take_it_and_keep_the_revision(run: Path, served: Hub, tmp_path
     assert pushed(run) == 0
     images, masks = (str(run.parent / each) for each in ("images", "masks"))
     name = f"hub:{NAME}"
-    options = ["--source", images, "--masks", masks, "--resamples", "20", "--heatmaps", "0"]
+    options = [
+        "--source",
+        images,
+        "--masks",
+        masks,
+        "--resamples",
+        "20",
+        "--examples",
+        "0",
+        "--worst",
+        "0",
+    ]
     assert main(["test", name, *options, "--out", str(tmp_path / "test")]) == 0
     saved = SavedEvaluation.load(tmp_path / "test")
     assert (saved.revision, saved.checkpoint, saved.name) == (COMMIT, name, "shapes")
@@ -184,6 +198,14 @@ def test_a_network_that_cannot_be_built_again_is_not_pushed(tmp_path: Path):
 def test_without_a_token_it_says_so(run: Path, served: Hub, capsys: pytest.CaptureFixture[str]):
     assert main(["push", str(run), NAME]) == 2
     assert "hf auth login" in capsys.readouterr().err
+
+
+def test_without_a_connection_it_says_so(
+    run: Path, served: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert pushed(run) == 2
+    assert "cannot be reached" in capsys.readouterr().err
 
 
 def test_networks_are_the_same_for_images(run: Path, served: Hub):

@@ -194,8 +194,11 @@ def _naming_failure(model: str) -> Iterator[None]:
         status = getattr(error.response, "status_code", None)
         cure = log_in if status in (401, 403) else "try again later"
         raise OSError(f"{model!r}: the Hub refused ({_first_line(error)}); {cure}") from error
-    except OSError as error:
-        raise OSError(f"{model!r}: the Hub cannot be reached ({_first_line(error)})") from error
+    # Of its HTTP client: requests in its versions 0, whose errors are OSErrors, httpx since.
+    except (OSError, *errors.HfHubHTTPError.__bases__) as error:
+        raise OSError(
+            f"{model!r}: the Hub cannot be reached ({_first_line(error)}); go online, and try again"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
