@@ -25,6 +25,7 @@ class Hub:
         self.files: dict[str, dict[str, bytes]] = {}
         self.private: set[str] = set()
         self.requests: list[str] = []
+        self.address = ""
 
     def create(self, content: dict[str, Any]) -> None:
         name = "/".join(filter(None, (content.get("organization"), content["name"])))
@@ -47,6 +48,9 @@ def hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(served))
     address = f"http://127.0.0.1:{server.server_port}"
     monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    served.address = address
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "cache"))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HTTP_PROXY", "http_proxy"):
@@ -75,7 +79,7 @@ def _handler(served: Hub) -> type[BaseHTTPRequestHandler]:
                 self._send(401, {"error": "Unauthorized"})
             elif self.path == "/api/repos/create":
                 served.create(json.loads(sent))
-                self._send(200, {"url": "http://hub/org/name"})
+                self._send(200, {"url": f"{served.address}/org/name"})
             elif self.path == "/api/validate-yaml":
                 self._send(200, {"errors": [], "warnings": []})
             elif parts[4] == "preupload":
@@ -87,7 +91,7 @@ def _handler(served: Hub) -> type[BaseHTTPRequestHandler]:
             else:
                 name = "/".join(parts[2:4])
                 served.commit(name, sent)
-                address = f"http://hub/{name}/commit/{COMMIT}"
+                address = f"{served.address}/{name}/commit/{COMMIT}"
                 self._send(200, {"commitUrl": address, "commitOid": COMMIT, "success": True})
 
         def do_GET(self) -> None:
