@@ -60,6 +60,11 @@ COMMANDS = {
     ),
     "calibrate": _Command("calibrating", "measure C1 and C2 on a standard classifier"),
     "export": _Command("exporting", "write the bare network as safetensors, ONNX, state_dict"),
+    "push": _Command(
+        "pushing",
+        "put a trained classifier on the Hugging Face Hub",
+        "What was uploaded is one commit, or nothing; run the command again.",
+    ),
     "segment": _Command(
         "segmenting",
         "train a segmenter on masks, and make masks with it",

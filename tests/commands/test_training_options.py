@@ -105,3 +105,11 @@ def test_what_there_is_not(images: Path, capsys: pytest.CaptureFixture[str]) -> 
         with pytest.raises(SystemExit):
             model_of(images, *words)
         assert message in capsys.readouterr().err
+
+
+def test_random_weights_are_not_frozen(images: Path) -> None:
+    with pytest.raises(ValueError, match=r"would keep random weights.*--model\.pretrained"):
+        model_of(images, "--model.frozen_epochs", "2")
+    assert model_of(
+        images, "--model.backbone_learning_rate_factor", "0.5", "--model.head", "classifier"
+    )

@@ -81,8 +81,9 @@ def parser() -> CommandParser:
     add(
         "model",
         type=str,
-        help="a checkpoint or a folder of faster-isnet fit; a network's name: resnet50, timm:…; "
-        "package.module:function, which builds a network; an ONNX or TorchScript file",
+        help="a checkpoint or a folder of faster-isnet fit; hub:ORG/NAME; a network's name: "
+        "resnet50, timm:…; package.module:function, which builds a network; an ONNX or "
+        "TorchScript file",
     )
     add(
         "images",
@@ -147,6 +148,7 @@ def _audit(options: Namespace) -> Audit:
         bundle.task,
         bundle.preprocessing,
         bundle.sha256,
+        bundle.revision,
     )
     parts = Parts(options.out / _PARTS, _identity(model, settings, images, bundle))
     measured = auditor(dataset, parts)

@@ -36,7 +36,8 @@ def parser() -> CommandParser:
     add(
         "model",
         type=str,
-        help="a checkpoint or a folder of faster-isnet fit, or a network's name: resnet50, timm:…",
+        help="a checkpoint or a folder of faster-isnet fit, hub:ORG/NAME, or a network's name: "
+        "resnet50, timm:…",
     )
     add("images", nargs="+", type=Path, help="image files, or folders of them")
     add("--out", type=Path, default=Path("explanations"), help="folder of the heatmaps")

@@ -38,7 +38,8 @@ def parser() -> CommandParser:
     parser.add_argument(
         "checkpoint",
         type=str,
-        help="a checkpoint or a folder of faster-isnet fit, or a network's name: resnet50, timm:…",
+        help="a checkpoint or a folder of faster-isnet fit, hub:ORG/NAME, or a network's name: "
+        "resnet50, timm:…",
     )
     parser.add_argument("--out", type=Path, default=Path("exported"), help="folder of the files")
     add_network_options(parser)

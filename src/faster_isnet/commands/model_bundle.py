@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +16,7 @@ from faster_isnet.data.dataset import fit_image
 from faster_isnet.data.images import read_image
 from faster_isnet.models.own_networks import is_onnx
 from faster_isnet.models.weight_files import weights_hash
+from faster_isnet.training.hub import fetch
 from faster_isnet.training.image_classifier import ImageClassifier, Normalise
 
 AS_THEY_ARE = "pixels in [0, 1], as they are"
@@ -73,6 +74,8 @@ class ModelBundle:
         That holds the whole network: ONNX, TorchScript.
     code
         The module that built it, where it is the user's.
+    revision
+        The hash of the commit that it was fetched from; empty if it is from this machine.
     """
 
     network: nn.Module
@@ -87,11 +90,23 @@ class ModelBundle:
     normalisation: str = ""
     file: Path | None = None
     code: Path | None = None
+    revision: str = ""
 
     @classmethod
     def from_checkpoint(cls, path: Path) -> ModelBundle:
         """Read a checkpoint of ``faster-isnet fit``."""
-        lit = ImageClassifier.load_deployed(path)
+        return cls.of(ImageClassifier.load_deployed(path))
+
+    @classmethod
+    def from_hub(cls, model: str) -> ModelBundle:
+        """Fetch what ``faster-isnet push`` has uploaded, ``"hub:ORG/NAME@REVISION"``."""
+        found = fetch(model)
+        lit = ImageClassifier.load_uploaded(found.folder)
+        return replace(cls.of(lit), revision=found.revision)
+
+    @classmethod
+    def of(cls, lit: ImageClassifier) -> ModelBundle:
+        """Hold a classifier that was loaded to be used."""
         network = lit.deployed.eval()
         normalises = any(isinstance(module, Normalise) for module in network.modules())
         return cls(

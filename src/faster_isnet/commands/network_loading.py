@@ -46,6 +46,7 @@ from faster_isnet.models.own_networks import (
 from faster_isnet.models.timm_models import PREFIX as TIMM
 from faster_isnet.models.weight_files import load_backbone_weights
 from faster_isnet.training.export import read_description
+from faster_isnet.training.hub import is_on_hub
 from faster_isnet.training.image_classifier import Normalise
 
 log = logging.getLogger(__name__)
@@ -169,7 +170,8 @@ def load_model(model: str, options: NetworkOptions | None = None) -> ModelBundle
     model
         A checkpoint of ``faster-isnet fit`` or a run's folder; an ONNX file (``.onnx``) or a
         TorchScript program; a function that builds a network, ``"package.module:function"``;
-        or a network's name, such as ``"resnet50"`` or ``"timm:…"``.
+        a classifier of ``faster-isnet push``, ``"hub:ORG/NAME"``, which is fetched; or a network's
+        name, such as ``"resnet50"`` or ``"timm:…"``.
     options
         What must be known of networks that ``faster-isnet fit`` has not trained.
 
@@ -182,6 +184,9 @@ def load_model(model: str, options: NetworkOptions | None = None) -> ModelBundle
     """
     options = NetworkOptions() if options is None else options
     path = Path(model)
+    if is_on_hub(model):
+        options.check_unused(model)
+        return ModelBundle.from_hub(model)
     if is_of_fit(model):
         options.check_unused(model)
         return ModelBundle.from_checkpoint(best_checkpoint(path) if path.is_dir() else path)
@@ -199,7 +204,8 @@ def load_model(model: str, options: NetworkOptions | None = None) -> ModelBundle
     if not model.startswith(TIMM) and (path.suffix or path.name != model):
         raise FileNotFoundError(
             f"there is no file {model!r}; give a checkpoint or a run's folder (train first: "
-            "faster-isnet fit), a network's name (resnet50, timm:…), package.module:function, "
+            "faster-isnet fit), hub:ORG/NAME, a network's name (resnet50, timm:…), "
+            "package.module:function, "
             "or an ONNX or TorchScript file"
         )
     return _by_name(model, options)

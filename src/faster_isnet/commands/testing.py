@@ -111,6 +111,7 @@ def evaluate(arguments: Sequence[str]) -> SavedEvaluation:
         name=options.name or (folder or tested.checkpoint).resolve().name,
         checkpoint=tested.checkpoint,
         seconds=time.perf_counter() - started,
+        revision=bundle.revision,
         training_warnings=() if folder is None else training_warnings(folder),
     )
     saved = SavedEvaluation.load(tested.out)
@@ -179,7 +180,8 @@ def parser() -> CommandParser:
         "run",
         type=str,
         help="the folder of faster-isnet fit, or a checkpoint of it; or, with --source, the name "
-        "of a network (resnet50, timm:…) or package.module:function, which builds one",
+        "of a network (resnet50, timm:…), package.module:function, which builds one, or "
+        "hub:ORG/NAME",
     )
     add(
         "--source",

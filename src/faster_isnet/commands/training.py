@@ -223,6 +223,12 @@ class RunCLI(LightningCLI):
         if self._trains:
             if options.trust_config:
                 raise ValueError(f"{OPTION} is of other commands; fit trusts its configuration")
+            if options.model.frozen_epochs and not options.model.pretrained:
+                raise ValueError(
+                    f"--model.frozen_epochs {options.model.frozen_epochs} would keep random "
+                    "weights as they are; start from pretrained ones (--model.pretrained), or "
+                    "leave it out"
+                )
             if options.ckpt_path == LAST:
                 options.ckpt_path = str(last_checkpoint(out))
         elif options.overwrite:

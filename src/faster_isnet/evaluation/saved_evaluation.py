@@ -64,6 +64,8 @@ class SavedEvaluation:
         When it was evaluated, by ISO 8601, in UTC; empty where that was not recorded.
     checkpoint_sha256
         The hash of the checkpoint's file; empty where that was not recorded.
+    revision
+        The hash of the commit that it was fetched from; empty if it was on this machine.
     """
 
     name: str
@@ -79,6 +81,7 @@ class SavedEvaluation:
     training_warnings: Sequence[str] = ()
     date: str = ""
     checkpoint_sha256: str = ""
+    revision: str = ""
 
     @classmethod
     def load(cls, folder: str | Path) -> SavedEvaluation:
@@ -109,6 +112,7 @@ class SavedEvaluation:
                 training_warnings=[str(each) for each in content.get("training_warnings", ())],
                 date=str(content.get("date", "")),
                 checkpoint_sha256=str(content.get("checkpoint_sha256", "")),
+                revision=str(content.get("revision", "")),
             )
         except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
             raise ValueError(
@@ -119,6 +123,7 @@ class SavedEvaluation:
     def details(self) -> dict[str, Any]:
         """Return date and checkpoint, the settings, the versions and the machine, by name."""
         recorded = {"date": self.date, "sha256 of the checkpoint": self.checkpoint_sha256}
+        recorded["revision"] = self.revision
         known = {name: value for name, value in recorded.items() if value}
         return {**known, **asdict(self.settings), **self.environment}
 
@@ -152,6 +157,7 @@ def save_evaluation(
     name: str,
     checkpoint: Path,
     seconds: float,
+    revision: str = "",
     training_warnings: Sequence[str] = (),
 ) -> None:
     """Save evaluations on data sets, by the data sets' names, in a folder.
@@ -174,6 +180,8 @@ def save_evaluation(
         Which checkpoint was evaluated.
     seconds
         How long it took.
+    revision
+        The hash of the commit that the classifier was fetched from.
     training_warnings
         What was not right at the end of the training.
     """
@@ -196,6 +204,7 @@ def save_evaluation(
         "name": name,
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": file_hash(checkpoint) if checkpoint.is_file() else "",
+        "revision": revision,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "task": tasks.pop(),
         "class_names": evaluator.class_names,

@@ -162,6 +162,8 @@ class GAIN(Method):
     def _attend(self, network: nn.Module, batch: Batch) -> tuple[Tensor, _Attention | None]:
         """Return the logits of a batch, and the attention of each label; none without labels."""
         images = batch.images
+        if not all(parameter.requires_grad for parameter in network.parameters()):
+            images = images.detach().requires_grad_()  # frozen weights give features no gradient
         self.see_image_shape(network, images.shape[1:])
         assert self.layer is not None
         with twice_differentiable(), hidden_outputs(network, [self.layer]) as outputs:

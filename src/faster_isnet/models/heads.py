@@ -189,6 +189,48 @@ def last_linear(model: nn.Module, images: Tensor | None = None) -> str:
     )
 
 
+def head_names(model: nn.Module, images: Tensor | None = None) -> list[str]:
+    """Name what a classifier's head is made of: its last layer, and dropout directly before it.
+
+    It is the head that :func:`replace_classifier` replaces; a distilled network of timm has two.
+
+    Parameters
+    ----------
+    model
+        Its output is logits ``[B, C]``; what holds a network, such as one with a normalisation
+        before it, will do.
+    images
+        Images ``[B, ...]`` to run it on; by default as :func:`replace_classifier` does.
+
+    Returns
+    -------
+    list of str
+        Names of modules.
+
+    Raises
+    ------
+    ValueError
+        If the model fails on the images, or its output is not that of a linear layer of its own.
+
+    Examples
+    --------
+    >>> head_names(nn.Sequential(nn.Flatten(), nn.Linear(12, 3)), torch.zeros(1, 3, 2, 2))
+    ['1']
+    >>> from torchvision.models import mobilenet_v2
+    >>> head_names(mobilenet_v2())
+    ['classifier.1', 'classifier.0']
+    """
+    within = next((each for each in model.named_modules() if _is_timm(each[1])), None)
+    if within is None:
+        heads = [_replaceable_head(model, images)]
+    else:
+        prefix = f"{within[0]}." if within[0] else ""
+        heads = [prefix + name for name in _timm_heads(within[1])]
+    names = {id(module): name for name, module in model.named_modules()}
+    before = _dropout_before(model, heads, images).values()
+    return [*heads, *(names[id(dropout)] for dropout in before if dropout is not None)]
+
+
 def _is_linear(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv2d):
         return module.kernel_size == (1, 1) and module.groups == 1

@@ -113,6 +113,7 @@ _KEPT_BY_OPTIMIZER = (
     "warmup_epochs",
     "milestones",
     "milestone_factor",
+    "backbone_learning_rate_factor",
 )
 
 

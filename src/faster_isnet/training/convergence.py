@@ -14,6 +14,7 @@ from torch import Tensor
 from faster_isnet.common.batch import Batch
 from faster_isnet.methods.base import Method
 from faster_isnet.methods.classification_loss import ClassificationLoss
+from faster_isnet.training.frozen_backbone import ALL_EPOCHS
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ class ConvergenceChecks(lightning.Callback):
     ----------
     method
         Of the training.
+    frozen_epochs
+        For how many epochs the backbone is frozen, ``-1`` for all: a head alone can hardly do what
+        these parts ask for, so epochs are compared with the first after these.
 
     Attributes
     ----------
@@ -47,9 +51,10 @@ class ConvergenceChecks(lightning.Callback):
         What was found at the end of the training.
     """
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, frozen_epochs: int = 0) -> None:
         super().__init__()
         self._method = method
+        self._begin = math.inf if frozen_epochs == ALL_EPOCHS else frozen_epochs
         self._first: dict[str, tuple[int, float]] = {}  # epoch and value
         self._labels: list[Tensor] = []
         self._last: dict[str, float] = {}
@@ -95,7 +100,7 @@ class ConvergenceChecks(lightning.Callback):
         shares = (f"val/{name}" for name in self._method.rare_parts)
         self._shares = {name: float(metrics[name]) for name in shares if name in metrics}
         for name, value in self._last.items():
-            if value > 0:
+            if value > 0 and trainer.current_epoch >= self._begin:
                 self._first.setdefault(name, (trainer.current_epoch, value))
 
     def on_train_end(

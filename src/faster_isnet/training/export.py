@@ -6,7 +6,7 @@ import importlib.util
 import io
 import json
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -56,6 +56,7 @@ def export(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     resizing: Resizing | None = None,
+    built_by: Mapping[str, Any] | None = None,
 ) -> dict[str, Path]:
     """Write a network, in eval mode, so that it can be used without this library.
 
@@ -89,6 +90,9 @@ def export(
         the pixels as they are.
     resizing
         How images of other sizes become such, for the description; ``None`` leaves it out.
+    built_by
+        Plain values that the network can be built with again, for the description; ``None`` leaves
+        them out.
 
     Returns
     -------
@@ -131,6 +135,7 @@ def export(
         "architecture": architecture or type(backbone).__name__,
         "task": task,
         **_interface(model, images, class_names, task),
+        **({} if built_by is None else {"built_by": dict(built_by)}),
         "files": files,
         "versions": _versions(files),
     }

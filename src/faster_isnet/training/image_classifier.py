@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -23,6 +25,7 @@ from faster_isnet.models.input_channels import (
     IMAGENET_STD,
 )
 from faster_isnet.models.weight_files import naming_damage, read_checkpoint
+from faster_isnet.training.hub import WEIGHTS, fetch, is_on_hub, read_uploaded
 from faster_isnet.training.lit_classifier import LitClassifier
 from faster_isnet.training.options_of_0_1 import split_model_options
 from faster_isnet.training.schedules import OptimizerFactory, OptimizerName
@@ -115,6 +118,7 @@ class ImageClassifier(LitClassifier):
             model, method, optimizer=optimizer, learning_rate=learning_rate, **training
         )
         self.class_names, self.backbone_name = list(class_names), backbone
+        self._dropout = dropout
         self.image_shape = shape
         takes_images = type(method).inputs is Method.inputs
         self.deploys_the_classifier = takes_images and self.deployed is model
@@ -125,6 +129,25 @@ class ImageClassifier(LitClassifier):
         if self.deploys_the_classifier:
             return self.backbone_name
         return f"{type(self.deployed).__name__} of {self.backbone_name}"
+
+    def built_by(self) -> dict[str, Any]:
+        """Return what the deployed network is built with again, beside classes and image shape.
+
+        Raises
+        ------
+        ValueError
+            If it is not the classifier itself, but what the method has made of it.
+        """
+        if not self.deploys_the_classifier:
+            raise ValueError(
+                f"{self.architecture} is no backbone by its name, and cannot be built again from "
+                "names and numbers; faster-isnet export --formats onnx writes it as it is"
+            )
+        return {
+            "backbone": self.backbone_name,
+            "dropout": self._dropout,
+            "normalise": self._normalises,
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep where the classifier's weights are, for those who do not know the method."""
@@ -150,15 +173,22 @@ class ImageClassifier(LitClassifier):
     def load_deployed(cls, checkpoint_path: str | Path) -> Self:
         """Read a checkpoint to use its network, whichever method it was trained by.
 
+        ``"hub:ORG/NAME"`` is fetched from the Hugging Face Hub, see
+        :func:`~faster_isnet.training.hub.fetch`.
+
         The method is not built where the network that it deploys is the classifier, so one that is
         defined elsewhere need not be imported.
 
         Raises
         ------
+        OSError
+            If there is no such file, or it cannot be fetched.
         ValueError
             If the checkpoint is none of ``faster-isnet fit``, or as :meth:`load_from_checkpoint`
-            does.
+            and :meth:`load_uploaded` do.
         """
+        if is_on_hub(checkpoint_path):
+            return cls.load_uploaded(fetch(str(checkpoint_path)).folder)
         content = read_checkpoint(checkpoint_path)
         with naming_damage(checkpoint_path):
             prefix = content.get("classifier_at", "net.backbone" if "cuts" in content else None)
@@ -174,6 +204,41 @@ class ImageClassifier(LitClassifier):
             }
             made.deployed.load_state_dict(weights)
             return made
+
+    @classmethod
+    def load_uploaded(cls, folder: Path) -> Self:
+        """Read what ``faster-isnet push`` has written: a JSON and a safetensors file.
+
+        Raises
+        ------
+        ImportError
+            If the network is of timm, and that is not installed.
+        OSError
+            If there are no such files.
+        ValueError
+            If the description is none, the weights do not fit, or the network that is built gives
+            other logits than the one that was uploaded.
+        """
+        described = read_uploaded(folder)
+        made = cls(**described["arguments"], method=Standard())
+        network, path = made.deployed.eval(), folder / WEIGHTS
+        try:
+            load_model(network, path)
+        except (RuntimeError, SafetensorError) as error:
+            raise ValueError(
+                f"{str(path)!r} has no weights in safetensors of {made.architecture}: {error}"
+            ) from error
+        example = described["example"]
+        with torch.no_grad():
+            found = network(torch.full((1, *made.image_shape), example["all_pixels"]))
+        expected = torch.tensor([example["logits"]])
+        if found.shape != expected.shape or not torch.allclose(found, expected, 1e-3, 1e-3):
+            raise ValueError(
+                f"{made.architecture} of {str(folder)!r} is built otherwise here than where it was "
+                f"uploaded: the logits of the example are {found.tolist()}, not "
+                f"{expected.tolist()}; install the versions that model.json names"
+            )
+        return made
 
     @classmethod
     def _arguments_of(cls, content: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

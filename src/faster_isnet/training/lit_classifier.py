@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from faster_isnet.training.background_scores import BackgroundScores
 from faster_isnet.training.checkpoint_arguments import construct, describe, kept_arguments
 from faster_isnet.training.convergence import ConvergenceChecks
 from faster_isnet.training.finite_steps import FiniteSteps
+from faster_isnet.training.frozen_backbone import ALL_EPOCHS, Backbone, FrozenBackbone
 from faster_isnet.training.logged_values import accuracy_of, stage_of_loader
 from faster_isnet.training.random_states import random_states, restore_random_states
 from faster_isnet.training.schedules import (
@@ -42,6 +43,7 @@ from faster_isnet.training.schedules import (
     STEP,
     OptimizerFactory,
     OptimizerName,
+    Parameters,
     ScheduleName,
     SchedulerFactory,
     build_optimizer,
@@ -115,6 +117,20 @@ class LitClassifier(Recorded, lightning.LightningModule):
         never mix.
     mixing_alpha
         α > 0 of ``mixing``; ``None`` is 0.2 for mixup and 1 for CutMix.
+    frozen_epochs
+        For how many epochs the classifier keeps its weights but for its head, and the statistics of
+        its batch norms, ≥ 0; ``-1`` for all epochs. It makes sense where the weights are
+        pretrained and the head is new. What the method adds to the classifier is trained. Several
+        processes need ``Trainer(strategy="ddp_find_unused_parameters_true")``, see
+        :class:`~faster_isnet.training.frozen_backbone.FrozenBackbone`.
+    backbone_learning_rate_factor
+        What the learning rate is multiplied by for all of the classifier but its head, > 0; smaller
+        than 1 changes pretrained weights less. If it is not 1, an optimiser that is a function gets
+        two groups of parameters, of which the second is this.
+    head
+        Name of the classifier's head, as in ``named_modules()``, for these two; ``None`` for the
+        linear layer that runs last on a black image (of the method's ``image_shape``, if it has
+        one), or what timm says.
 
     Attributes
     ----------
@@ -129,7 +145,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
         If the classifier is no module or the method no :class:`~faster_isnet.methods.Method`.
     ValueError
         If a name is unknown or a number is out of range; if the method cannot be trained on mixed
-        images.
+        images; if the head is needed and cannot be told from the rest, or the method trains
+        something else than the classifier.
     ValueError
         In training, as :class:`~faster_isnet.training.training_checks.TrainingChecks` does: if no
         sample of the first epoch has a mask and the method needs some.
@@ -167,6 +184,9 @@ class LitClassifier(Recorded, lightning.LightningModule):
         gradient_clip: float | None = 1.0,
         mixing: MixingName | None = None,
         mixing_alpha: float | None = None,
+        frozen_epochs: int = 0,
+        backbone_learning_rate_factor: float = 1.0,
+        head: str | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(method, Method):
@@ -219,6 +239,33 @@ class LitClassifier(Recorded, lightning.LightningModule):
         if gradient_clip is not None:
             check_range("gradient_clip", gradient_clip, 0, open_low=True)
         self.gradient_clip = gradient_clip
+        self.frozen_epochs = int(check_range("frozen_epochs", frozen_epochs, ALL_EPOCHS))
+        self.backbone_learning_rate_factor = check_range(
+            "backbone_learning_rate_factor", backbone_learning_rate_factor, 0, open_low=True
+        )
+        self._backbone = self._find_backbone(classifier, head)
+
+    def _find_backbone(self, classifier: nn.Module, head: str | None) -> Backbone | None:
+        """Find what is frozen or has a learning rate of its own; ``None`` if nothing has."""
+        if self.frozen_epochs == 0 and self.backbone_learning_rate_factor == 1:
+            if head is not None:
+                raise ValueError(
+                    f"head={head!r} is of frozen_epochs and backbone_learning_rate_factor; give "
+                    "one of them, or leave it out"
+                )
+            return None
+        shape = self.method.image_shape
+        like = next(classifier.parameters(), torch.empty(0))
+        images = None if shape is None else like.new_zeros(1, *shape)
+        backbone = Backbone(classifier, head, images)
+        trained = set(map(id, self.net.parameters()))
+        if not all(id(parameter) in trained for parameter in backbone.parameters):
+            raise ValueError(
+                f"{type(self.method).__name__} trains something else than the classifier, so "
+                "nothing of that can be frozen or have a learning rate of its own; leave out "
+                "frozen_epochs and backbone_learning_rate_factor"
+            )
+        return backbone
 
     @property
     def deployed(self) -> nn.Module:
@@ -290,6 +337,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser, with its schedule if the learning rate changes."""
         optimizer = self.build_optimizer(self._parameters_to_train())
+        if self.backbone_learning_rate_factor != 1:
+            optimizer.param_groups[1]["lr"] *= self.backbone_learning_rate_factor
         if not isinstance(self.schedule, str):
             scheduler = make_schedule(self.schedule, optimizer)
             interval = self.schedule_interval
@@ -306,8 +355,8 @@ class LitClassifier(Recorded, lightning.LightningModule):
             },
         }
 
-    def build_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """Return an optimiser of these parameters, as the settings say."""
+    def build_optimizer(self, parameters: Parameters) -> torch.optim.Optimizer:
+        """Return an optimiser of these parameters, or groups of them, as the settings say."""
         rate = self.learning_rate
         options: dict[str, Any] = {} if rate is None else {"lr": rate}
         if isinstance(self.optimizer, str):
@@ -319,8 +368,12 @@ class LitClassifier(Recorded, lightning.LightningModule):
 
     def configure_callbacks(self) -> list[lightning.Callback]:
         """Return the callbacks that the method needs, and those of all trainings."""
-        checks = [TrainingChecks(self.method, self.net), ConvergenceChecks(self.method)]
-        return [*self.method.callbacks(), *checks, BackgroundScores(self.method)]
+        frozen = self._backbone and [FrozenBackbone(self._backbone, self.frozen_epochs)]
+        checks = [
+            TrainingChecks(self.method, self.net),
+            ConvergenceChecks(self.method, self.frozen_epochs),
+        ]
+        return [*(frozen or ()), *self.method.callbacks(), *checks, BackgroundScores(self.method)]
 
     def configure_gradient_clipping(
         self,
@@ -406,10 +459,14 @@ class LitClassifier(Recorded, lightning.LightningModule):
         before = {"cuts": checkpoint["cuts"]} if "cuts" in checkpoint else {}
         self.method.load_state(checkpoint.get("method_state", before))
 
-    def _parameters_to_train(self) -> Iterable[nn.Parameter]:
-        """Yield the network's parameters, and those of the method if it has any."""
-        yield from self.net.parameters()
-        yield from self.method.parameters()
+    def _parameters_to_train(self) -> Parameters:
+        """Return the network's parameters, and those of the method; the backbone's as a group."""
+        parameters = [*self.net.parameters(), *self.method.parameters()]
+        if self._backbone is None or self.backbone_learning_rate_factor == 1:
+            return parameters
+        slow = set(map(id, self._backbone.parameters))
+        others = [parameter for parameter in parameters if id(parameter) not in slow]
+        return [{"params": others}, {"params": self._backbone.parameters}]
 
     def _schedule_by_name(
         self, optimizer: torch.optim.Optimizer, name: str

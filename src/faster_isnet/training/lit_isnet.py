@@ -33,7 +33,7 @@ class LitISNet(LitClassifier):
     gamma
         Deprecated: ``milestone_factor``.
     **training
-        Optimiser, schedule and gradient clipping, see
+        Optimiser, schedule, gradient clipping and frozen epochs, see
         :class:`~faster_isnet.training.lit_classifier.LitClassifier`.
 
     Raises

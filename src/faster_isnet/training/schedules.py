@@ -22,7 +22,9 @@ from torch.optim.lr_scheduler import (
 
 from faster_isnet.common.checks import check_choice
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
+"""What an optimiser updates: parameters, or groups of them as ``torch.optim`` has them."""
+OptimizerFactory = Callable[[Parameters], Optimizer]
 """Makes an optimiser of parameters: a class of ``torch.optim``, or a function."""
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 """Makes a schedule of an optimiser: a class of ``torch.optim.lr_scheduler``, or a function."""
@@ -112,7 +114,7 @@ def build_schedule(
 
 
 def build_optimizer(
-    optimizer: str | OptimizerFactory, parameters: Iterable[nn.Parameter], options: dict[str, Any]
+    optimizer: str | OptimizerFactory, parameters: Parameters, options: dict[str, Any]
 ) -> Optimizer:
     """Return an optimiser of parameters.
 

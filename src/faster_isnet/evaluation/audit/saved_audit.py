@@ -35,6 +35,8 @@ class Model:
         What is done to images before the network, in words.
     sha256
         Hash of its weights, or of its file.
+    revision
+        The hash of the commit that it was fetched from; empty if it was on this machine.
     """
 
     given: str
@@ -43,6 +45,7 @@ class Model:
     task: str
     preprocessing: str
     sha256: str
+    revision: str = ""
 
 
 @dataclass(frozen=True)
