@@ -130,16 +130,16 @@ def read_uploaded(folder: Path) -> Mapping[str, Any]:
     path = folder / DESCRIPTION
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        shape = tuple(int(each) for each in content["input"]["shape"][1:])
         built_by, example = content["built_by"], content["example"]
         arguments = {
             "class_names": [str(each) for each in content["output"]["class_names"]],
-            "image_shape": tuple(int(each) for each in content["input"]["shape"][1:]),
+            "image_shape": shape,
             "backbone": str(built_by["backbone"]),
             "dropout": float(built_by["dropout"]),
             "normalise": bool(built_by["normalise"]),
             "task": str(content["task"]),
         }
-        channels, height, width = arguments["image_shape"]
         logits = [float(each) for each in example["logits"]]
         pixels = float(example["all_pixels"])
     except (ValueError, KeyError, TypeError) as error:
@@ -148,8 +148,8 @@ def read_uploaded(folder: Path) -> Mapping[str, Any]:
             "faster-isnet push, or damaged; nothing else is read, since others' files may hold "
             "code"
         ) from error
-    if min(channels, height, width) < 1:
-        raise ValueError(f"{str(path)!r} has images of shape {arguments['image_shape']}")
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"{str(path)!r} has images of shape {shape}; it must be [C, H, W], from 1")
     return {"arguments": arguments, "example": {"all_pixels": pixels, "logits": logits}}
 
 

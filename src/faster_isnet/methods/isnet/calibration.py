@@ -253,7 +253,7 @@ class CutCalibration(lightning.Callback):
                         if says_too_few_samples(error):
                             continue  # as in the training
                         raise
-                    loss = lit.method.loss.classify(logits, batch.labels)
+                    loss = lit.method.loss.classify(logits, batch.needed("labels"))
                     loss.backward()  # type: ignore[no-untyped-call]
                     _average_gradients(net, trainer)
                     nn.utils.clip_grad_norm_(net.parameters(), lit.gradient_clip or float("inf"))
