@@ -100,6 +100,7 @@ def test_the_shape_of_files_is_that_of_version_0_1(saved: tuple[Path, object]) -
     assert (new.pop("checkpoint_sha256"), bool(new.pop("date"))) == ("", True)  # there is no file
     new["settings"]["samples"] = new["settings"].pop("resamples")
     assert new["settings"].pop("specificity") == 0.95
+    assert new["settings"].pop("second_opinion") == []
     for content, classes in ((old, old["class_names"]), (new, CLASSES)):
         for part in ("scores", "attention"):
             of_classes = content["sets"]["test"][part]["classes"]
@@ -114,6 +115,7 @@ def test_the_shape_of_files_is_that_of_version_0_1(saved: tuple[Path, object]) -
     assert keys(new) == keys(old)
     for part in ("scores", "attention"):
         assert new["sets"][part]["classes"] == old["sets"][part]["classes"]
+    assert 0 < new["sets"]["pictures"][0].pop("background_area") < 1
     assert list(new["sets"]["pictures"][0]) == list(old["sets"]["pictures"][0])
 
 

@@ -110,6 +110,9 @@ def sentences(found: Agreement) -> list[str]:
         name = METHOD_NAMES[each.method]
         if each.layers:
             said.append(f"{name} is of the layer {', '.join(each.layers)}.")
+        if not each.why_not and each.images < found.images:
+            without = found.images - each.images
+            said.append(f"{name} has nothing positive on {without} of {found.images} images.")
         said += [f"{name} could not be given: {why_not}." for why_not in each.why_not]
     return said
 
