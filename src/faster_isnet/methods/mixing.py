@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import check_choice, check_labels, check_masks, check_range
-from faster_isnet.methods.swap.backgrounds import by_image, shuffled_within
+from faster_isnet.methods.batch_draws import by_image, shuffled_within
 
 MixingName = Literal["mixup", "cutmix"]
 MIXUP, CUTMIX = MIXINGS = get_args(MixingName)

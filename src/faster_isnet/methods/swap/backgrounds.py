@@ -8,6 +8,7 @@ from torch import Tensor
 
 from faster_isnet.common.checks import check_choice, check_masks, check_range
 from faster_isnet.common.interpolation import LINEAR
+from faster_isnet.methods.batch_draws import by_image, shuffled_within
 from faster_isnet.methods.swap.generated import generated_backgrounds
 from faster_isnet.methods.swap.inpainting import inpaint
 from faster_isnet.methods.swap.pool import BackgroundPool
@@ -142,30 +143,6 @@ def swap_backgrounds(
     if pool is not None:
         pool.add(backgrounds, lends)
     return swapped
-
-
-def shuffled_within(chosen: Tensor) -> Tensor:
-    """Return indices ``[B]`` that shuffle the chosen samples, and the others, among themselves.
-
-    Parameters
-    ----------
-    chosen
-        ``[B]``, boolean.
-
-    Examples
-    --------
-    >>> chosen = torch.tensor([True, False, True])
-    >>> shuffled_within(chosen)[1]
-    tensor(1)
-    """
-    ours = (~chosen).long().argsort(stable=True)
-    shuffled = (torch.rand(len(chosen)).to(chosen.device) + 2 * ~chosen).argsort()
-    return torch.empty_like(ours).index_copy(0, ours, shuffled)
-
-
-def by_image(flags: Tensor, images: Tensor) -> Tensor:
-    """Return ``[B]`` as ``[B, 1, ...]``, with the dimensions of the images."""
-    return flags.reshape(-1, *(1,) * (images.dim() - 1))
 
 
 def _smoothed(images: Tensor, masks: Tensor) -> Tensor:
