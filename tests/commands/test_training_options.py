@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from faster_isnet.commands.training import RunCLI
+from faster_isnet.methods import Mixing
 from faster_isnet.training.image_classifier import ImageClassifier
 
 
@@ -95,6 +96,15 @@ def test_a_function_and_options_of_the_loss(words: list[str], images: Path) -> N
     options = [f"{where}.label_smoothing", "0.1", f"{where}.focusing", "2"]
     classification = model_of(images, *method, *options).method.classification
     assert (classification.label_smoothing, classification.focusing) == (0.1, 2)
+
+
+def test_augmentation_and_mixing(images: Path) -> None:
+    assert model_of(images).method.mixing is None
+    words = ["--data.augmentation.rand_augment", "2", "--data.augmentation.magnitude", "12"]
+    words += ["--model.mixing", "cutmix", "--model.mixing_alpha", "0.5"]
+    assert model_of(images, *words).method.mixing == Mixing("cutmix", 0.5)
+    with pytest.raises(ValueError, match="mixing='mixup' is not for method 'gain'"):
+        model_of(images, "--method", "gain", "--model.mixing", "mixup")
 
 
 def test_what_there_is_not(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -49,7 +49,8 @@ def numbered(masked: int = COUNT, columns: int = 8) -> Batch:
 
 def mixes(kind: str, batch: Batch, number: int = 20, **options: Any) -> list[Batch]:
     mixing = Mixing(kind, options.pop("alpha", None))
-    return [mixing(batch, options.get("classes", COUNT), **options) for _ in range(number)]
+    classes = options.pop("classes", COUNT)
+    return [mixing(batch, classes, **options) for _ in range(number)]
 
 
 def test_mixup_blends_images_as_labels_and_unites_masks() -> None:

@@ -8,8 +8,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from faster_isnet.common.batch import Batch, by_image, shuffled_within
+from faster_isnet.common.batch import Batch
 from faster_isnet.common.checks import check_choice, check_labels, check_masks, check_range
+from faster_isnet.methods.batch_draws import by_image, shuffled_within
 
 MixingName = Literal["mixup", "cutmix"]
 MIXUP, CUTMIX = MIXINGS = get_args(MixingName)
@@ -43,7 +44,8 @@ class Mixing:
     a mixed image has two backgrounds.
 
     Class weights multiply the loss of soft labels as in PyTorch, without division by
-    their sum; balancing weights, whose mean over the images is 1, leave its size as it is.
+    their sum; balancing weights, whose mean over the images is 1, leave its size as it is. A loss
+    function of your own is given soft labels.
 
     Which class the heatmap of an ISNet explains depends on the predictions and not on
     labels, so it is the same for mixed images: the selective ISNet's is the lowest class against
@@ -157,7 +159,8 @@ def _pasted(batch: Batch, others: Batch, box: Tensor, has_mask: Tensor, task: st
         own = torch.where(has_mask, _visible(batch.masks, ~box), own)
         new = torch.where(has_mask, _visible(others.masks, box), new)
     shown = own + new
-    box = box & by_image(shown >= _LEAST_SHOWN, box)
+    enough = shown >= _LEAST_SHOWN
+    box = box & by_image(enough, box)
     if task != "multilabel":
         own, new = own / shown.clamp(min=_LEAST_SHOWN), new / shown.clamp(min=_LEAST_SHOWN)
     labels = batch.needed("labels")
@@ -167,7 +170,7 @@ def _pasted(batch: Batch, others: Batch, box: Tensor, has_mask: Tensor, task: st
         masks = torch.where(box, others.masks, batch.masks)
     return Batch(
         torch.where(box, others.images, batch.images),
-        torch.where((shown >= _LEAST_SHOWN)[:, None], mixed.clamp(max=1), labels),
+        torch.where(enough[:, None], mixed.clamp(max=1), labels),
         masks,
     )
 
@@ -182,19 +185,15 @@ def _visible(masks: Tensor, place: Tensor) -> Tensor:
 def _boxes(images: Tensor, share: Tensor) -> Tensor:
     """Return boxes ``[B, 1, ...]`` of a share of the area, at random places, cut at the edges."""
     count, _, *size = images.shape
-    side = share ** (1 / len(size))
+    side, axes = share ** (1 / len(size)), range(1, images.dim())
     boxes = torch.ones(count, *[1] * (len(size) + 1), dtype=torch.bool)
     for axis, length in enumerate(size, start=2):
         centre, half = torch.rand(count) * length, side * length / 2
         low, high = ((centre + end).round()[:, None] for end in (-half, half))
         place = torch.arange(length)
         within = (place >= low) & (place < high)
-        boxes = boxes & within.reshape(count, *(length if a == axis else 1 for a in _axes(images)))
+        boxes = boxes & within.reshape(count, *(length if a == axis else 1 for a in axes))
     return boxes.to(images.device)
-
-
-def _axes(images: Tensor) -> range:
-    return range(1, images.dim())
 
 
 def _as_soft(labels: Tensor, images: Tensor, classes: int, task: str) -> Tensor:

@@ -246,21 +246,21 @@ class CutCalibration(lightning.Callback):
                     if epoch == 0:
                         masks.update(batch)
                     optimizer.zero_grad()
-                    batch = lit.method.training_batch(net, batch)
+                    trained = lit.method.training_batch(net, batch)
                     try:
-                        logits = net(batch.images)
+                        logits = net(trained.images)
                     except ValueError as error:
                         if says_too_few_samples(error):
                             continue  # as in the training
                         raise
-                    loss = lit.method.loss.classify(logits, batch.needed("labels"))
+                    loss = lit.method.loss.classify(logits, trained.needed("labels"))
                     loss.backward()  # type: ignore[no-untyped-call]
                     _average_gradients(net, trainer)
                     nn.utils.clip_grad_norm_(net.parameters(), lit.gradient_clip or float("inf"))
                     optimizer.step()
                     if epoch == self.epochs - 1:
                         with eval_mode(net), torch.no_grad():
-                            sizes.update(net.explain(batch.images))
+                            sizes.update(net.explain(trained.images))
                 if epoch == 0 and not trainer.fast_dev_run:  # type: ignore[attr-defined]
                     _check_any(masks, trainer)
         return sizes.compute()

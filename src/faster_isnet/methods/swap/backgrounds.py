@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faster_isnet.common.batch import by_image, shuffled_within
 from faster_isnet.common.checks import check_choice, check_masks, check_range
 from faster_isnet.common.interpolation import LINEAR
+from faster_isnet.methods.batch_draws import by_image, shuffled_within
 from faster_isnet.methods.swap.generated import generated_backgrounds
 from faster_isnet.methods.swap.inpainting import inpaint
 from faster_isnet.methods.swap.pool import BackgroundPool
