@@ -98,6 +98,7 @@ def test_the_shape_of_files_is_that_of_version_0_1(saved: tuple[Path, object]) -
     assert list(new.pop("measures")[0]) == list(Measure.__dataclass_fields__)
     assert new.pop("training_warnings") == []
     assert (new.pop("checkpoint_sha256"), bool(new.pop("date"))) == ("", True)  # there is no file
+    assert new.pop("revision") == ""
     new["settings"]["samples"] = new["settings"].pop("resamples")
     assert new["settings"].pop("specificity") == 0.95
     assert new["settings"].pop("second_opinion") == []

@@ -193,8 +193,9 @@ def test_its_relevance_is_differentiable_twice(name: str) -> None:
         return _attended(flex, OPTIONS[name], inputs)[1]
 
     inputs = _inputs(OPTIONS[name])
-    assert torch.autograd.gradcheck(relevance, inputs)
-    assert torch.autograd.gradgradcheck(relevance, inputs)
+    # In random directions: a minute less than each element by itself.
+    assert torch.autograd.gradcheck(relevance, inputs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(relevance, inputs, fast_mode=True)
 
 
 def test_what_is_recomputed_has_the_functions_gradients() -> None:

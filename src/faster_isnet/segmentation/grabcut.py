@@ -68,12 +68,12 @@ def grabcut(
     Examples
     --------
     >>> image = np.full((40, 40, 3), 60, dtype=np.uint8)
-    >>> image[10:20, 10:20] = 200
+    >>> image[10:24, 10:24] = 200
     >>> box = np.zeros((40, 40), dtype=bool)
     >>> box[5:30, 5:30] = True
     >>> found = grabcut(image, box)
-    >>> int(found.sum()), bool(found[10:20, 10:20].all())
-    (100, True)
+    >>> int(found.sum()), bool(found[10:24, 10:24].all())
+    (196, True)
     """
     cv2 = require_opencv()
     _check(image, mask)
