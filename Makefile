@@ -32,7 +32,7 @@ test-slow: $(VENV)/.installed-test
 
 # The site, with its tutorials run: open site/index.html. Broken links and other warnings are errors.
 docs: $(VENV)/.installed-test
-	$(BIN)/sphinx-build -W --keep-going -j auto -b html docs site
+	$(BIN)/sphinx-build -W --keep-going -b html docs site
 
 # The oldest versions that pyproject.toml allows, with the oldest Python.
 test-oldest: OLDEST_PYTHON ?= python3.10

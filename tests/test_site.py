@@ -25,10 +25,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("sphinx")
     pytest.importorskip("efficientnet_lite_pytorch")
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-j", "auto"]
-    done = subprocess.run(
-        [*command, "-b", "html", str(DOCS), str(out)], capture_output=True, text=True
-    )
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    done = subprocess.run([*command, str(DOCS), str(out)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return out
 
