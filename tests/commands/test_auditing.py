@@ -152,6 +152,14 @@ def test_a_second_opinion_is_on_the_page_and_in_the_results(
     before = (folder / "audit" / "audit.json").read_text()
     loaded.save()
     assert (folder / "audit" / "audit.json").read_text() == before
+    first = loaded.pictures[0]
+    shares = zip(first.opinions, (0.0, 1.0, 1.0), strict=True)
+    apart = [replace(each, background_share=share) for each, share in shares]
+    contradicted = replace(loaded, pictures=[replace(first, opinions=apart)])
+    assert first.image in audit_text.summary(contradicted)
+    card = audit_text.model_card(contradicted)  # which others read
+    assert "On 1 of 1 images" in card
+    assert first.image not in card
 
 
 def test_an_unknown_second_opinion_is_refused_before_anything_is_run(

@@ -12,6 +12,7 @@ import torch
 
 from faster_isnet.cli import main
 from faster_isnet.commands.network_loading import NetworkOptions, load_model
+from faster_isnet.commands.pushing import _method
 from faster_isnet.evaluation.audit import Audit
 from faster_isnet.evaluation.saved_evaluation import SavedEvaluation
 from faster_isnet.methods import method_names
@@ -75,6 +76,11 @@ def test_no_path_and_no_token_is_uploaded_and_the_card_says_what_it_is(run: Path
     for told in ("license: mit", "bright, dark, striped", "Trained by: Standard", "Accuracy"):
         assert told in card
     assert "A clean heatmap is no proof" in card
+
+
+def test_a_checkpoint_that_names_no_method_is_said_to(tmp_path: Path):
+    torch.save({"state_dict": {}}, tmp_path / "of_0_1.ckpt")
+    assert _method(tmp_path / "of_0_1.ckpt") == "a method that the checkpoint does not name"
 
 
 def test_commands_take_it_and_keep_the_revision(run: Path, served: Hub, tmp_path: Path):

@@ -76,7 +76,7 @@ def test_of_several_labels_the_logit_of_the_highest_is_explained() -> None:
 
 def test_a_single_logit_is_explained_for_the_class_that_it_speaks_for() -> None:
     network, images = small_network(1), pixels()
-    sign = float(network(images).sign())
+    sign = float(network(images).detach().sign())
     expected = IntegratedGradients(network).attribute(images, torch.zeros_like(images))
     found = _explain(INTEGRATED_GRADIENTS, network, images, "multiclass")
     torch.testing.assert_close(

@@ -212,6 +212,10 @@ def test_the_command_counts_images_without_a_mask(
     assert "name another folder: --out" in capsys.readouterr().err
     assert main([*command[:-1], "salient", "--boxes", str(boxes)]) == 2
     assert "--with salient reads no --boxes" in capsys.readouterr().err
+    assert main([*command[:-1], "salient", "--mask_threshold", "9"]) == 2
+    assert "--with salient reads no --mask_threshold" in capsys.readouterr().err
+    assert main([*command, "--boxes", str(boxes), "--mask_threshold", "9"]) == 2
+    assert "are of masks, and --boxes names none" in capsys.readouterr().err
 
 
 def test_hints_and_segmenters_must_fit(photos: Path) -> None:

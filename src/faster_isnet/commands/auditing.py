@@ -41,7 +41,6 @@ from faster_isnet.evaluation.audit import (
 )
 from faster_isnet.evaluation.audit.auditor import INPUT_RULE
 from faster_isnet.evaluation.audit.variants import ANOTHER_CLASS
-from faster_isnet.evaluation.opinions import DrawnOpinion, SavedOpinion
 from faster_isnet.explaining.explainer import Explainer
 from faster_isnet.explaining.support import Support
 from faster_isnet.plotting.heatmaps import heatmap_figure, percent, png
@@ -284,7 +283,7 @@ def _picture(
     if heatmap is not None:
         drawn = png(heatmap_figure(image, heatmap, mask), dpi=100)
         write_atomically(out / f"{name}-heatmap.png", drawn)
-    opinions = [_save_opinion(out, name, each) for each in auditor.opinions(image, mask, heatmap)]
+    opinions = [each.save(out, name) for each in auditor.opinions(image, mask, heatmap)]
     return AuditPicture(
         image=str(row["name"]),
         predicted=str(row["predicted"]),
@@ -297,10 +296,3 @@ def _picture(
         heatmap=None if heatmap is None else f"{name}-heatmap.png",
         opinions=opinions,
     )
-
-
-def _save_opinion(out: Path, name: str, opinion: DrawnOpinion) -> SavedOpinion:
-    file = f"{name}-{opinion.method}.png"
-    if opinion.png is not None:
-        write_atomically(out / file, opinion.png)
-    return opinion.saved(file)

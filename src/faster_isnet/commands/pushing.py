@@ -113,8 +113,8 @@ def _method(checkpoint: Path) -> str:
     """Return the class of the method that a checkpoint was trained by."""
     described = read_checkpoint(checkpoint).get("recipe") or {}
     method = described.get(ARGUMENTS, {}).get("method") or {}
-    path = str(method.get(CLASS, "a method of version 0.1, or one that is not kept"))
-    return path.rpartition(".")[2]
+    path: str | None = method.get(CLASS)
+    return "a method that the checkpoint does not name" if path is None else path.rpartition(".")[2]
 
 
 def _evaluation(checkpoint: Path) -> SavedEvaluation | None:

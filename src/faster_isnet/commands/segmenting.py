@@ -37,6 +37,8 @@ from faster_isnet.segmentation import (
 )
 from faster_isnet.segmentation.pretrained import GRABCUT, HINTED, PROMPT, SALIENT, SAM2
 
+_HINTS = ("boxes", "points")
+_OF_MASKS = ("mask_foreground", "mask_threshold")
 NETWORKS_HELP = (
     "salient: the object that an image shows; coco:CLASS,…: all that is of these classes; "
     "prompt:TEXT: what the text describes; run: what a segmenter of faster-isnet segment fit finds"
@@ -94,7 +96,7 @@ def _auto_parser() -> CommandParser:
         default=None,
         help=f"for --with {SAM2}: a table (image, x, y, label: 1 in the foreground, 0 not)",
     )
-    parser.add_parameters(ImageData, only=("mask_foreground", "mask_threshold"), group=False)
+    parser.add_parameters(ImageData, only=_OF_MASKS, group=False)
     _add_options_of_masks(parser)
     return parser
 
@@ -184,10 +186,12 @@ def _auto(options: Namespace) -> None:
         hints = _hints(images, options)  # before weights are loaded
         _write_masks(hinted_segmenter(**chosen), options, images, hints)
         return
-    if options.boxes is not None or options.points is not None:
-        raise ValueError(
-            f"--with {name} reads no --boxes or --points; choose --with {GRABCUT} or {SAM2}"
-        )
+    for option in (*_HINTS, *_OF_MASKS):
+        if options[option] is not None:
+            raise ValueError(
+                f"--with {name} reads no --{option}; choose --with {GRABCUT} or {SAM2}, or leave "
+                "it out"
+            )
     _write_masks(pretrained_segmenter(**chosen), options, images)
 
 

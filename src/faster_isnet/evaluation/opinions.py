@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from statistics import fmean
 
 from faster_isnet.common.checks import check_choice
+from faster_isnet.common.files import write_atomically
 
 LRP, GRAD_CAM, INTEGRATED_GRADIENTS = "lrp", "grad-cam", "integrated-gradients"
 OTHER_METHODS = (GRAD_CAM, INTEGRATED_GRADIENTS)
@@ -54,8 +56,19 @@ class DrawnOpinion(Opinion):
 
     png: bytes | None = None
 
-    def saved(self, file: str) -> SavedOpinion:
-        """Return the description, with the name of the file that the heatmap was written to."""
+    def save(self, folder: Path, picture: str) -> SavedOpinion:
+        """Write the heatmap beside the picture of the image, and return the description.
+
+        Parameters
+        ----------
+        folder
+            Of the results.
+        picture
+            Name of the picture's file in it, without its suffix, which the heatmap's begins with.
+        """
+        file = f"{picture}-{self.method}.png"
+        if self.png is not None:
+            write_atomically(folder / file, self.png)
         described = {each.name: getattr(self, each.name) for each in fields(Opinion)}
         return SavedOpinion(file=None if self.png is None else file, **described)
 

@@ -250,12 +250,8 @@ def _split_settings(
 def _save_picture(folder: Path, file: Path, picture: DrawnPicture) -> SavedPicture:
     write_atomically(folder / file, picture.png)
     described = {field.name: getattr(picture, field.name) for field in fields(Picture)}
-    opinions = []
-    for opinion in picture.opinions:
-        drawn = file.with_name(f"{file.stem}-{opinion.method}.png")
-        if opinion.png is not None:
-            write_atomically(folder / drawn, opinion.png)
-        opinions.append(opinion.saved(drawn.as_posix()))
+    drawn = file.with_suffix("").as_posix()
+    opinions = [opinion.save(folder, drawn) for opinion in picture.opinions]
     return SavedPicture(file=file.as_posix(), opinions=opinions, **described)
 
 

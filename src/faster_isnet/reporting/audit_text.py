@@ -185,7 +185,7 @@ def _second_opinion(audit: Audit) -> list[str]:
     found = audit.agreement
     if found is None:
         return []
-    said = " ".join(sentences(found))
+    said = " ".join(sentences(found, named=False))
     return [f"A second opinion, on the {found.images} images that change most: {said}", ""]
 
 

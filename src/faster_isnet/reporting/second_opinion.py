@@ -95,16 +95,25 @@ def shown_second_opinion(found: Mapping[str, Agreement]) -> ShownSecondOpinion |
     return ShownSecondOpinion(_table(found), said)
 
 
-def sentences(found: Agreement) -> list[str]:
-    """Say whether the methods agree, where they do not, and what could not be given."""
+def sentences(found: Agreement, *, named: bool = True) -> list[str]:
+    """Say whether the methods agree, where they do not, and what could not be given.
+
+    Parameters
+    ----------
+    found
+        What was compared.
+    named
+        Whether images are named; not where the names are to be read by others.
+    """
     said = [_verdict(found)]
     shares = [each.share for each in found.methods if each.share is not None]
     if len(shares) > 1:
         said.append(f"Their means are up to {_points(max(shares) - min(shares))} points apart.")
     if found.images_apart:
+        names = f": {', '.join(found.images_apart)}" if named else ""
         said.append(
             f"On {len(found.images_apart)} of {found.images} images one method has more in the "
-            f"background than its area and another less: {', '.join(found.images_apart)}."
+            f"background than its area and another less{names}."
         )
     for each in found.methods:
         name = METHOD_NAMES[each.method]

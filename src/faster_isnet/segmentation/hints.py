@@ -173,7 +173,7 @@ def read_hints(
         If a table, the folder or an image of a table is not there.
     ValueError
         If neither is given, a column is missing, or a cell is not what it must be; the message
-        names the row.
+        names the row. If ``foreground`` is said where there are no masks.
     """
     if boxes is None and points is None:
         raise ValueError(
@@ -189,6 +189,11 @@ def read_hints(
         samples = _masks_of_table(by_file, Path(boxes))
     elif boxes is not None:
         found = _read_rows(Path(boxes), by_file, BOX_COLUMNS, _box)
+    if foreground != EITHER_OF_TWO and (boxes is None or found):
+        raise ValueError(
+            "mask_foreground and mask_threshold are of masks, and --boxes names none; leave them "
+            "out"
+        )
     marked = {} if points is None else _read_rows(Path(points), by_file, POINT_COLUMNS, _point)
     chosen = dict(zip(samples, choose_foreground(samples.values(), foreground), strict=True))
     return {
