@@ -172,7 +172,7 @@ def pictured(area: float | None, **shares: float | None) -> PicturedImage:
         (0.9, 0.8, "agree"),
         (0.2, 0.9, "disagree"),
         (0.2, 0.62, "open"),
-        (0.62, 0.58, "open"),
+        (0.62, 0.58, "agree"),
         (0.2, None, "unknown"),
     ],
 )

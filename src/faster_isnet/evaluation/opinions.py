@@ -140,8 +140,8 @@ class Agreement:
         What each method says.
     result
         ``"agree"`` if all have more of their attributions in the background than its area, or all
-        less; ``"disagree"`` if one has more and another less; ``"open"`` if one has as much;
-        ``"unknown"`` if fewer than two have a share.
+        less, or all as much; ``"disagree"`` if one has more and another less; ``"open"`` if one has
+        as much and another not; ``"unknown"`` if fewer than two have a share.
     images_apart
         The images of which one method has more in the background and another less.
     """
@@ -212,4 +212,4 @@ def _result(compared: Sequence[str | None]) -> str:
         return UNKNOWN
     if {MORE, LESS} <= set(known):
         return DISAGREE
-    return OPEN if AS_MUCH in known else AGREE
+    return AGREE if len(set(known)) == 1 else OPEN

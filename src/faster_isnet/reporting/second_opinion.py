@@ -140,7 +140,7 @@ def _verdict(found: Agreement) -> str:
             "classifier looks."
         )
     if found.result == OPEN:
-        return f"On the mean no method contradicts another, but they do not all agree. {sides}."
+        return f"On the mean no method contradicts another, but they are not all alike. {sides}."
     return (
         "There is nothing to compare: fewer than two methods have positive attributions on images "
         f"with a mask.{f' {sides}.' if sides else ''}"
@@ -152,7 +152,7 @@ def _caption(opinion: SavedOpinion) -> str:
         return f"not given: {opinion.why_not}"
     if opinion.background_share is None:
         return "no share: nothing positive, or no mask"
-    return f"{percent(opinion.background_share)} in the background"
+    return f"{percent(opinion.background_share)} of what is positive in the background"
 
 
 def _table(found: Mapping[str, Agreement]) -> Table:
