@@ -102,7 +102,9 @@ torch.save(program(torch.load("images.pt", weights_only=True)), "logits.pt")
 """
 
 
-@pytest.mark.parametrize(("name", "size"), [("convnet", 32), ("densenet121", 64)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("convnet", 32), pytest.param("resnet18", 64, marks=SLOW)]
+)
 def test_a_program_runs_without_code_that_builds_it(tmp_path: Path, name: str, size: int) -> None:
     model = trained(name, (3, size, size))
     path = export(model, tmp_path / "out", (3, size, size), ["program"])["program"]
