@@ -7,7 +7,8 @@ Masks that exist as files are read in :mod:`faster_isnet.data`; classifiers are 
 from faster_isnet.segmentation.agreement import compare_masks
 from faster_isnet.segmentation.fitting import fit_segmenter
 from faster_isnet.segmentation.grabcut import grabcut
-from faster_isnet.segmentation.hints import Hint, ObjectBox, ObjectPoint, read_hints
+from faster_isnet.segmentation.hint_files import read_hints
+from faster_isnet.segmentation.hints import Hint, ObjectBox, ObjectPoint
 from faster_isnet.segmentation.prediction import predict_masks
 from faster_isnet.segmentation.pretrained import hinted_segmenter, pretrained_segmenter
 from faster_isnet.segmentation.segmenter import HintedSegmenter, Segmenter
