@@ -16,7 +16,6 @@ from faster_isnet.commands import benchmarking, demonstrating
 from faster_isnet.data import BiasedDigitsData
 from faster_isnet.demo import DemoMetrics, DemoSettings, ModelScores, run_demo
 from faster_isnet.demo import run as demo
-from faster_isnet.methods.isnet.network import VARIANTS
 
 TINY = DemoSettings(standard_epochs=1, isnet_epochs=1, train_size=128)
 
@@ -154,8 +153,8 @@ def few_test_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("few_test_digits")
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_demo_runs_with_every_variant(tmp_path: Path, variant: str) -> None:
+@pytest.mark.parametrize("variant", ["stochastic", "logit-gradient-x-input"])
+def test_the_demo_runs_with_another_variant(tmp_path: Path, variant: str) -> None:
     metrics = run_demo(replace(TINY, variant=variant), tmp_path)
     assert list(metrics.models) == ["standard", "isnet"]
     report = (tmp_path / "report.html").read_text()

@@ -33,7 +33,6 @@ def run(script: str, *arguments: object) -> str:
     [
         ["--bias", "stripes"],
         ["--bias", "mark", "--composite", "flex", "--swap", "1", "--network", "hybrid"],
-        ["--swap", "1"],
     ],
 )
 def test_a_network_is_trained_on_digits_with_a_shortcut(options: list[str]) -> None:
